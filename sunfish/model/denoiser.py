@@ -1,0 +1,101 @@
+"""(x_t, logsnr, x_0_prev, known) -> Prediction(x_0_hat, logits)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
+from sunfish.model.transformer import Condition, Transformer
+from sunfish.sections.model import Section
+
+PerExample = Float[Tensor, " batch"]
+Known = Bool[Tensor, "batch pos"]
+
+
+class Prediction(NamedTuple):
+    """What the denoiser says: the expected clean embedding and log p(token), unnormalised, in nats."""
+
+    x_0_hat: Embeddings
+    logits: Logits
+
+
+class NoiseLevel(nn.Module):
+    """logsnr -> condition: Fourier features, then one hidden layer."""
+
+    def __init__(self, cond_dim: int, num_frequencies: int = 32) -> None:
+        super().__init__()
+        periods = torch.logspace(math.log10(0.5), math.log10(64.0), num_frequencies, dtype=torch.float64)
+        self.register_buffer("frequencies", (2 * math.pi / periods).float(), persistent=False)
+        self.hidden = nn.Linear(2 * num_frequencies, cond_dim)
+        self.out = nn.Linear(cond_dim, cond_dim)
+
+    def forward(self, logsnr: PerExample) -> Condition:
+        angles = logsnr[:, None] * self.frequencies
+        features = torch.cat((angles.cos(), angles.sin()), dim=-1)
+        return F.silu(self.out(F.silu(self.hidden(features))))
+
+
+class Denoiser(nn.Module):
+    """Predict the clean tokens behind noisy embeddings.
+
+    The network gives logits; `x_0_hat` is the embedding they expect. With the output prior, the logits start from the
+    exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
+    length), so that the network has only context to learn. Known positions hold clean embeddings and stay as they are.
+
+    Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).
+    """
+
+    def __init__(self, section: Section, vocab_size: int) -> None:
+        super().__init__()
+        self.section, self.vocab_size = section, vocab_size
+        self.embedding = Embedding(vocab_size, section.emb_dim)
+        self.noise_level = NoiseLevel(section.cond_dim)
+        self.inward = nn.Linear(2 * section.emb_dim, section.width, bias=False)
+        self.known_flag = nn.Parameter(torch.empty(section.width))
+        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.cond_dim)
+        self.head = nn.Linear(section.width, vocab_size)
+
+    def forward(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Prediction:
+        logits = self.predict_logits(x_t, logsnr, x_0_prev, known)
+        x_0_hat = expected_embedding(logits, self.embedding.table())
+        return Prediction(torch.where(known[..., None], x_t, x_0_hat), logits)
+
+    def predict_logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Logits:
+        """Return log p(token) alone, all that a cross-entropy needs."""
+        flag = known[..., None].to(x_t.dtype)
+        hidden = self.inward(torch.cat((x_t, x_0_prev), dim=-1)) + flag * self.known_flag
+        logits: Logits = self.head(self.transformer(hidden, self.noise_level(logsnr)))
+        if self.section.output_prior:
+            logits = logits + F.linear(matched_filter_scale(logsnr)[:, None, None] * x_t, self.embedding.table())
+        return logits
+
+    def embed(self, ids: Ids) -> Embeddings:
+        """Return x_0, (batch, pos, emb)."""
+        embeddings: Embeddings = self.embedding(ids)
+        return embeddings
+
+
+def matched_filter_scale(logsnr: PerExample) -> PerExample:
+    """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) * (1 + exp(logsnr))."""
+    return logsnr.sigmoid().sqrt() * (1 + logsnr.exp())
+
+
+def init_weights(denoiser: Denoiser, seed: int) -> None:
+    """Draw the initial weights from `seed`; everything that writes to the residual stream or the logits starts at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    zeros = ("out.weight", "down.weight", "head.weight", "modulation.weight", "known_flag")
+    with torch.no_grad():
+        for name, parameter in denoiser.named_parameters():
+            if name.endswith("bias") or (name.endswith(zeros) and "noise_level" not in name):
+                parameter.zero_()
+            else:
+                std = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        for block in denoiser.transformer.blocks:  # gates start open a little: at zero the blocks would not learn at first
+            block.modulation.bias.view(6, -1)[[2, 5]] = 1.0

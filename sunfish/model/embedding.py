@@ -1,0 +1,35 @@
+"""Token ids -> x_0, and back: logits -> expected embedding."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Ids = Int[Tensor, "batch pos"]
+Embeddings = Float[Tensor, "batch pos emb"]
+Logits = Float[Tensor, "batch pos vocab"]
+
+
+class Embedding(nn.Module):
+    """A learned table whose rows have length sqrt(emb) by construction: unit variance per coordinate, no collapse.
+
+    Source: [CDCD] section 3.2.
+    """
+
+    def __init__(self, vocab_size: int, emb_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, emb_dim))
+
+    def table(self) -> Float[Tensor, "vocab emb"]:
+        """Return the normalised rows."""
+        return F.normalize(self.weight, dim=-1) * self.weight.shape[-1] ** 0.5
+
+    def forward(self, ids: Ids) -> Embeddings:
+        return F.embedding(ids, self.table())
+
+
+def expected_embedding(logits: Logits, table: Float[Tensor, "vocab emb"]) -> Embeddings:
+    """Return sum_token p(token) e_token. Source: [CDCD] eq. 7 (score interpolation)."""
+    return logits.softmax(dim=-1) @ table

@@ -1,0 +1,93 @@
+"""A bidirectional transformer whose norms are modulated by a condition; it has never heard of noise."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
+
+Hidden = Float[Tensor, "batch pos width"]
+Condition = Float[Tensor, "batch cond"]
+
+
+def norm(x: Tensor) -> Tensor:
+    """Shift and scale the last axis to mean 0 and variance 1; the modulation carries the weights."""
+    return F.layer_norm(x, (x.shape[-1],), eps=NORM_EPS)
+
+
+def rotary_angles(num_positions: int, head_dim: int, device: torch.device | None = None) -> Float[Tensor, "pos half"]:
+    """Return position x frequency in radians. Source: [RoFormer] eq. 15."""
+    frequencies = torch.exp(torch.arange(0, head_dim, 2, device=device) * (-math.log(10_000.0) / head_dim))
+    return torch.arange(num_positions, device=device)[:, None] * frequencies
+
+
+def rotate(x: Float[Tensor, "batch head pos dim"], cos: Tensor, sin: Tensor) -> Float[Tensor, "batch head pos dim"]:
+    """Turn each pair (first half, second half) of a head by its position's angle."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over all positions, with normalised queries and keys."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Hidden, cos: Tensor, sin: Tensor) -> Hidden:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(rotate(norm(q), cos, sin), rotate(norm(k), cos, sin), v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two matrices with a GELU between them, four times as wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: Hidden) -> Hidden:
+        return self.down(F.gelu(self.up(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP; shift, scale and gate come from the condition, gates start at zero.
+
+    Source: [DiT] section 3.2 (adaLN-Zero).
+    """
+
+    def __init__(self, width: int, num_heads: int, cond_dim: int) -> None:
+        super().__init__()
+        self.attention = Attention(width, num_heads)
+        self.mlp = MLP(width)
+        self.modulation = nn.Linear(cond_dim, 6 * width)
+
+    def forward(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor) -> Hidden:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(cond)[:, None].chunk(6, dim=-1)
+        x = x + gate_a * self.attention(torch.addcmul(shift_a, norm(x), 1 + scale_a), cos, sin)
+        return x + gate_m * self.mlp(torch.addcmul(shift_m, norm(x), 1 + scale_m))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks over positions."""
+
+    def __init__(self, num_layers: int, width: int, num_heads: int, cond_dim: int) -> None:
+        super().__init__()
+        self.head_dim = width // num_heads
+        self.blocks = nn.ModuleList(Block(width, num_heads, cond_dim) for _ in range(num_layers))
+
+    def forward(self, x: Hidden, cond: Condition) -> Hidden:
+        angles = rotary_angles(x.shape[1], self.head_dim, x.device)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        for block in self.blocks:
+            x = block(x, cond, cos, sin)
+        return norm(x)

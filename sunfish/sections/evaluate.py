@@ -1,0 +1,37 @@
+"""`evaluate`: how much is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sunfish.config import require
+from sunfish.sampler import SAMPLERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Held-out rows for the bound, samples for quality, runs for speed."""
+
+    seed: int
+    bound_rows: int
+    bound_levels: int  # noise levels per row
+    num_samples: int
+    sampler: Literal["ddim", "ddpm", "dpm-solver"]
+    num_steps: int
+    eta: float
+    temperature: float  # of every estimate and of the last draw; 0 takes the likeliest token at the end
+    frontier_steps: tuple[int, ...]
+    frontier_samples: int
+    batch_rows: int
+    speed_runs: int
+    shown_samples: int
+
+    def __post_init__(self) -> None:
+        require(self.sampler in SAMPLERS, "sampler", f"must be one of {', '.join(SAMPLERS)}")
+        for key in ("bound_rows", "bound_levels", "num_samples", "frontier_samples", "batch_rows", "speed_runs", "shown_samples"):
+            require(getattr(self, key) > 0, key, "must be at least 1")
+        require(self.num_steps >= 2, "num_steps", "must be at least 2")
+        require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
+        require(self.temperature >= 0.0, "temperature", "must not be negative")
+        require(all(n >= 2 for n in self.frontier_steps), "frontier_steps", "must all be at least 2")

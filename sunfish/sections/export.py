@@ -1,0 +1,29 @@
+"""`export`: the graph and how closely it is held against torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sunfish.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What the exported folder is written with, checked against, and what it samples with unless told otherwise."""
+
+    opset: int
+    parity_samples: int
+    parity_steps: int
+    tie_margin: float  # logits closer than this are a near-tie: either id is right
+    max_relative_error: float
+    sampler_steps: int
+    sampler_eta: float
+
+    def __post_init__(self) -> None:
+        require(18 <= self.opset <= 20, "opset", "must be 18, 19 or 20: newer attention nodes are slow or unknown elsewhere")
+        require(self.parity_samples > 0, "parity_samples", "must be at least 1")
+        require(self.parity_steps >= 2, "parity_steps", "must be at least 2")
+        require(self.tie_margin > 0, "tie_margin", "must be above 0")
+        require(self.max_relative_error > 0, "max_relative_error", "must be above 0")
+        require(self.sampler_steps >= 2, "sampler_steps", "must be at least 2")
+        require(0.0 <= self.sampler_eta <= 1.0, "sampler_eta", "must lie between 0 and 1")

@@ -1,0 +1,26 @@
+"""`model`: the size of the denoiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sunfish.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """The denoiser's size; the vocabulary comes with the shards."""
+
+    name: str
+    num_layers: int
+    num_heads: int
+    width: int
+    emb_dim: int  # width of the token embeddings that are diffused
+    cond_dim: int  # width of the noise level's condition, narrow on purpose
+    output_prior: bool  # start the logits from each position's exact posterior
+
+    def __post_init__(self) -> None:
+        for key in ("num_layers", "num_heads", "width", "emb_dim", "cond_dim"):
+            require(getattr(self, key) > 0, key, "must be at least 1")
+        require(self.width % self.num_heads == 0, "num_heads", f"must divide width = {self.width}")
+        require(self.width // self.num_heads % 2 == 0, "num_heads", "must leave an even width per head, for rotary positions")

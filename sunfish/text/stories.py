@@ -1,0 +1,249 @@
+"""The embedded corpus: a grammar of short English stories, its exact probabilities, and its parser (the oracle).
+
+One table of sentence forms and one function `options` (what a slot may say, and how likely, given what the story
+has said so far) define the language. Writing, scoring, parsing and the entropy all walk the same two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from sunfish.text.lexicon import CLOSINGS, FREE_SLOTS, MIDDLES, NAMES, OPENINGS, SOUNDS, WORDS, Form
+
+NUM_SENTENCES = {4: 0.25, 5: 0.3, 6: 0.25, 7: 0.15, 8: 0.05}
+NAME_SHARE = 0.4  # how often a person is called by name where a pronoun would do
+PRONOUNS = {
+    "he": {"she": "she", "he": "he"},
+    "his": {"she": "her", "he": "his"},
+    "him": {"she": "her", "he": "him"},
+    "kid": {"she": "girl", "he": "boy"},
+}
+OTHER = {"she": "he", "he": "she"}
+
+Bindings = dict[str, str]  # who and what the story is about: name, gender, friend, animal, pet, color, object, place
+Facts = frozenset[str]  # what is the case: animal, pet, friend, near, there, has, lost
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing a slot may say: its words, its probability, and what the story knows afterwards."""
+
+    words: tuple[str, ...]
+    probability: float
+    learns: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the oracle says of one text.
+
+    `breaks_at` is the index of the first word that cannot continue any story (None if consistent), and
+    `log_prob_nats` the exact log-probability under the grammar (-inf if not consistent).
+    """
+
+    valid: tuple[bool, ...]  # per sentence: is it well formed by itself?
+    consistent: bool
+    breaks_at: int | None
+    log_prob_nats: float
+
+
+def options(slot: str, known: Bindings) -> tuple[Option, ...]:
+    """Return what `slot` may say given the bindings; probabilities sum to 1.
+
+    `[x]` draws something new, `{x}` speaks of what is known. Where `{x}` is not known yet (a sentence looked at by
+    itself), anything of its kind will do and becomes known.
+    """
+    return _options(slot, tuple(sorted(known.items())))
+
+
+@cache
+def _options(slot: str, known_items: tuple[tuple[str, str], ...]) -> tuple[Option, ...]:
+    known, kind = dict(known_items), slot[1:-1]
+    if slot[0] == "{" and kind in PRONOUNS:
+        genders = [known["gender"]] if "gender" in known else ["she", "he"]
+        return _uniform([((PRONOUNS[kind][g],), (("gender", g),)) for g in genders])
+    if slot == "{sound}":
+        animals = [known["animal"]] if "animal" in known else list(SOUNDS)
+        return _uniform([((SOUNDS[a],), (("animal", a),)) for a in animals])
+    if slot == "{who}":
+        return _person(known)
+    if slot == "[name]" or (slot == "{name}" and "name" not in known):
+        genders = [known["gender"]] if "gender" in known else ["she", "he"]
+        return _uniform([((n,), (("name", n), ("gender", g))) for g in genders for n in NAMES[g]])
+    if slot == "[friend]" or (slot == "{friend}" and "friend" not in known):
+        return _friends(known)
+    if slot[0] == "{" and kind in known:
+        return (Option((known[kind],), 1.0),)
+    if kind in FREE_SLOTS:
+        return _uniform([(tuple(phrase.split()), ()) for phrase in FREE_SLOTS[kind]])
+    return _uniform([((word,), ((kind, word),)) for word in WORDS[kind]])
+
+
+def _uniform(choices: list[tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]) -> tuple[Option, ...]:
+    return tuple(Option(words, 1 / len(choices), learns) for words, learns in choices)
+
+
+def _person(known: Bindings) -> tuple[Option, ...]:
+    """A name or a pronoun for the story's person."""
+    if "name" in known:
+        named = (Option((known["name"],), NAME_SHARE),)
+    else:
+        named = tuple(Option(o.words, NAME_SHARE * o.probability, o.learns) for o in options("[name]", known))
+    pronoun = options("{he}", known)
+    return named + tuple(Option(o.words, (1 - NAME_SHARE) * o.probability, o.learns) for o in pronoun)
+
+
+def _friends(known: Bindings) -> tuple[Option, ...]:
+    """Names of the other gender, so that a pronoun always means the story's person."""
+    genders = [OTHER[known["gender"]]] if "gender" in known else ["she", "he"]
+    return _uniform([((n,), (("friend", n), ("gender", OTHER[g]))) for g in genders for n in NAMES[g]])
+
+
+def forms_at(position: int, num_sentences: int, facts: Facts, last: Form | None) -> list[Form]:
+    """Return the forms that may stand at `position`; never the same form twice running."""
+    part = OPENINGS if position == 0 else CLOSINGS if position == num_sentences - 1 else MIDDLES
+    return [f for f in part if f.needs <= facts and not f.lacks & facts and f is not last]
+
+
+def write_story(rng: np.random.Generator) -> str:
+    """Return one story: 4-8 sentences, lower case, words and full stops between single spaces."""
+    num_sentences = int(rng.choice(list(NUM_SENTENCES), p=list(NUM_SENTENCES.values())))
+    known: Bindings = {}
+    facts: Facts = frozenset()
+    last: Form | None = None
+    words: list[str] = []
+    for position in range(num_sentences):
+        forms = forms_at(position, num_sentences, facts, last)
+        weights = np.array([f.weight for f in forms])
+        last = forms[rng.choice(len(forms), p=weights / weights.sum())]
+        for part in last.parts:
+            if part[0] not in "[{":
+                words.append(part)
+                continue
+            choices = options(part, known)
+            chosen = choices[rng.choice(len(choices), p=[o.probability for o in choices])]
+            words.extend(chosen.words)
+            known.update(chosen.learns)
+        facts = last.after(facts)
+    return " ".join(words)
+
+
+def write_stories(seed: int) -> Iterator[str]:
+    """Yield stories without end; story k depends on (seed, k) only."""
+    index = 0
+    while True:
+        yield write_story(np.random.default_rng((seed, index)))
+        index += 1
+
+
+@dataclass(frozen=True)
+class _Match:
+    log_prob_nats: float
+    known: Bindings
+
+
+def _match(parts: tuple[str, ...], words: list[str], known: Bindings) -> tuple[_Match | None, int]:
+    """Match a form's parts against a sentence; also return how many words agree at best."""
+    if not parts:
+        return (_Match(0.0, known), 0) if not words else (None, 0)
+    reached, best = 0, None
+    head = parts[0]
+    choices = options(head, known) if head[0] in "[{" else (Option((head,), 1.0),)
+    for choice in choices:
+        length = len(choice.words)
+        agree = next((i for i, (a, b) in enumerate(zip(choice.words, words, strict=False)) if a != b), None)
+        if agree is not None or length > len(words):
+            reached = max(reached, len(words) if agree is None else agree)
+            continue
+        rest, rest_reached = _match(parts[1:], words[length:], {**known, **dict(choice.learns)})
+        reached = max(reached, length + rest_reached)
+        if rest is not None:
+            best = _Match(rest.log_prob_nats + math.log(choice.probability), rest.known)
+    return best, reached
+
+
+@cache
+def _is_valid(sentence: str) -> bool:
+    words = sentence.split()
+    return any(_match(form.parts, words, {})[0] for form in OPENINGS + MIDDLES + CLOSINGS)
+
+
+def split_sentences(text: str) -> list[list[str]]:
+    """Cut a text after each full stop; the last piece may lack one."""
+    sentences: list[list[str]] = [[]]
+    for word in text.split():
+        sentences[-1].append(word)
+        if word == ".":
+            sentences.append([])
+    return sentences if sentences[-1] else sentences[:-1]
+
+
+def judge(text: str) -> Verdict:
+    """Return the oracle's verdict: valid sentences, a consistent story, where it breaks, its exact log-probability."""
+    sentences = split_sentences(text)
+    valid = tuple(_is_valid(" ".join(s)) for s in sentences)
+    if not sentences:
+        return Verdict(valid, False, 0, -math.inf)
+    known: Bindings = {}
+    facts: Facts = frozenset()
+    last: Form | None = None
+    seen, log_prob = 0, math.log(NUM_SENTENCES.get(len(sentences), 1.0))
+    for position, words in enumerate(sentences):
+        forms = forms_at(position, max(len(sentences), min(NUM_SENTENCES)), facts, last)
+        total, reached = sum(f.weight for f in forms), 0
+        matched: tuple[Form, _Match] | None = None
+        for form in forms:
+            match, agrees = _match(form.parts, words, known)
+            reached = max(reached, agrees)
+            if match:
+                matched = form, match
+        if matched is None or position >= max(NUM_SENTENCES):
+            return Verdict(valid, False, seen + (reached if matched is None else 0), -math.inf)
+        last, match = matched
+        log_prob += math.log(last.weight / total) + match.log_prob_nats
+        known, facts, seen = match.known, last.after(facts), seen + len(words)
+    if len(sentences) not in NUM_SENTENCES:  # it stops before a story may
+        return Verdict(valid, False, seen, -math.inf)
+    return Verdict(valid, True, None, log_prob)
+
+
+def entropy_nats() -> float:
+    """Return the exact entropy of one story: no model's mean loss per story can be lower.
+
+    Slots draw uniformly and forms depend on facts only, so the chain rule over (facts, last form, sentences left)
+    is exact; the tests hold it against the mean of -log p.
+    """
+    lengths = sum(-p * math.log(p) for p in NUM_SENTENCES.values())
+    return lengths + sum(p * _entropy_from(0, n, frozenset(), None) for n, p in NUM_SENTENCES.items())
+
+
+@cache
+def _entropy_from(position: int, num_sentences: int, facts: Facts, last: Form | None) -> float:
+    if position == num_sentences:
+        return 0.0
+    forms = forms_at(position, num_sentences, facts, last)
+    total = sum(f.weight for f in forms)
+    return sum(
+        (f.weight / total)
+        * (-math.log(f.weight / total) + _slots_entropy(f, facts) + _entropy_from(position + 1, num_sentences, f.after(facts), f))
+        for f in forms
+    )
+
+
+@cache
+def _slots_entropy(form: Form, facts: Facts) -> float:
+    """Entropy of a form's slots; by symmetry any one story with these facts tells it."""
+    known: Bindings = {} if not facts else {"name": "anna", "gender": "she"}
+    known |= {kind: words[0] for kind, words in WORDS.items() if facts} | ({"friend": "tom"} if facts else {})
+    nats = 0.0
+    for part in form.parts:
+        if part[0] in "[{":
+            choices = options(part, known)
+            nats -= sum(o.probability * math.log(o.probability) for o in choices)
+            known.update(choices[0].learns)
+    return nats

@@ -1,0 +1,123 @@
+"""Text <-> ids: a byte-level BPE trained on the corpus, or a pretrained tokenizer by name or path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from sunfish.problems import Problem
+
+END = "<|endoftext|>"
+END_TOKENS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
+
+
+class Tokenizer:
+    """A tokenizer with one end token, which closes documents and fills the rest of a row.
+
+    Raises:
+        Problem: no end token is in the vocabulary.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, source: str = "tokenizer") -> None:
+        self.backend = backend
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.backend.encode_special_tokens = True  # "<|endoftext|>" written in a text is text, not an end
+        self.end = next((token for token in END_TOKENS if backend.token_to_id(token) is not None), "")
+        if not self.end:
+            raise Problem(f"{source}: has no end token; one of {', '.join(END_TOKENS)} is needed")
+        self.end_id: int = backend.token_to_id(self.end)
+        self.vocab_size: int = backend.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Return ids without an end token; `decode` gives the text back, whatever its characters."""
+        try:
+            ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        except UnicodeEncodeError as error:
+            raise Problem(f"the text holds half a surrogate pair at character {error.start}, which is no character") from error
+        return ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of many texts, in order, on all cores."""
+        return [encoding.ids for encoding in self.backend.encode_batch(texts, add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, end tokens included."""
+        text: str = self.backend.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def decode_row(self, ids: Sequence[int]) -> str:
+        """Return the text before the first end token."""
+        ids = list(ids)
+        return self.decode(ids[: ids.index(self.end_id)] if self.end_id in ids else ids)
+
+
+def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE; all 256 bytes are in it, so every text can be encoded."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(documents, trainer)
+    return Tokenizer(backend)
+
+
+def load_pretrained(name: str) -> Tokenizer:
+    """Return a tokenizer from a tokenizer.json, a folder that holds one, or the Hub by name.
+
+    Raises:
+        Problem: nothing there, or no network; it says what runs without one.
+    """
+    path = Path(name)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        if file.is_file():
+            return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), str(file))
+        if file.suffix == ".json" or name.startswith((".", "/")):
+            raise Problem(f"data.tokenizer.pretrained: {name}: no such file")
+        return Tokenizer(tokenizers.Tokenizer.from_pretrained(name), name)
+    except Problem:
+        raise
+    except Exception as error:  # the library raises bare Exception
+        raise Problem(
+            f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]}). Without a network, give the "
+            "path of a tokenizer.json, or null to train one on the corpus"
+        ) from error
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` loads as they are."""
+    tokenizer.backend.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": tokenizer.end,
+        "pad_token": tokenizer.end,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Read what `write_tokenizer` wrote.
+
+    Raises:
+        Problem: the file is missing or is no tokenizer.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise Problem(f"{file}: no such file; the folder is not complete")
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), str(file))
+    except Problem:
+        raise
+    except Exception as error:  # the library raises bare Exception
+        raise Problem(f"{file}: is not a tokenizer ({error})") from error
