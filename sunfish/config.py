@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sunfish.files import write_text
-from sunfish.problems import Problem, report_problems
+from sunfish.problems import Impossible, Problem, report_problems
 
 CONF_DIR = Path(__file__).parent.parent / "conf"
 SECTIONS = ("data", "model", "diffusion", "pretrain", "validate", "evaluate", "export", "launch", "tracking")
@@ -29,20 +29,6 @@ T = TypeVar("T")
 
 class ConfigError(Problem):
     """A configuration that cannot run; the message says where and what would be right."""
-
-
-class Impossible(ValueError):
-    """Raised by a section about one of its own keys; `read_section` adds the file, the section and the value."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"{key} {reason}")
-        self.key, self.reason = key, reason
-
-
-def require(holds: bool, key: str, reason: str) -> None:
-    """Refuse a section's value: `require(num_heads > 0, "num_heads", "must be at least 1")`."""
-    if not holds:
-        raise Impossible(key, reason)
 
 
 def read_section(params_path: Path, name: str, section: type[T]) -> T:
@@ -162,7 +148,7 @@ def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) 
             config = hydra_compose("config", overrides=overrides)
         text = OmegaConf.to_yaml(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{conf_dir}: {error}") from error
+        raise ConfigError(f"{conf_dir}: {str(error).splitlines()[0]}{_nearest_key(str(error), params_path)}") from error
     candidate = params_path.with_name(params_path.name + ".new")
     write_text(candidate, text)
     try:
@@ -172,6 +158,16 @@ def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) 
     finally:
         candidate.unlink()
     write_text(params_path, text)
+
+
+def _nearest_key(message: str, params_path: Path) -> str:
+    """Return a hint for "Could not override 'model.num_hed'" from the keys of the params.yaml that is there."""
+    key = message.split("'")[1] if message.startswith("Could not override '") else ""
+    section, _, rest = key.rpartition(".")
+    values: Any = _load(params_path) if rest and params_path.is_file() else {}
+    for name in section.split("."):
+        values = values.get(name, {}) if isinstance(values, dict) else {}
+    return _nearest(rest, values) if values else ""
 
 
 def check(params_path: Path) -> dict[str, Any]:

@@ -15,6 +15,20 @@ class Problem(ValueError):
     """Something the user can put right; the message says what, where and what to do."""
 
 
+class Impossible(ValueError):
+    """Raised by a section about one of its own keys; reading a section adds the file, the section and the value."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key} {reason}")
+        self.key, self.reason = key, reason
+
+
+def require(holds: bool, key: str, reason: str) -> None:
+    """Refuse a section's value: `require(num_heads > 0, "num_heads", "must be at least 1")`."""
+    if not holds:
+        raise Impossible(key, reason)
+
+
 def report_problems(command: Callable[P, R]) -> Callable[P, R]:
     """Make a command say a `Problem` in one line and exit with code 1."""
 

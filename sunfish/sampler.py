@@ -117,18 +117,6 @@ def walk(table: Table, denoise: Denoise, draw_noise: Callable[[], Any], x_known:
         x_0_prev = x_0_hat
 
 
-def final_step(steps: Iterator[Step]) -> Step:
-    """Walk to the end and return the last step."""
-    *_, last = steps
-    return last
-
-
-def draw_ids(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:
-    """Return ids (batch, pos) from logits (batch, pos, vocab): the likeliest at temperature 0, else a draw in float64.
-
-    float32 Gumbel noise would lower the effective temperature, hence float64.
-    """
-    if temperature == 0.0:
-        return logits.argmax(axis=-1)
-    scaled = logits.astype(np.float64) / temperature
-    return (scaled + rng.gumbel(size=scaled.shape)).argmax(axis=-1)
+def likeliest_ids(last: Step, ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the text of a walk's last step (its logits as an array): the likeliest ids, and the given ones as given."""
+    return np.where(known, ids, np.asarray(last.logits).argmax(axis=-1))

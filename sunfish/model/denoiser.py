@@ -61,9 +61,12 @@ class Denoiser(nn.Module):
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.cond_dim)
         self.head = nn.Linear(section.width, vocab_size)
 
-    def forward(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Prediction:
+    def forward(
+        self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, temperature: PerExample | None = None
+    ) -> Prediction:
         logits = self.predict_logits(x_t, logsnr, x_0_prev, known)
-        x_0_hat = expected_embedding(logits, self.embedding.table())
+        sharpened = logits if temperature is None else logits / temperature[:, None, None]
+        x_0_hat = expected_embedding(sharpened, self.embedding.table())
         return Prediction(torch.where(known[..., None], x_t, x_0_hat), logits)
 
     def predict_logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Logits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sunfish.config import require
+from sunfish.problems import require
 from sunfish.sampler import SAMPLERS
 
 
@@ -20,7 +20,7 @@ class Section:
     sampler: Literal["ddim", "ddpm", "dpm-solver"]
     num_steps: int
     eta: float
-    temperature: float  # of every estimate and of the last draw; 0 takes the likeliest token at the end
+    temperature: float  # of every estimate: below 1 sharpens
     frontier_steps: tuple[int, ...]
     frontier_samples: int
     batch_rows: int
@@ -33,5 +33,5 @@ class Section:
             require(getattr(self, key) > 0, key, "must be at least 1")
         require(self.num_steps >= 2, "num_steps", "must be at least 2")
         require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
-        require(self.temperature >= 0.0, "temperature", "must not be negative")
+        require(self.temperature > 0.0, "temperature", "must be above 0")
         require(all(n >= 2 for n in self.frontier_steps), "frontier_steps", "must all be at least 2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sunfish.config import require
+from sunfish.problems import require
 
 
 @dataclass(frozen=True, kw_only=True)

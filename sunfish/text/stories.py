@@ -7,9 +7,12 @@ has said so far) define the language. Writing, scoring, parsing and the entropy 
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +29,7 @@ PRONOUNS = {
 OTHER = {"she": "he", "he": "she"}
 
 Bindings = dict[str, str]  # who and what the story is about: name, gender, friend, animal, pet, color, object, place
+T = TypeVar("T", Form, "Option")
 Facts = frozenset[str]  # what is the case: animal, pet, friend, near, there, has, lost
 
 
@@ -104,29 +108,38 @@ def _friends(known: Bindings) -> tuple[Option, ...]:
     return _uniform([((n,), (("friend", n), ("gender", OTHER[g]))) for g in genders for n in NAMES[g]])
 
 
-def forms_at(position: int, num_sentences: int, facts: Facts, last: Form | None) -> list[Form]:
+@cache
+def forms_at(position: int, num_sentences: int, facts: Facts, last: Form | None) -> tuple[Form, ...]:
     """Return the forms that may stand at `position`; never the same form twice running."""
     part = OPENINGS if position == 0 else CLOSINGS if position == num_sentences - 1 else MIDDLES
-    return [f for f in part if f.needs <= facts and not f.lacks & facts and f is not last]
+    return tuple(f for f in part if f.needs <= facts and not f.lacks & facts and f is not last)
+
+
+@cache
+def _cumulative(choices: tuple[Form, ...] | tuple[Option, ...]) -> tuple[float, ...]:
+    """Return running sums of weights or probabilities."""
+    return tuple(accumulate(c.weight if isinstance(c, Form) else c.probability for c in choices))
+
+
+def _draw(choices: tuple[T, ...], rng: np.random.Generator) -> T:
+    sums = _cumulative(choices)  # type: ignore[arg-type]
+    return choices[bisect(sums, rng.random() * sums[-1])]
 
 
 def write_story(rng: np.random.Generator) -> str:
     """Return one story: 4-8 sentences, lower case, words and full stops between single spaces."""
-    num_sentences = int(rng.choice(list(NUM_SENTENCES), p=list(NUM_SENTENCES.values())))
+    num_sentences = list(NUM_SENTENCES)[bisect(list(accumulate(NUM_SENTENCES.values())), rng.random())]
     known: Bindings = {}
     facts: Facts = frozenset()
     last: Form | None = None
     words: list[str] = []
     for position in range(num_sentences):
-        forms = forms_at(position, num_sentences, facts, last)
-        weights = np.array([f.weight for f in forms])
-        last = forms[rng.choice(len(forms), p=weights / weights.sum())]
+        last = _draw(forms_at(position, num_sentences, facts, last), rng)
         for part in last.parts:
             if part[0] not in "[{":
                 words.append(part)
                 continue
-            choices = options(part, known)
-            chosen = choices[rng.choice(len(choices), p=[o.probability for o in choices])]
+            chosen = _draw(options(part, known), rng)
             words.extend(chosen.words)
             known.update(chosen.learns)
         facts = last.after(facts)

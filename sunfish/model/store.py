@@ -1,0 +1,67 @@
+"""A trained denoiser on disk: weights, configuration, tokenizer and noise law, all that sampling needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sunfish.files import read_json, replacing, write_json
+from sunfish.model.denoiser import Denoiser
+from sunfish.problems import Problem
+from sunfish.schedule import NoiseLaw
+from sunfish.sections.model import Section
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class StoredDenoiser:
+    """What `read_denoiser` returns: the model in evaluation mode and what belongs to it."""
+
+    denoiser: Denoiser
+    law: NoiseLaw
+    row_length: int
+    end_id: int
+    folder: Path
+
+    def digest(self) -> str:
+        """Return the sha256 of the weights, the model's name in every later record."""
+        return hashlib.sha256((self.folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def write_denoiser(
+    out_dir: Path, section: Section, weights: dict[str, Tensor], law: NoiseLaw, row_length: int, tokenizer_dir: Path, end_id: int
+) -> None:
+    """Write the folder whole or not at all."""
+    with replacing(out_dir) as folder:
+        folder.mkdir()
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+        vocab_size = weights["embedding.weight"].shape[0]
+        config = {"model": dataclasses.asdict(section), "vocab_size": vocab_size, "row_length": row_length, "end_id": end_id}
+        write_json(folder / "config.json", config)
+        write_json(folder / "noise_law.json", law.to_json())
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(tokenizer_dir / name, folder / name)
+
+
+def read_denoiser(folder: Path) -> StoredDenoiser:
+    """Read what `write_denoiser` wrote.
+
+    Raises:
+        Problem: a missing or unreadable file.
+    """
+    config = read_json(folder / "config.json")
+    law = NoiseLaw.from_json(read_json(folder / "noise_law.json"))
+    denoiser = Denoiser(Section(**config["model"]), config["vocab_size"])
+    try:
+        denoiser.load_state_dict(load_file(folder / "model.safetensors"))
+    except (SafetensorError, FileNotFoundError, RuntimeError) as error:
+        raise Problem(f"{folder / 'model.safetensors'}: cannot be loaded ({error}); run the pretrain stage again") from error
+    return StoredDenoiser(denoiser.eval(), law, config["row_length"], config["end_id"], folder)

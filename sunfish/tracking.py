@@ -1,0 +1,100 @@
+"""MLflow: one run per model, never able to stop a training.
+
+All calls go through a queue to one thread; what fails is said once and dropped, since the JSON lines on disk are the truth.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sunfish.sections.tracking import Section
+
+SECONDS_TO_FINISH = 30.0
+
+
+class Tracker:
+    """One MLflow run, opened or reopened by `tags` (a run with the same values of them is carried on)."""
+
+    def __init__(self, section: Section, tags: dict[str, str]) -> None:
+        self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self.enabled, self.failed = section.enabled, False
+        self.client: Any = None
+        self.run_id = ""
+        if self.enabled:
+            self.thread = threading.Thread(target=self._work, daemon=True)
+            self.thread.start()
+            self.jobs.put(lambda: self._open(section, tags))
+
+    def log_metrics(self, values: dict[str, float], step: int = 0) -> None:
+        """Log numbers at a step."""
+        self._put(lambda: [self.client.log_metric(self.run_id, key, value, step=step) for key, value in values.items()])
+
+    def log_params(self, values: dict[str, Any]) -> None:
+        """Log a flat configuration; values already there stay."""
+        self._put(lambda: [self.client.log_param(self.run_id, key, value) for key, value in values.items()])
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Set tags."""
+        self._put(lambda: [self.client.set_tag(self.run_id, key, value) for key, value in tags.items()])
+
+    def log_artifacts(self, path: Path, folder: str) -> None:
+        """Log a file, or a folder's files, under `folder`."""
+        if path.is_dir():
+            self._put(lambda: self.client.log_artifacts(self.run_id, str(path), folder))
+        else:
+            self._put(lambda: self.client.log_artifact(self.run_id, str(path), folder))
+
+    def close(self, status: str = "FINISHED") -> None:
+        """End the run with a status and wait a little for what is still in the queue."""
+        if self.enabled:
+            self._put(lambda: self.client.set_terminated(self.run_id, status))
+            self.jobs.put(None)
+            self.thread.join(SECONDS_TO_FINISH)
+
+    def _put(self, job: Callable[[], Any]) -> None:
+        if self.enabled and not self.failed:
+            self.jobs.put(job)
+
+    def _work(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            if self.failed:
+                continue
+            try:
+                job()
+            except Exception as error:  # whatever it is, training goes on
+                self.failed = True
+                print(f"tracking: MLflow does not answer ({error}); the run's JSON lines go on", file=sys.stderr)
+
+    def _open(self, section: Section, tags: dict[str, str]) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        import logging
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        root = project_root()
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or section.uri or f"sqlite:///{root / 'mlflow.db'}"
+        self.client = MlflowClient(tracking_uri=uri)
+        found = self.client.get_experiment_by_name(section.experiment)
+        place = (root / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
+        experiment = found.experiment_id if found else self.client.create_experiment(section.experiment, artifact_location=place)
+        query = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+        runs = self.client.search_runs([experiment], query, max_results=1) if tags else []
+        self.run_id = runs[0].info.run_id if runs else self.client.create_run(experiment, tags=tags).info.run_id
+        self.client.update_run(self.run_id, status="RUNNING")
+        for key in ("DVC_EXP_NAME", "DVC_STAGE"):
+            if os.environ.get(key):
+                self.client.set_tag(self.run_id, key, os.environ[key])
+
+
+def project_root() -> Path:
+    """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the current one."""
+    return Path(os.environ.get("DVC_ROOT") or ".").resolve()
