@@ -38,6 +38,13 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def require_writable(path: Path) -> None:
+    """Find out before the work, not after it, whether `path` can be written."""
+    with replacing(path.with_name(f".{path.name}.probe")) as probe:
+        probe.touch()
+    path.with_name(f".{path.name}.probe").unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text whole or not at all."""
     with replacing(path) as temporary:

@@ -138,7 +138,7 @@ class LearnedLaw:
         self.law = NoiseLaw.from_json(state)
 
 
-def _smooth(values: Array, width: float = 2.0) -> Array:
+def _smooth(values: Array, width: float = 3.0) -> Array:
     """Average with a Gaussian of `width` bins, ends repeated."""
     reach = int(3 * width)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)

@@ -14,6 +14,8 @@ from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected
 from sunfish.model.transformer import Condition, Transformer
 from sunfish.sections.model import Section
 
+NUM_FREQUENCIES = 32  # of the noise level's Fourier features
+
 PerExample = Float[Tensor, " batch"]
 Known = Bool[Tensor, "batch pos"]
 
@@ -28,11 +30,11 @@ class Prediction(NamedTuple):
 class NoiseLevel(nn.Module):
     """logsnr -> condition: Fourier features, then one hidden layer."""
 
-    def __init__(self, cond_dim: int, num_frequencies: int = 32) -> None:
+    def __init__(self, cond_dim: int) -> None:
         super().__init__()
-        periods = torch.logspace(math.log10(0.5), math.log10(64.0), num_frequencies, dtype=torch.float64)
+        periods = torch.logspace(math.log10(0.5), math.log10(64.0), NUM_FREQUENCIES, dtype=torch.float64)
         self.register_buffer("frequencies", (2 * math.pi / periods).float(), persistent=False)
-        self.hidden = nn.Linear(2 * num_frequencies, cond_dim)
+        self.hidden = nn.Linear(2 * NUM_FREQUENCIES, cond_dim)
         self.out = nn.Linear(cond_dim, cond_dim)
 
     def forward(self, logsnr: PerExample) -> Condition:
@@ -87,6 +89,15 @@ class Denoiser(nn.Module):
 def matched_filter_scale(logsnr: PerExample) -> PerExample:
     """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) * (1 + exp(logsnr))."""
     return logsnr.sigmoid().sqrt() * (1 + logsnr.exp())
+
+
+def count_parameters(section: Section, vocab_size: int) -> int:
+    """Return how many parameters a denoiser of this size has, without building it."""
+    width, emb, cond = section.width, section.emb_dim, section.cond_dim
+    block = 12 * width**2 + (cond + 1) * 6 * width  # attention 4, MLP 8; shift, scale and gate twice
+    noise_level = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * cond
+    around = vocab_size * emb + 2 * emb * width + width + (width + 1) * vocab_size  # table, inward, flag, head
+    return section.num_layers * block + noise_level + around
 
 
 def init_weights(denoiser: Denoiser, seed: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sunfish.files import replacing, write_json, write_text
+from sunfish.files import require_writable, write_json, write_text
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.inference import sample_free
 from sunfish.model.store import write_denoiser
@@ -56,8 +56,8 @@ def pretrain(
     data: Data, model: Model, diffusion: Diffusion, pretrain: Pretrain, launch: Launch, tracking: Tracking, places: Places
 ) -> None:
     """Train and write the averaged weights, the final numbers and the loss curve."""
-    with replacing(places.out):  # an unwritable folder is said now, not after the training
-        pass
+    for path in (places.out, places.metrics, places.curve):
+        require_writable(path)
     shards = open_shards(places.shards, data)
     rows = Rows(shards, "train", data.rows, data.row_length)
     order = RowOrder(len(rows), pretrain.seed)

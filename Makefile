@@ -1,0 +1,38 @@
+# Words, no logic: every target sets up what it needs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONUNBUFFERED := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro test check bench setup clean
+
+repro: $(READY) ## the whole pipeline: shard -> validate -> pretrain -> evaluate -> export
+	@dvc repro
+
+test: $(READY) check ## all tests, slow ones too
+	@pytest
+
+check: $(READY) ## lint, format, types, import contracts, configuration
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports
+	@python -m sunfish.config check
+
+bench: $(READY) ## the measurements behind the speed claims
+	@python -m benchmarks.training
+
+setup: $(READY) ## the environment alone
+
+$(READY): requirements.lock pyproject.toml
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+clean: ## forget the environment; data, models and runs stay
+	rm -rf $(VENV)

@@ -1,0 +1,38 @@
+"""denoiser + shards -> metrics, plots, samples."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sunfish.config import read_section
+from sunfish.problems import report_problems
+from sunfish.sections.data import Section as Data
+from sunfish.sections.evaluate import Section as Evaluate
+from sunfish.sections.tracking import Section as Tracking
+
+
+@report_problems
+def main() -> None:
+    """Measure a denoiser: the bound on held-out text, the text it writes, its speed."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--denoiser", type=Path, required=True)
+    parser.add_argument("--shards", type=Path, required=True)
+    parser.add_argument("--curve", type=Path, required=True, help="CSV file of the loss curve")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file of all numbers")
+    parser.add_argument("--plots", type=Path, required=True, help="folder of pictures and their CSV")
+    parser.add_argument("--samples", type=Path, required=True, help="text file of samples")
+    arguments = parser.parse_args()
+    data = read_section(arguments.params, "data", Data)
+    section = read_section(arguments.params, "evaluate", Evaluate)
+    tracking = read_section(arguments.params, "tracking", Tracking)
+
+    from sunfish.evaluation.evaluate import Places, evaluate  # torch is loaded only once the parameters are known to be good
+
+    names = ("denoiser", "shards", "curve", "metrics", "plots", "samples")
+    evaluate(data, section, tracking, Places(**{name: getattr(arguments, name) for name in names}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The variational bound on held-out text, its error, and the loss by noise level."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sunfish.diffusion.objective import cross_entropy, diffusion_nats
+from sunfish.diffusion.process import add_noise
+from sunfish.model.denoiser import Denoiser
+from sunfish.progress import track
+from sunfish.schedule import NoiseLaw, alpha, draw_times, sigma
+
+NUM_LEVEL_BINS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """-log p(ids) per row in nats, at most; its three terms, and the cross-entropy by noise level.
+
+    Source: [VDM] eq. 11: prior KL + diffusion term + reconstruction.
+    """
+
+    diffusion_nats: np.ndarray  # (rows,)
+    reconstruction_nats: np.ndarray  # (rows,)
+    prior_nats: float  # per row
+    level_logsnr: np.ndarray  # (bins,)
+    level_ce: np.ndarray  # (bins,) nats per token
+    level_density: np.ndarray  # (bins,) share of the noise law per nat
+
+    @property
+    def nats(self) -> np.ndarray:
+        """Return each row's bound."""
+        return self.diffusion_nats + self.reconstruction_nats + self.prior_nats
+
+
+@torch.no_grad()
+def variational_bound(
+    denoiser: Denoiser, law: NoiseLaw, ids: np.ndarray, num_levels: int, batch_rows: int, rng: np.random.Generator
+) -> Bound:
+    """Return the bound of rows of ids, (rows, pos), each seen at `num_levels` noise levels.
+
+    The integral over logsnr is drawn by the noise law and weighted by its density, so it is unbiased. The estimate conditions
+    on the denoiser's own first one at the same x_t, which is a function of x_t: the bound stays valid.
+    """
+    levels = np.stack([draw_times(len(ids), rng) for _ in range(num_levels)], axis=1)
+    levels = law.logsnr_at((levels + np.arange(num_levels)) / num_levels)
+    diffusion, ce = np.zeros(levels.shape), np.zeros(levels.shape)
+    for start in track(range(0, len(ids), batch_rows), "bound", "batches", -(-len(ids) // batch_rows)):
+        part = slice(start, start + batch_rows)
+        for k in range(num_levels):
+            diffusion[part, k], ce[part, k] = _at_level(denoiser, ids[part], levels[part, k], rng)
+    weighted = (diffusion / law.density(levels)).mean(axis=1)
+    last = np.full(len(ids), law.logsnr[0])
+    reconstruction = np.concatenate(
+        [_at_level(denoiser, ids[i : i + batch_rows], last[i : i + batch_rows], rng)[1] for i in range(0, len(ids), batch_rows)]
+    )
+    return Bound(weighted, reconstruction * ids.shape[1], prior_kl_nats(denoiser, law, ids.shape[1]), *_by_level(law, levels, ce))
+
+
+def _at_level(denoiser: Denoiser, ids: np.ndarray, logsnr: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the diffusion term per unit of logsnr (nats per row) and the cross-entropy (nats per token)."""
+    device = next(denoiser.parameters()).device
+    target, level = torch.from_numpy(ids).to(device), torch.from_numpy(logsnr).float().to(device)
+    x_0 = denoiser.embed(target)
+    eps = torch.from_numpy(rng.standard_normal(x_0.shape, dtype=np.float32)).to(device)
+    x_t, nothing = add_noise(x_0, eps, level), torch.zeros_like(target, dtype=torch.bool)
+    first = denoiser(x_t, level, torch.zeros_like(x_t), nothing).x_0_hat
+    x_0_hat, logits = denoiser(x_t, level, first, nothing)
+    return _numpy(diffusion_nats(x_0, x_0_hat, level, ~nothing)), _numpy(cross_entropy(logits, target, ~nothing))
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+def prior_kl_nats(denoiser: Denoiser, law: NoiseLaw, num_positions: int) -> float:
+    """Return KL(q(x_1 | x_0) || N(0, 1)) per row; every embedding has mean square 1, so it is the same for all rows."""
+    variance = float(sigma(law.logsnr[-1])) ** 2
+    per_coordinate = 0.5 * (float(alpha(law.logsnr[-1])) ** 2 + variance - 1.0 - math.log(variance))
+    return per_coordinate * num_positions * denoiser.section.emb_dim
+
+
+def _by_level(law: NoiseLaw, levels: np.ndarray, ce: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    edges = np.linspace(law.logsnr[-1], law.logsnr[0], NUM_LEVEL_BINS + 1)
+    bins = np.clip(np.searchsorted(edges, levels.ravel(), side="right") - 1, 0, NUM_LEVEL_BINS - 1)
+    count = np.bincount(bins, minlength=NUM_LEVEL_BINS)
+    seen = count > 0
+    mean = np.bincount(bins, weights=ce.ravel(), minlength=NUM_LEVEL_BINS)[seen] / count[seen]
+    centres = (0.5 * (edges[1:] + edges[:-1]))[seen]
+    return centres, mean, law.density(centres)
+
+
+def bound_metrics(bound: Bound, num_tokens: int, num_bytes: int) -> dict[str, float]:
+    """Return nats per token, perplexity and bits per byte with their standard error.
+
+    `num_tokens` counts what the rows say: text and one end token each, not the filling behind it; what the filling costs
+    is in the sum all the same.
+    """
+    total, rows = float(bound.nats.sum()), len(bound.nats)
+    error = float(bound.nats.std(ddof=1) / math.sqrt(rows)) * rows if rows > 1 else 0.0
+    return {
+        "nats_per_token": total / num_tokens,
+        "nats_per_token_standard_error": error / num_tokens,
+        "perplexity": math.exp(min(total / num_tokens, 700.0)),
+        "bits_per_byte": total / math.log(2) / num_bytes,
+        "nats_per_row": total / rows,
+        "nats_per_row_standard_error": error / rows,
+        "prior_nats_per_row": bound.prior_nats,
+        "reconstruction_nats_per_row": float(bound.reconstruction_nats.mean()),
+        "rows": rows,
+    }
