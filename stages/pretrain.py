@@ -26,19 +26,17 @@ def main() -> None:
     parser.add_argument("--curve", type=Path, required=True, help="CSV file of the loss curve")
     parser.add_argument("--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)")
     arguments = parser.parse_args()
-    sections = {
-        "data": read_section(arguments.params, "data", Data),
-        "model": read_section(arguments.params, "model", Model),
-        "diffusion": read_section(arguments.params, "diffusion", Diffusion),
-        "pretrain": read_section(arguments.params, "pretrain", Pretrain),
-    }
+    data = read_section(arguments.params, "data", Data)
+    model = read_section(arguments.params, "model", Model)
+    diffusion = read_section(arguments.params, "diffusion", Diffusion)
+    section = read_section(arguments.params, "pretrain", Pretrain)
     launch = read_section(arguments.params, "launch", Launch)
     tracking = read_section(arguments.params, "tracking", Tracking)
 
     from sunfish.training.pretraining import Places, pretrain  # torch is loaded only once the parameters are known to be good
 
     places = Places(arguments.shards, arguments.out, arguments.metrics, arguments.curve, arguments.runs)
-    pretrain(**sections, launch=launch, tracking=tracking, places=places)
+    pretrain(data, model, diffusion, section, launch, tracking, places)
 
 
 if __name__ == "__main__":

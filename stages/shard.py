@@ -38,7 +38,8 @@ def make_tokenizer(section: Section) -> Tokenizer:
     tokenizer = load_pretrained(wanted.pretrained)
     if tokenizer.vocab_size != wanted.vocab_size:
         raise ConfigError(
-            f"params.yaml: data.tokenizer.vocab_size = {wanted.vocab_size}: {wanted.pretrained} has {tokenizer.vocab_size} entries; set it so"
+            f"params.yaml: data.tokenizer.vocab_size = {wanted.vocab_size}: {wanted.pretrained} has "
+            f"{tokenizer.vocab_size} entries; set it so"
         )
     return tokenizer
 

@@ -51,7 +51,7 @@ def ddpm(law: NoiseLaw, num_steps: int = 1000) -> Table:
 def dpm_solver(law: NoiseLaw, num_steps: int) -> Table:
     """Return the table of DPM-Solver++(2M); its first and last rows are first order. Source: [DPM++] algorithm 2."""
     logsnr = law.logsnr_at(sampling_times(num_steps))
-    a_t, s_t, a_s, s_s = _ends(logsnr)
+    _, s_t, a_s, s_s = _ends(logsnr)
     half_lambda = 0.5 * logsnr
     step = np.append(np.diff(half_lambda), np.inf)  # h_i of the paper; the last row lands on clean data
     c_0 = a_s * -np.expm1(-step)

@@ -50,7 +50,7 @@ class NoiseLaw:
 
     def logsnr_at(self, t: ArrayLike) -> Array:
         """Return logsnr (nats) at times in [0, 1]."""
-        return np.interp(t, self.t, self.logsnr)
+        return np.interp(np.asarray(t, np.float64), self.t, self.logsnr)
 
     def t_at(self, logsnr: ArrayLike) -> Array:
         """Return the time of each logsnr, the inverse of `logsnr_at`."""
@@ -102,14 +102,14 @@ class LearnedLaw:
     def __init__(self, logsnr_min: float, logsnr_max: float, num_bins: int, memory: float, floor: float) -> None:
         self.edges = np.linspace(logsnr_min, logsnr_max, num_bins + 1)
         self.memory, self.floor = memory, floor
-        self.weight = np.zeros(num_bins)
+        self.weight: Array = np.zeros(num_bins)
         self.loss = np.zeros(num_bins)  # running mean per bin, nats per token
         self.law = uniform(logsnr_min, logsnr_max, num_bins)
 
     def observe(self, logsnr: ArrayLike, loss: ArrayLike) -> None:
         """Take in each example's noise level and loss (nats per token)."""
         bins = np.clip(np.searchsorted(self.edges, logsnr, side="right") - 1, 0, len(self.weight) - 1)
-        count = np.bincount(bins, minlength=len(self.weight))
+        count = np.bincount(bins, minlength=len(self.weight)).astype(np.float64)
         total = np.bincount(bins, weights=np.asarray(loss, np.float64), minlength=len(self.weight))
         kept = self.weight * self.memory**count
         mass = kept + count

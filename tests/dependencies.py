@@ -40,7 +40,7 @@ def main() -> None:
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     for stage in re.findall(r"python -m stages\.(\w+)", text):
         code = reached_by(f"stages.{stage}")
-        pattern = re.compile(rf"(  {stage}:\n    cmd:.*?\n    deps: )(\[[^\]]*\]|(?:\n      - [^\n]+)+)", re.S)
+        pattern = re.compile(rf"(  {stage}:\n    cmd:.*?\n    deps:)( \[[^\]]*\]|(?:\n      - [^\n]+)+)", re.S)
         found = pattern.search(text)
         assert found, stage
         old = re.findall(r"[\w./-]+", found[2].replace("\n      - ", "\n"))

@@ -10,9 +10,9 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+from matplotlib import pyplot as plt
 
-from sunfish.evaluation.bound import Bound  # noqa: E402
+from sunfish.evaluation.bound import Bound
 
 INK, ACCENT, PALE = "#1b3a4b", "#e4572e", "#9fb8c6"
 

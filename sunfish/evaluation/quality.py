@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ def text_metrics(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> dict[st
     `rows` are token ids up to the first end token.
     """
     entropies = [_entropy(Counter(row)) for row in rows if len(row)]
-    pairs = [list(zip(row, row[1:], strict=False)) for row in rows]
+    pairs = [list(itertools.pairwise(row)) for row in rows]
     flat = [pair for row in pairs for pair in row]
     repeated = [1 - len(set(row)) / len(row) for row in pairs if row]
     return {

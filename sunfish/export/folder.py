@@ -17,10 +17,10 @@ from sunfish.export.parity import call_error, walk_parity
 from sunfish.files import replacing, write_json
 from sunfish.model.store import TOKENIZER_FILES, StoredDenoiser, read_denoiser
 from sunfish.problems import Problem
-from sunfish.session import Session
 from sunfish.sampler import ddim
 from sunfish.sections.export import Section
 from sunfish.sections.tracking import Section as Tracking
+from sunfish.session import Session
 from sunfish.text.shards import sha256
 from sunfish.tracking import Tracker
 
@@ -84,5 +84,7 @@ def _write_rest(stored: StoredDenoiser, folder: Path, section: Section, parity: 
     for name in TOKENIZER_FILES:
         shutil.copyfile(stored.folder / name, folder / name)
     count = sum(p.numel() for p in denoiser.parameters())
-    card = CARD.format(parameters=count, row_length=stored.row_length, opset=section.opset, error=parity["relative_error_per_call"], **parity)
+    card = CARD.format(
+        parameters=count, row_length=stored.row_length, opset=section.opset, error=parity["relative_error_per_call"], **parity
+    )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -31,9 +31,9 @@ class _Plain(nn.Module):
 def export_graph(denoiser: Denoiser, path: Path, opset: int) -> None:
     """Write `model.onnx` (weights beside it above 2 GB)."""
     emb = denoiser.section.emb_dim
-    x = torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, emb)
-    level = torch.zeros(EXAMPLE_BATCH)
-    example = (x, level, x, torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, dtype=torch.bool), level + 1)
+    x, previous = torch.zeros(2, EXAMPLE_BATCH, EXAMPLE_LENGTH, emb).unbind()  # two tensors: one given twice becomes one input
+    known = torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, dtype=torch.bool)
+    example = (x, torch.zeros(EXAMPLE_BATCH), previous, known, torch.ones(EXAMPLE_BATCH))
     row, text = {0: "batch"}, {0: "batch", 1: "pos"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

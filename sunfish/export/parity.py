@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from sunfish.model.inference import sample_steps
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import track
-from sunfish.session import Session
 from sunfish.sampler import Table, walk
+from sunfish.session import Session
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -33,7 +34,9 @@ def call_error(stored: StoredDenoiser, session: Session, rng: np.random.Generato
     return worst
 
 
-def walk_parity(stored: StoredDenoiser, session: Session, table: Table, num: int, tie_margin: float, batch_rows: int = 32) -> dict[str, Any]:
+def walk_parity(
+    stored: StoredDenoiser, session: Session, table: Table, num: int, tie_margin: float, batch_rows: int = 32
+) -> dict[str, Any]:
     """Return how many of `num` texts' ids differ between torch and ONNX Runtime after a walk on the same noise.
 
     An id that differs where torch's best two logits are closer than `tie_margin` is a near-tie and counted apart.
@@ -45,10 +48,11 @@ def walk_parity(stored: StoredDenoiser, session: Session, table: Table, num: int
         nothing = np.zeros((count, length), bool)
         ids = np.zeros((count, length), np.int64)
         *_, ours = sample_steps(stored.denoiser, table, ids, nothing, np.random.default_rng(seed))
-        rng = np.random.default_rng(seed)
-        denoise = session.denoise(nothing, 1.0)
         shape = (count, length, emb)
-        *_, theirs = walk(table, denoise, lambda rng=rng, shape=shape: rng.standard_normal(shape, dtype=np.float32), np.zeros(shape, np.float32), np.zeros((count, length, 1), np.float32))
+        rng = np.random.default_rng(seed)
+        noise = functools.partial(rng.standard_normal, shape, dtype=np.float32)
+        nothing_known = np.zeros(shape, np.float32), np.zeros((count, length, 1), np.float32)
+        *_, theirs = walk(table, session.denoise(nothing, 1.0), noise, *nothing_known)
         logits = ours.logits.numpy()
         unequal = logits.argmax(-1) != theirs.logits.argmax(-1)
         best = np.sort(logits, axis=-1)[..., -2:]

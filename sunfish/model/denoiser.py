@@ -14,6 +14,7 @@ from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected
 from sunfish.model.transformer import Condition, Transformer
 from sunfish.sections.model import Section
 
+EMBEDDING_STD = 0.1  # rows are normalised, so a small start lets them turn quickly
 NUM_FREQUENCIES = 32  # of the noise level's Fourier features
 
 PerExample = Float[Tensor, " batch"]
@@ -33,6 +34,7 @@ class NoiseLevel(nn.Module):
     def __init__(self, cond_dim: int) -> None:
         super().__init__()
         periods = torch.logspace(math.log10(0.5), math.log10(64.0), NUM_FREQUENCIES, dtype=torch.float64)
+        self.frequencies: Tensor
         self.register_buffer("frequencies", (2 * math.pi / periods).float(), persistent=False)
         self.hidden = nn.Linear(2 * NUM_FREQUENCIES, cond_dim)
         self.out = nn.Linear(cond_dim, cond_dim)
@@ -109,7 +111,8 @@ def init_weights(denoiser: Denoiser, seed: int) -> None:
             if name.endswith("bias") or (name.endswith(zeros) and "noise_level" not in name):
                 parameter.zero_()
             else:
-                std = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5
+                std = EMBEDDING_STD if name == "embedding.weight" else parameter.shape[-1] ** -0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-        for block in denoiser.transformer.blocks:  # gates start open a little: at zero the blocks would not learn at first
-            block.modulation.bias.view(6, -1)[[2, 5]] = 1.0
+        for name, parameter in denoiser.named_parameters():
+            if name.endswith("modulation.bias"):  # open gates: at zero nothing would reach the zero-initialised outputs
+                parameter.view(6, -1)[[2, 5]] = 1.0

@@ -51,8 +51,6 @@ def sample_ids(
     return likeliest_ids(Step(last.index, None, last.logits.float().cpu().numpy()), ids, known)
 
 
-def sample_free(
-    denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0
-) -> np.ndarray:
+def sample_free(denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
     """Return `num` rows sampled from pure noise."""
     return sample_ids(denoiser, table, np.zeros((num, length), np.int64), np.zeros((num, length), bool), rng, temperature)

@@ -14,9 +14,9 @@ from sunfish.files import read_json
 from sunfish.problems import Problem
 from sunfish.progress import Progress
 from sunfish.runtime.prompts import Row, free_row, infill_row, prompt_row
-from sunfish.session import Session
 from sunfish.sampler import Step, Table, likeliest_ids, make_table, walk
 from sunfish.schedule import NoiseLaw
+from sunfish.session import Session
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 FORMAT = 1

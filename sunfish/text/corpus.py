@@ -23,7 +23,7 @@ def read_documents(source: Stories | Files | Hub) -> Iterator[str]:
         Problem: a file or dataset that cannot be read, named, with what to do.
     """
     if isinstance(source, Stories):
-        documents = itertools.islice(write_stories(source.seed), source.num_documents)
+        documents: Iterator[str] = itertools.islice(write_stories(source.seed), source.num_documents)
     elif isinstance(source, Files):
         documents = _read_files(source)
     else:
@@ -113,9 +113,7 @@ def _stream_hub(source: Hub) -> Iterator[str]:
 
     datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(
-            source.name, source.config, split=source.split, revision=source.revision, streaming=True
-        )
+        rows = datasets.load_dataset(source.name, source.config, split=source.split, revision=source.revision, streaming=True)
         for row in rows:
             if source.text_column not in row:
                 raise Problem(f"{source.name}: has no column {source.text_column!r}; there are {', '.join(row)}")

@@ -1,8 +1,8 @@
 """Ids <-> disk: flat token files, where documents end, and a manifest with the sha256 of every file.
 
-    train-00000.bin   little-endian uint16 (uint32 above 65,536 entries), documents one after another, each with its end token
-    train-00000.idx   little-endian uint64, where each document ends, in tokens
-    manifest.json     sizes, digests, and what made them; no time, host or path, so the same input gives the same bytes
+train-00000.bin   little-endian uint16 (uint32 above 65,536 entries), documents one after another, each with its end token
+train-00000.idx   little-endian uint64, where each document ends, in tokens
+manifest.json     sizes, digests, and what made them; no time, host or path, so the same input gives the same bytes
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def write_shards(
                 if max_tokens is not None and total >= max_tokens:
                     break
         write_tokenizer(tokenizer, folder)
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": 1,
             "dtype": dtype.str,
             "vocab_size": tokenizer.vocab_size,

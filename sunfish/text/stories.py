@@ -95,7 +95,7 @@ def _uniform(choices: list[tuple[tuple[str, ...], tuple[tuple[str, str], ...]]])
 def _person(known: Bindings) -> tuple[Option, ...]:
     """A name or a pronoun for the story's person."""
     if "name" in known:
-        named = (Option((known["name"],), NAME_SHARE),)
+        named: tuple[Option, ...] = (Option((known["name"],), NAME_SHARE),)
     else:
         named = tuple(Option(o.words, NAME_SHARE * o.probability, o.learns) for o in options("[name]", known))
     pronoun = options("{he}", known)
@@ -122,7 +122,7 @@ def _cumulative(choices: tuple[Form, ...] | tuple[Option, ...]) -> tuple[float, 
 
 
 def _draw(choices: tuple[T, ...], rng: np.random.Generator) -> T:
-    sums = _cumulative(choices)  # type: ignore[arg-type]
+    sums = _cumulative(choices)
     return choices[bisect(sums, rng.random() * sums[-1])]
 
 

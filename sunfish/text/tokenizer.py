@@ -30,7 +30,7 @@ class Tokenizer:
         self.end = next((token for token in END_TOKENS if backend.token_to_id(token) is not None), "")
         if not self.end:
             raise Problem(f"{source}: has no end token; one of {', '.join(END_TOKENS)} is needed")
-        self.end_id: int = backend.token_to_id(self.end)
+        self.end_id = int(backend.token_to_id(self.end) or 0)
         self.vocab_size: int = backend.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:

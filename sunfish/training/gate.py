@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from sunfish.text.batches import Rows
 from sunfish.text.shards import Shards
 from sunfish.training.loop import Run, start_run, train_step
 
+Objective = Literal["ce", "eps_mse"]
 FOUNDING_LAW = Law(kind="linear-beta", logsnr_min=-10.0, logsnr_max=9.0, num_bins=10, memory=0.9, floor=1.0, refit_every=1)
 NOTHING_KNOWN = Known(row_share=0.0, prefix=1.0, span=0.0, scattered=0.0)
 NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
@@ -66,7 +67,7 @@ class Gate:
     fabric: Fabric
     scaled: str  # "" or how the model was scaled down
 
-    def run(self, objective: str, num_rows: int, steps: int, known: Known | None = None) -> Run:
+    def run(self, objective: Objective, num_rows: int, steps: int, known: Known | None = None) -> Run:
         """Return a fresh run of the gate's model on batches of `num_rows`."""
         law = FOUNDING_LAW if objective == "eps_mse" else self.diffusion.law
         diffusion = dataclasses.replace(self.diffusion, objective=objective, law=law, known=known or self.diffusion.known)
@@ -172,7 +173,7 @@ def overfit(run: Run, ids: np.ndarray, steps: int) -> list[float]:
     return [train_step(run, ids).loss for _ in range(steps)]
 
 
-def check_overfit(gate: Gate, objective: str, bound: float) -> tuple[str, float | None]:
+def check_overfit(gate: Gate, objective: Objective, bound: float) -> tuple[str, float | None]:
     """A single batch is learnt by heart: the critical check; if it fails, the implementation is broken."""
     bounds = gate.bounds
     ids = np.tile(gate.batch(bounds.overfit_rows), (NOISE_LEVELS_PER_ROW, 1))

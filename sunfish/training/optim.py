@@ -12,7 +12,8 @@ from sunfish.sections.pretrain import Optim
 
 def split_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """Return (for Muon, for AdamW): matrices inside blocks but for the modulation's, and all else that learns."""
-    muon, adamw = {}, {}
+    muon: dict[str, nn.Parameter] = {}
+    adamw: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim == 2 and "blocks" in name and "modulation" not in name

@@ -31,11 +31,11 @@ from sunfish.sections.tracking import Section as Tracking
 from sunfish.text.batches import RowOrder, Rows
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import Tokenizer
+from sunfish.tracking import Tracker, project_root
 from sunfish.training.checkpoint import drop_checkpoints
 from sunfish.training.log import RunLog
 from sunfish.training.loop import Run, resume, start_run, train
 from sunfish.training.parallel import make_fabric
-from sunfish.tracking import Tracker, project_root
 
 SAMPLE_STEPS = 20
 LAST_SHARE = 0.05  # of the run: the stretch that the final training loss is averaged over
@@ -73,9 +73,7 @@ def pretrain(
     try:
         train(run, lambda start, count: rows.read(order.indices(start, count)), run_dir, log, sampler_of(shards.tokenizer, data))
         status = "FINISHED"
-        write_denoiser(
-            places.out, model, run.ema.average, run.law, data.row_length, places.shards, shards.end_id
-        )
+        write_denoiser(places.out, model, run.ema.average, run.law, data.row_length, places.shards, shards.end_id)
         weights = hashlib.sha256((places.out / "model.safetensors").read_bytes()).hexdigest()
         tracker.set_tags({"model_sha256": weights, "shards_sha256": shards.digest()})
         write_json(places.metrics, final_numbers(run, log))
@@ -108,7 +106,7 @@ def flatten(sections: dict[str, Any]) -> dict[str, Any]:
     """Return `section.key.key -> value` of dataclasses."""
     flat: dict[str, Any] = {}
     for name, value in sections.items():
-        values = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        values = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
         if isinstance(values, dict):
             flat |= {f"{name}.{key}": inner for key, inner in flatten(values).items()}
         else:
