@@ -18,7 +18,7 @@ import numpy as np
 
 from sunfish.text.lexicon import CLOSINGS, FREE_SLOTS, MIDDLES, NAMES, OPENINGS, SOUNDS, WORDS, Form
 
-NUM_SENTENCES = {4: 0.25, 5: 0.3, 6: 0.25, 7: 0.15, 8: 0.05}
+NUM_SENTENCES = {4: 0.4, 5: 0.3, 6: 0.17, 7: 0.1, 8: 0.03}
 NAME_SHARE = 0.4  # how often a person is called by name where a pronoun would do
 PRONOUNS = {
     "he": {"she": "she", "he": "he"},
@@ -28,6 +28,7 @@ PRONOUNS = {
 }
 OTHER = {"she": "he", "he": "she"}
 
+Choice = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]  # words, and what the story learns from them
 Bindings = dict[str, str]  # who and what the story is about: name, gender, friend, animal, pet, color, object, place
 T = TypeVar("T", Form, "Option")
 Facts = frozenset[str]  # what is the case: animal, pet, friend, near, there, has, lost
@@ -78,18 +79,27 @@ def _options(slot: str, known_items: tuple[tuple[str, str], ...]) -> tuple[Optio
         return _person(known)
     if slot == "[name]" or (slot == "{name}" and "name" not in known):
         genders = [known["gender"]] if "gender" in known else ["she", "he"]
-        return _uniform([((n,), (("name", n), ("gender", g))) for g in genders for n in NAMES[g]])
+        return _by_rank([[((n,), (("name", n), ("gender", g))) for n in NAMES[g]] for g in genders])
     if slot == "[friend]" or (slot == "{friend}" and "friend" not in known):
         return _friends(known)
     if slot[0] == "{" and kind in known:
         return (Option((known[kind],), 1.0),)
     if kind in FREE_SLOTS:
-        return _uniform([(tuple(phrase.split()), ()) for phrase in FREE_SLOTS[kind]])
-    return _uniform([((word,), ((kind, word),)) for word in WORDS[kind]])
+        return _by_rank([[(tuple(phrase.split()), ()) for phrase in FREE_SLOTS[kind]]])
+    return _by_rank([[((word,), ((kind, word),)) for word in WORDS[kind]]])
 
 
-def _uniform(choices: list[tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]) -> tuple[Option, ...]:
+def _uniform(choices: list[Choice]) -> tuple[Option, ...]:
     return tuple(Option(words, 1 / len(choices), learns) for words, learns in choices)
+
+
+def _by_rank(groups: list[list[Choice]]) -> tuple[Option, ...]:
+    """Give each group the same share and, inside it, the k-th word 1/k of the first one's, as real texts do (Zipf's law)."""
+    drawn: list[Option] = []
+    for group in groups:
+        total = sum(1 / rank for rank in range(1, len(group) + 1)) * len(groups)
+        drawn += [Option(words, 1 / rank / total, learns) for rank, (words, learns) in enumerate(group, 1)]
+    return tuple(drawn)
 
 
 def _person(known: Bindings) -> tuple[Option, ...]:
@@ -105,7 +115,7 @@ def _person(known: Bindings) -> tuple[Option, ...]:
 def _friends(known: Bindings) -> tuple[Option, ...]:
     """Names of the other gender, so that a pronoun always means the story's person."""
     genders = [OTHER[known["gender"]]] if "gender" in known else ["she", "he"]
-    return _uniform([((n,), (("friend", n), ("gender", OTHER[g]))) for g in genders for n in NAMES[g]])
+    return _by_rank([[((n,), (("friend", n), ("gender", OTHER[g]))) for n in NAMES[g]] for g in genders])
 
 
 @cache
@@ -228,7 +238,7 @@ def judge(text: str) -> Verdict:
 def entropy_nats() -> float:
     """Return the exact entropy of one story: no model's mean loss per story can be lower.
 
-    Slots draw uniformly and forms depend on facts only, so the chain rule over (facts, last form, sentences left)
+    What a slot draws has no say in what may follow (only the facts have), so the chain rule over (facts, last form, sentences left)
     is exact; the tests hold it against the mean of -log p.
     """
     lengths = sum(-p * math.log(p) for p in NUM_SENTENCES.values())

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sunfish.config import check, compose
+from sunfish.text.corpus import read_documents
+from sunfish.text.shards import Shards, write_shards
+from sunfish.text.tokenizer import train_tokenizer
+
+ROOT = Path(__file__).parent.parent
+REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"no real data beside the project ({REAL_DATA.name}/)")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def params(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The default configuration, made thimble-sized."""
+    path = tmp_path_factory.mktemp("conf") / "params.yaml"
+    compose(THIMBLE, path)
+    return check(path)
+
+
+THIMBLE = [
+    "data.source.num_documents=600",
+    "data.tokenizer.vocab_size=512",
+    "data.row_length=96",
+    "data.held_out_share=0.1",
+    "model.width=32",
+    "model.num_heads=2",
+    "model.emb_dim=16",
+    "model.cond_dim=8",
+    "pretrain.steps=12",
+    "pretrain.batch_rows=8",
+    "pretrain.micro_rows=4",
+    "pretrain.optim.warmup_steps=2",
+    "pretrain.log_every=2",
+    "pretrain.sample_every=6",
+    "pretrain.checkpoint_every=4",
+    "validate.overfit_eps_mse=10",
+    "validate.overfit_ce=10",
+    "validate.overfit_steps=20",
+    "validate.mini_run_steps=30",
+    "evaluate.bound_rows=16",
+    "evaluate.bound_levels=2",
+    "evaluate.num_samples=8",
+    "evaluate.num_steps=5",
+    "evaluate.frontier_steps=[3]",
+    "evaluate.frontier_samples=4",
+    "evaluate.speed_runs=1",
+    "export.parity_samples=4",
+    "export.parity_steps=5",
+    "tracking=off",
+]
+
+
+@pytest.fixture(scope="session")
+def shards(params: dict, tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    folder = tmp_path_factory.mktemp("shards") / "shards"
+    make_shards(params, folder)
+    return Shards(folder)
+
+
+def make_shards(params: dict, folder: Path) -> None:
+    data = params["data"]
+    tokenizer = train_tokenizer(read_documents(data.source), data.tokenizer.vocab_size)
+    write_shards(folder, read_documents(data.source), tokenizer, held_out_share=data.held_out_share, shard_tokens=8_000)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

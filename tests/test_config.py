@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sunfish.config import SECTIONS, ConfigError, check, compose, read_section
+from sunfish.sections.model import Section as Model
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def params_path(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    return path
+
+
+def test_the_committed_params_are_the_composed_defaults(tmp_path: Path) -> None:
+    compose([], tmp_path / "params.yaml")
+    assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text(), "run: python -m sunfish.config compose"
+
+
+@pytest.mark.parametrize("model", ["tiny", "mini", "small", "base", "large", "full"])
+def test_every_model_alone_is_a_run(model: str, tmp_path: Path) -> None:
+    compose([f"model={model}"], tmp_path / "params.yaml")
+    assert check(tmp_path / "params.yaml")["model"].name == model
+
+
+def test_full_is_the_founding_table(tmp_path: Path) -> None:
+    compose(["model=full"], tmp_path / "params.yaml")
+    built = check(tmp_path / "params.yaml")
+    model, pretrain = built["model"], built["pretrain"]
+    assert (model.num_layers, model.num_heads, model.width) == (24, 16, 2048)
+    assert (pretrain.micro_rows, pretrain.batch_rows, pretrain.steps, pretrain.optim.warmup_steps) == (8, 128, 500_000, 5_000)
+    assert pretrain.activation_checkpointing and built["data"].source.name == "HuggingFaceFW/fineweb"
+
+
+def test_a_group_given_by_hand_comes_before_the_model_s(tmp_path: Path) -> None:
+    compose(["model=full", "data=stories"], tmp_path / "params.yaml")
+    assert check(tmp_path / "params.yaml")["data"].source.kind == "stories"
+
+
+EDITS = [
+    (r"  num_heads: \d+", "  num_hedas: 4", r"model.num_hedas = 4: unknown key; did you mean 'num_heads'\?"),
+    (r"  num_heads: \d+", "  num_heads: 3", r"model.num_heads = 3: must divide width = 128"),
+    (r"  num_heads: \d+", "  num_heads: four", r"model.num_heads = 'four': should be a whole number, not text"),
+    (r"  num_heads: \d+\n", "", r"model.num_heads: this key is missing"),
+    (r"objective: ce", "objective: crossentropy", r"diffusion.objective = 'crossentropy': should be one of ce, eps_mse"),
+    (r"warmup_steps: \d+", "warmup_steps: 90000", r"pretrain.steps = .* must be more than the warm-up"),
+    (r"kind: stories", "kind: story", r"data.source.kind = 'story': .* did you mean 'stories'\?"),
+    (r"model:\n(  .*\n)+", "model: full\n", r"model = 'full': should be a section with keys, not text"),
+    (r"launch:", "lanch:", r"lanch: unknown section; did you mean 'launch'\?"),
+    (r"seed: 0\n", "seed: true\n", r"data.source.seed = True: should be a whole number, not true/false"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "edit", "says"), EDITS, ids=[edit.strip()[:24] or "missing" for _, edit, _ in EDITS])
+def test_an_edit_by_hand_is_caught(params_path: Path, pattern: str, edit: str, says: str) -> None:
+    params_path.write_text(re.sub(pattern, edit, params_path.read_text(), count=1))
+    with pytest.raises(ConfigError, match=says) as error:
+        check(params_path)
+    assert str(params_path) in str(error.value)
+
+
+def test_numbers_as_hydra_reads_them(params_path: Path) -> None:
+    params_path.write_text(re.sub(r"adamw_lr: \S+", "adamw_lr: 3e-4", params_path.read_text()))
+    assert check(params_path)["pretrain"].optim.adamw_lr == 3e-4
+
+
+def test_a_bad_override_leaves_the_old_file(params_path: Path) -> None:
+    before = params_path.read_text()
+    for overrides in (["model.num_heads=5"], ["modle=tiny"], ["model.num_hedas=4"], ["model=hughe"]):
+        with pytest.raises(ConfigError):
+            compose(overrides, params_path)
+    assert params_path.read_text() == before and list(params_path.parent.iterdir()) == [params_path]
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="compose"):
+        read_section(tmp_path / "params.yaml", "model", Model)
+
+
+def test_a_bad_parameter_is_said_in_one_line_and_at_once(params_path: Path) -> None:
+    params_path.write_text(params_path.read_text().replace("num_heads:", "num_hedas:"))
+    command = [sys.executable, "-m", "stages.pretrain", "--params", str(params_path)]
+    paths = [part for name in ("shards", "out", "metrics", "curve") for part in (f"--{name}", str(params_path.parent / name))]
+    started = time.monotonic()
+    done = subprocess.run([*command, *paths], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and time.monotonic() - started < 20
+    assert done.stderr.startswith("error: ") and "num_hedas" in done.stderr and "Traceback" not in done.stderr
+    assert sorted(p.name for p in params_path.parent.iterdir()) == ["params.yaml"]
+
+
+def test_every_group_of_conf_is_a_section() -> None:
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
+    assert groups - {"experiment"} == set(SECTIONS)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sunfish.config import check, compose
+from sunfish.diffusion import process
+from sunfish.evaluation.bound import variational_bound
+from sunfish.model.denoiser import Denoiser, count_parameters, init_weights
+from sunfish.model.inference import sample_ids
+from sunfish.sampler import SAMPLERS, make_table
+from sunfish.schedule import uniform
+from sunfish.sections.model import Section
+
+SMALL = Section(name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, output_prior=True)
+
+
+def make(vocab_size: int = 11, **changes: object) -> Denoiser:
+    denoiser = Denoiser(dataclasses.replace(SMALL, **changes), vocab_size)
+    init_weights(denoiser, 0)
+    return denoiser
+
+
+def noisy(denoiser: Denoiser, batch: int = 2, length: int = 6) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, denoiser.vocab_size, (batch, length), generator=generator)
+    x_0 = denoiser.embed(ids)
+    logsnr = torch.linspace(-3, 1, batch)
+    x_t = process.add_noise(x_0, torch.randn(x_0.shape, generator=generator), logsnr)
+    return x_t, logsnr, torch.zeros_like(x_t), torch.zeros(batch, length, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("model", "vocab_size", "low", "high"),
+    [
+        ("tiny", 512, 0.5e6, 0.6e6),
+        ("mini", 1024, 0.5e6, 1.0e6),
+        ("small", 50_257, 50e6, 60e6),
+        ("base", 50_257, 125e6, 145e6),
+        ("large", 50_257, 350e6, 400e6),
+        ("full", 50_257, 1.3e9, 1.45e9),
+    ],
+)
+def test_parameter_counts(model: str, vocab_size: int, low: float, high: float, tmp_path: Path) -> None:
+    compose([f"model={model}"], tmp_path / "params.yaml")
+    section = check(tmp_path / "params.yaml")["model"]
+    with torch.device("meta"):
+        counted = sum(p.numel() for p in Denoiser(section, vocab_size).parameters())
+    assert low <= counted <= high
+    assert counted == count_parameters(section, vocab_size)
+
+
+def test_an_untrained_denoiser_with_the_output_prior_is_the_exact_posterior() -> None:
+    denoiser = make()
+    x_t, logsnr, nothing, known = noisy(denoiser)
+    table = denoiser.embedding.table()
+    alpha, sigma = process.alpha_sigma(logsnr)
+    distance = (x_t[:, :, None] - alpha[..., None] * table).square().sum(-1)
+    exact = (-distance / (2 * sigma**2)).log_softmax(-1)
+    torch.testing.assert_close(denoiser(x_t, logsnr, nothing, known).logits.log_softmax(-1), exact, atol=1e-4, rtol=1e-4)
+
+
+def test_the_bound_of_the_ideal_denoiser_is_the_entropy() -> None:
+    """Tokens drawn evenly and independently: the untrained denoiser is ideal, the entropy is log V; the bound lies on it."""
+    denoiser, vocab_size = make(), 11
+    rng = np.random.default_rng(0)
+    ids = rng.integers(vocab_size, size=(400, 8))
+    bound = variational_bound(denoiser, uniform(-14, 8, 50), ids, 24, 100, rng)
+    nats, entropy = bound.nats.mean() / 8, math.log(vocab_size)
+    error = bound.nats.std() / 20 / 8
+    assert entropy - 4 * error < nats < 1.02 * entropy + 4 * error
+    assert error < 0.02 * entropy
+
+
+def test_embeddings_have_unit_variance_by_construction() -> None:
+    table = make().embedding.table()
+    torch.testing.assert_close(table.square().mean(-1), torch.ones(11))
+
+
+def test_known_positions_are_returned_as_given() -> None:
+    denoiser = make()
+    x_t, logsnr, nothing, known = noisy(denoiser)
+    known[:, 2] = True
+    x_0_hat = denoiser(x_t, logsnr, nothing, known).x_0_hat
+    assert torch.equal(x_0_hat[:, 2], x_t[:, 2]) and not torch.equal(x_0_hat[:, 1], x_t[:, 1])
+
+
+def test_rows_of_a_batch_do_not_see_each_other() -> None:
+    denoiser = make()
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        arguments = noisy(denoiser)
+        alone = denoiser(*(a[1:] for a in arguments)).logits
+        torch.testing.assert_close(denoiser(*arguments).logits[1:], alone)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampling_keeps_known_ids_and_repeats_by_seed(name: str) -> None:
+    denoiser = make()
+    ids = np.arange(12).reshape(2, 6) % 11
+    known = ids % 3 == 0
+    table = make_table(name, uniform(-11, 4), 6)
+    first, again = (sample_ids(denoiser, table, ids, known, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(first, again) and np.array_equal(first[known], ids[known])
+
+
+@given(st.floats(-12, 8), st.integers(0, 1000))
+def test_conversions_come_back(level: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x_0, eps = torch.randn(2, 1, 3, 4, generator=generator, dtype=torch.float64)
+    logsnr = torch.tensor([level], dtype=torch.float64)
+    alpha, sigma = process.alpha_sigma(logsnr)
+    x_t = process.add_noise(x_0, eps, logsnr)
+    v = alpha * eps - sigma * x_0
+    for got, wanted in (
+        (process.eps_from_x_0(x_t, x_0, logsnr), eps),
+        (process.x_0_from_eps(x_t, eps, logsnr), x_0),
+        (process.v_from_x_0(x_t, x_0, logsnr), v),
+        (process.x_0_from_v(x_t, v, logsnr), x_0),
+    ):
+        torch.testing.assert_close(got, wanted, atol=1e-8, rtol=1e-8)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from sunfish.cli import main
+from sunfish.evaluation.evaluate import Places as EvaluationPlaces
+from sunfish.evaluation.evaluate import evaluate
+from sunfish.evaluation.quality import text_metrics
+from sunfish.export.folder import export_folder
+from sunfish.files import read_json
+from sunfish.problems import Problem
+from sunfish.runtime.prompts import infill_row, prompt_row
+from sunfish.runtime.sampler import Sampler, Settings
+from sunfish.text.shards import Shards
+from tests.test_training import OFF, run_all
+
+
+@pytest.fixture(scope="module")
+def trained(params: dict, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    run_all(params, folder, shards)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(params: dict, trained: Path) -> Path:
+    export_folder(trained / "denoiser", trained / "onnx", trained / "export.json", params["export"], OFF)
+    return trained / "onnx"
+
+
+@pytest.fixture(scope="module")
+def sampler(exported: Path) -> Sampler:
+    return Sampler.load(exported)
+
+
+def cli(exported: Path, *arguments: str) -> Any:
+    verb, *rest = arguments
+    return CliRunner().invoke(main, [verb, "--model", str(exported), *rest])
+
+
+def test_the_graph_says_what_torch_says(trained: Path, exported: Path) -> None:
+    parity = read_json(trained / "export.json")["parity"]
+    assert parity["different_ids"] == 0 and parity["ids"] == 4 * 96
+    assert parity["relative_error_per_call"] < 1e-5
+
+
+def test_the_graph_takes_any_batch_and_length(exported: Path) -> None:
+    graph = onnx.load(exported / "onnx" / "model.onnx").graph
+    shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.input, *graph.output]}
+    assert shapes["x_t"][:2] == ["batch", "pos"] and shapes["logits"][:2] == ["batch", "pos"] and shapes["logsnr"] == ["batch"]
+    assert list(shapes) == ["x_t", "logsnr", "x_0_prev", "known", "temperature", "x_0_hat", "logits"]
+
+
+def test_the_same_seed_gives_the_same_text_however_many(sampler: Sampler) -> None:
+    settings = Settings(steps=4, seed=7)
+    assert sampler.generate(3, settings=settings)[:2] == sampler.generate(2, settings=settings)
+    assert sampler.generate(2, settings=settings) != sampler.generate(2, settings=Settings(steps=4, seed=8))
+
+
+def test_infilling_keeps_every_given_word(sampler: Sampler) -> None:
+    text = "one day [MASK:2] went to the park . she was [MASK] ."
+    for filled in sampler.infill(text, 5, Settings(steps=4)):
+        assert filled.startswith("one day") and " went to the park . she was" in filled and filled.endswith(" .")
+
+
+def test_a_prompt_begins_every_text(sampler: Sampler) -> None:
+    assert all(text.startswith("once anna had") for text in sampler.generate(3, prompt="once anna had", settings=Settings(steps=3)))
+
+
+def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
+    row = infill_row(sampler.tokenizer, "she was [MASK] .", 20)
+    given = sampler.tokenizer.encode("she was") + [None] + sampler.tokenizer.encode(" .")
+    assert [int(i) if k else None for i, k in zip(row.ids, row.known, strict=True)][: len(given)] == given
+    assert row.known.sum() == 19 and set(row.ids[len(given) :]) == {sampler.tokenizer.end_id}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["infill", "no gap here"], "the text has no gap"),
+        (["infill", ""], "the text is empty"),
+        (["infill", "a [MASK:500] b"], "[MASK:500] is longer than the model's length of 96 tokens"),
+        (["infill", "a [MASK:0] b"], "a gap of no tokens"),
+        (["infill", "[MASK] " + "word " * 200], "tokens, gaps included, but the model's length is 96"),
+        (["generate", "--prompt", ""], "the prompt is empty"),
+        (["generate", "--prompt", "word " * 200], "leaves no room in a text of 96"),
+        (["generate", "--length", "97"], "must lie between 1 and 96"),
+        (["generate", "--length", "0"], "must lie between 1 and 96"),
+        (["generate", "--num", "0"], "must be at least 1"),
+        (["generate", "--steps", "1"], "at least 2 steps"),
+        (["generate", "--eta", "2"], "eta must lie between"),
+        (["generate", "--temperature", "0"], "must be above 0"),
+        (["generate", "--seed", "-1"], "must not be negative"),
+    ],
+)
+def test_bad_input_is_one_clear_line(exported: Path, arguments: list[str], says: str) -> None:
+    done = cli(exported, *arguments)
+    assert done.exit_code == 1
+    assert says in done.output and done.output.startswith("error: ") and done.output.count("\n") == 1
+
+
+def test_json_for_programs(exported: Path) -> None:
+    done = cli(exported, "generate", "--num", "2", "--steps", "3", "--json")
+    answer = json.loads(done.stdout)
+    assert len(answer["texts"]) == 2 and answer["settings"]["seed"] == 0
+    assert json.loads(cli(exported, "info").stdout)["parity"]["different_ids"] == 0
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json", "noise_law.json", "embedding.npy", "manifest.json"])
+def test_a_missing_or_altered_file_is_named(exported: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    if name != "manifest.json":
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / name).write_bytes(data)
+        with pytest.raises(Problem, match=f"{name}: was altered"):
+            Sampler.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(Problem, match=name):
+        Sampler.load(folder)
+
+
+def test_sampling_never_loads_torch(exported: Path) -> None:
+    code = (
+        "import sys\nfrom sunfish.runtime.sampler import Sampler, Settings\n"
+        f"Sampler.load({str(exported)!r}).generate(1, settings=Settings(steps=3))\n"
+        "print(sorted({'torch', 'lightning', 'transformers', 'omegaconf', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_evaluation_writes_numbers_pictures_and_samples(params: dict, trained: Path, shards: Shards, tmp_path: Path) -> None:
+    names = {"metrics": "m.json", "plots": "plots", "samples": "samples.txt"}
+    places = EvaluationPlaces(trained / "denoiser", shards.folder, trained / "curve.csv", **{k: tmp_path / v for k, v in names.items()})
+    evaluate(params["data"], params["evaluate"], OFF, places)
+    metrics = read_json(tmp_path / "m.json")
+    assert metrics["real_text"]["stories_consistent"] == 1.0 and metrics["real_text"]["unique"] == 1.0
+    assert metrics["bound"]["bound_over_entropy"] > 1.0
+    assert set(metrics["speed"]) == {"ddpm_1000", "ddim_50", "ddim_10"}
+    assert sorted(p.suffix for p in (tmp_path / "plots").iterdir()) == [".csv", ".csv", ".png", ".png", ".png"]
+    foreign = dataclasses.replace(places, denoiser=Path(shutil.copytree(trained / "denoiser", tmp_path / "foreign")))
+    (foreign.denoiser / "tokenizer.json").write_text("{}")
+    with pytest.raises(Problem, match="another tokenizer"):
+        evaluate(params["data"], params["evaluate"], OFF, foreign)
+
+
+def test_text_metrics_on_texts_one_can_count() -> None:
+    metrics = text_metrics([[1, 1, 2, 2], [1, 1, 2, 2]], ["a", "a"])
+    assert metrics["unique"] == 0.5 and metrics["entropy_per_sample_nats"] == pytest.approx(np.log(2))
+    assert metrics["distinct_2"] == 0.5 and metrics["rep_2"] == 0.0
+
+
+def test_a_prompt_row_leaves_the_rest_to_the_model(sampler: Sampler) -> None:
+    row = prompt_row(sampler.tokenizer, "once anna", 10)
+    count = len(sampler.tokenizer.encode("once anna"))
+    assert row.known.sum() == count and row.known[:count].all()

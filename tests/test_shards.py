@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sunfish.problems import Problem
+from sunfish.text.batches import RowOrder, Rows, _cut_documents, _cut_stream
+from sunfish.text.corpus import read_documents
+from sunfish.text.shards import Shards, token_dtype, write_shards
+from tests.conftest import make_shards
+
+
+def test_what_was_written_is_read(shards: Shards, params: dict) -> None:
+    ids = [list(shard.tokens[a:b]) for shard in shards.split("train") for a, b in zip([0, *shard.ends[:-1]], shard.ends, strict=True)]
+    held = [list(shard.tokens[a:b]) for shard in shards.split("heldout") for a, b in zip([0, *shard.ends[:-1]], shard.ends, strict=True)]
+    texts = [shards.tokenizer.decode_row(row) for row in ids + held]
+    assert sorted(texts) == sorted(read_documents(params["data"].source))
+    assert not {tuple(row) for row in ids} & {tuple(row) for row in held}
+    assert len(shards.split("train")) > 1
+
+
+def test_the_same_documents_give_the_same_bytes(shards: Shards, params: dict, tmp_path: Path) -> None:
+    make_shards(params, tmp_path / "again")
+    for path in sorted(shards.folder.iterdir()):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+@pytest.fixture
+def copy(shards: Shards, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shards.folder, tmp_path / "shards"))
+
+
+def test_a_flipped_byte_is_named(copy: Path) -> None:
+    path = copy / "train-00001.bin"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Problem, match=r"train-00001.bin: was altered"):
+        Shards(copy).split("train")
+
+
+def test_a_truncated_or_missing_file_is_named(copy: Path) -> None:
+    path = copy / "train-00000.idx"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(Problem, match=r"train-00000.idx: has .* bytes instead of"):
+        Shards(copy).split("train")
+    path.unlink()
+    with pytest.raises(Problem, match=r"train-00000.idx: no such file"):
+        Shards(copy).split("train")
+
+
+def test_another_tokenizer_is_noticed(copy: Path) -> None:
+    path = copy / "tokenizer.json"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(Problem, match="another tokenizer"):
+        Shards(copy)
+
+
+def test_an_empty_corpus_is_said_and_nothing_is_written(shards: Shards, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="the corpus is empty"):
+        write_shards(tmp_path / "new", [], shards.tokenizer, held_out_share=0.1, shard_tokens=100)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_said(shards: Shards, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Problem, match="cannot be written"):
+        write_shards(tmp_path / "file" / "shards", ["a"], shards.tokenizer, held_out_share=0.5, shard_tokens=100)
+
+
+def test_ids_take_two_bytes_where_they_fit() -> None:
+    assert token_dtype(65_536).itemsize == 2 and token_dtype(65_537).itemsize == 4
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 12))
+def test_rows_partition_the_documents(lengths: list[int], row_length: int) -> None:
+    ends = np.cumsum(lengths).astype("<u8")
+    starts, sizes = _cut_documents(ends, row_length)
+    assert [i for s, n in zip(starts, sizes, strict=True) for i in range(s, s + n)] == list(range(int(ends[-1])))
+    assert all(n <= row_length for n in sizes) and len(starts) == sum(-(-n // row_length) for n in lengths)
+    starts, sizes = _cut_stream(ends, row_length)
+    assert list(starts) == [k * row_length for k in range(int(ends[-1]) // row_length)]
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 50), st.integers(0, 5))
+def test_an_epoch_visits_every_row_once(num_rows: int, seed: int) -> None:
+    order = RowOrder(num_rows, seed)
+    assert sorted(order.indices(0, num_rows)) == list(range(num_rows))
+    whole = order.indices(0, 3 * num_rows)
+    assert np.array_equal(whole[num_rows // 2 :], order.indices(num_rows // 2, 3 * num_rows - num_rows // 2))
+
+
+def test_too_little_held_out_text_is_said(shards: Shards) -> None:
+    with pytest.raises(Problem, match="does not fill one row"):
+        Rows(shards, "heldout", "stream", 10_000_000)

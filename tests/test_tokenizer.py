@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sunfish.problems import Problem
+from sunfish.text.tokenizer import END, Tokenizer, load_pretrained, read_tokenizer, train_tokenizer, write_tokenizer
+
+TRAINED = train_tokenizer(["the cat sat on the mat .", "the dog sat on the log ."] * 20, 300)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_comes_back(text: str) -> None:
+    assert TRAINED.decode(TRAINED.encode(text)) == text
+
+
+def test_an_end_token_in_a_text_is_text() -> None:
+    ids = TRAINED.encode(f"a {END} b")
+    assert TRAINED.end_id not in ids
+    assert TRAINED.decode_row([*ids, TRAINED.end_id, 5]) == f"a {END} b"
+
+
+def test_training_is_deterministic(tmp_path: Path) -> None:
+    texts = [f"some words {i % 7} and {i % 11} more" for i in range(500)]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_tokenizer(train_tokenizer(texts, 320), tmp_path / name)
+    assert (tmp_path / "a" / "tokenizer.json").read_bytes() == (tmp_path / "b" / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_transformers_loads_what_is_written(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    write_tokenizer(TRAINED, tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("the cat sat .", add_special_tokens=False)["input_ids"] == TRAINED.encode("the cat sat .")
+    assert theirs.eos_token_id == TRAINED.end_id
+
+
+def test_gpt2_by_path(real_data: Path) -> None:
+    tokenizer: Tokenizer = load_pretrained(str(real_data / "gpt2" / "tokenizer.json"))
+    assert tokenizer.encode("Hello world") == [15496, 995]
+    assert (tokenizer.vocab_size, tokenizer.end_id) == (50257, 50256)
+
+
+def test_bad_tokenizers_are_named(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="no such file"):
+        load_pretrained(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(Problem, match="tokenizer.json: no such file"):
+        read_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(Problem, match="is not a tokenizer"):
+        read_tokenizer(tmp_path)
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(Problem, match="surrogate"):
+        TRAINED.encode("a\ud800")

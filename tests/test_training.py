@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sunfish.problems import Problem
+from sunfish.sections.diffusion import Known
+from sunfish.sections.tracking import Section as Tracking
+from sunfish.text.batches import Rows
+from sunfish.text.shards import Shards
+from sunfish.tracking import Tracker
+from sunfish.training import checkpoint, gate, loop
+from sunfish.training.draws import draw_known, draw_step
+from sunfish.training.log import RunLog
+from sunfish.training.optim import lr_share
+from sunfish.training.parallel import make_fabric
+from sunfish.training.pretraining import Places, fingerprint, pretrain
+
+OFF = Tracking(enabled=False, experiment="test", uri=None)
+MIXED = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0)
+
+
+def start(params: dict, shards: Shards, **changes: Any) -> loop.Run:
+    section = dataclasses.replace(params["pretrain"], **changes)
+    return loop.start_run(make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size)
+
+
+def batch(params: dict, shards: Shards, num: int = 8) -> np.ndarray:
+    return Rows(shards, "train", "documents", params["data"].row_length).read(np.arange(num))
+
+
+def places(folder: Path, shards: Shards) -> Places:
+    return Places(shards.folder, folder / "denoiser", folder / "metrics.json", folder / "curve.csv", folder / "runs")
+
+
+def run_all(params: dict, folder: Path, shards: Shards) -> dict[str, torch.Tensor]:
+    names = ("data", "model", "diffusion", "pretrain", "launch")
+    pretrain(*(params[name] for name in names), OFF, places(folder, shards))
+    return load_file(folder / "denoiser" / "model.safetensors")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [4, 7, 11])
+def test_stopped_and_resumed_is_never_stopped(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, stop: int) -> None:
+    whole = run_all(params, tmp_path / "whole", shards)
+    step = loop.train_step
+
+    def dying(run: loop.Run, ids: np.ndarray) -> loop.Record:
+        if run.step == stop:
+            raise Killed
+        return step(run, ids)
+
+    monkeypatch.setattr(loop, "train_step", dying)
+    with pytest.raises(Killed):
+        run_all(params, tmp_path / "parts", shards)
+    monkeypatch.setattr(loop, "train_step", step)
+    resumed = run_all(params, tmp_path / "parts", shards)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    curves = [(tmp_path / name / "curve.csv").read_text() for name in ("whole", "parts")]
+    assert curves[0] == curves[1]
+    assert not list((tmp_path / "parts" / "runs").glob("*/LATEST"))  # finished: training again means training anew
+
+
+def test_micro_batches_add_up_to_the_batch(params: dict, shards: Shards) -> None:
+    """The same rows, levels and known positions; only the drawn noise is split, so compare the gradients' size, not bits."""
+    ids = batch(params, shards)
+    whole, parts = start(params, shards, micro_rows=8), start(params, shards, micro_rows=2)
+    a, b = loop.train_step(whole, ids), loop.train_step(parts, ids)
+    assert a.loss == pytest.approx(b.loss, rel=0.02)
+    assert a.grad_norm == pytest.approx(b.grad_norm, rel=0.3)
+
+
+def test_ten_golden_steps(params: dict, shards: Shards) -> None:
+    """A refactoring must not move these; a change of the recipe may, and says so in docs/LOG.md."""
+    first, again = (
+        [loop.train_step(run, batch(params, shards)).loss for _ in range(10)] for run in (start(params, shards), start(params, shards))
+    )
+    assert first == again
+    assert first[0] == pytest.approx(math.log(shards.vocab_size), rel=0.01)  # a zero head knows nothing
+    assert first[-1] < first[0]
+
+
+def test_a_batch_is_overfitted_under_the_founding_objective(params: dict, shards: Shards) -> None:
+    wide = dataclasses.replace(params["model"], width=64, emb_dim=16, output_prior=True)
+    optim = dataclasses.replace(params["pretrain"].optim, warmup_steps=5)
+    section = dataclasses.replace(params["pretrain"], steps=100, batch_rows=16, micro_rows=16, optim=optim)
+    diffusion = dataclasses.replace(params["diffusion"], objective="eps_mse", law=gate.FOUNDING_LAW, known=gate.NOTHING_KNOWN)
+    run = loop.start_run(make_fabric(params["launch"]), wide, diffusion, section, shards.vocab_size)
+    losses = gate.overfit(run, np.tile(batch(params, shards, 2), (8, 1)), 100)
+    assert np.mean(losses[-10:]) < 0.05 < losses[0]
+
+
+def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:
+    everything_but_one = np.ones((8, 96), bool)
+    everything_but_one[:, 5] = False
+    ids = batch(params, shards)
+    other = ids.copy()
+    run = start(params, shards)
+    draws = dataclasses.replace(draw_step(MIXED, 0, 0, 8, 8, 96), known=everything_but_one)
+    from sunfish.training.step import step_loss
+
+    loss = step_loss(run.model, run.diffusion, run.law, ids, draws)
+    assert torch.allclose(loss.per_example, torch.full((8,), math.log(shards.vocab_size)), rtol=0.01)
+    assert float(loss.total) == pytest.approx(math.log(shards.vocab_size) / 96, rel=0.01)
+    assert np.array_equal(ids, other)
+
+
+def test_known_masks_are_of_three_kinds_and_never_everything() -> None:
+    rng = np.random.default_rng(0)
+    assert not draw_known(Known(row_share=0.0, prefix=1, span=0, scattered=0), 50, 20, rng).any()
+    prefix = draw_known(Known(row_share=1.0, prefix=1, span=0, scattered=0), 200, 20, rng)
+    assert (np.diff(prefix.astype(int), axis=1) <= 0).all() and not prefix.all(axis=1).any()
+    span = draw_known(Known(row_share=1.0, prefix=0, span=1, scattered=0), 200, 20, rng)
+    assert (np.abs(np.diff(span.astype(int), axis=1)).sum(axis=1) <= 2).all() and not span.all(axis=1).any()
+    scattered = draw_known(Known(row_share=1.0, prefix=0, span=0, scattered=1), 500, 20, rng)
+    assert not scattered.all(axis=1).any() and 0.4 < scattered.mean() < 0.55
+
+
+def test_the_rate_warms_up_and_falls_to_its_end(params: dict) -> None:
+    optim = dataclasses.replace(params["pretrain"].optim, warmup_steps=10, final_lr_share=0.1)
+    shares = [lr_share(step, 100, optim) for step in range(101)]
+    assert shares[0] == 0.1 and shares[9] == 1.0 and shares[10] == 1.0
+    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False)) and shares[100] == pytest.approx(0.1)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(loop, "train_step", lambda run, ids: loop.Record(math.nan, 1.0, 1.0))
+    log = RunLog(tmp_path, 0, Tracker(OFF, {}))
+    with pytest.raises(Problem, match="the loss is nan.*lower"):
+        loop.train(start(params, shards), lambda a, n: batch(params, shards), tmp_path, log, lambda *_: "")
+
+
+def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: Path) -> None:
+    run = start(params, shards)
+    for _ in range(3):
+        loop.train_step(run, batch(params, shards))
+        loop.save(run, tmp_path)
+    (tmp_path / ".step-00000009.123.tmp").mkdir()  # what a kill in the middle of a save leaves
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000003"]
+    other = start(params, shards)
+    assert loop.resume(other, tmp_path) and other.step == 3
+    (tmp_path / "step-00000003" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(Problem, match="step-00000003: cannot be read"):
+        checkpoint.load_checkpoint(tmp_path)
+
+
+def test_another_configuration_is_another_run(params: dict, shards: Shards) -> None:
+    names = [
+        fingerprint(shards, params["model"], params["diffusion"], dataclasses.replace(params["pretrain"], seed=seed), 96)
+        for seed in (0, 0, 1)
+    ]
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_log_cut_by_a_kill_is_mended(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 2, "loss": 1}\n{"step": 4, "loss": 1}\n{"step": 6, "lo')
+    log = RunLog(tmp_path, 2, Tracker(OFF, {}))
+    assert log.lines() == [{"step": 2, "loss": 1}]
+
+
+def test_tracking_that_does_not_answer_stops_nothing(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    tracker = Tracker(dataclasses.replace(OFF, enabled=True), {"fingerprint": "x"})
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close()
+    assert "MLflow does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_mlflow_keeps_one_run_a_model(tmp_path: Path, monkeypatch: Any) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for step in (1, 2):
+        tracker = Tracker(dataclasses.replace(OFF, enabled=True), {"model_sha256": "abc"})
+        tracker.log_metrics({"loss": 1.0 / step}, step)
+        tracker.log_params({"model.width": 128})
+        tracker.close()
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("test").experiment_id])
+    assert len(runs) == 1 and runs[0].info.status == "FINISHED" and runs[0].data.metrics["loss"] == 0.5
+
+
+def test_the_gate_passes_and_fails_where_it_should(params: dict, shards: Shards) -> None:
+    opened = gate.open_gate(shards, params["data"], params["model"], params["diffusion"], params["pretrain"], params["validate"])
+    checks = gate.run_checks(opened)
+    assert [c.name for c in checks if not c.passed] == []
+    opened.bounds = dataclasses.replace(opened.bounds, overfit_eps_mse=1e-9)
+    assert not gate._timed("overfit", lambda g: gate.check_overfit(g, "eps_mse", 1e-9), opened).passed
+    assert json.dumps(gate.verdict(opened, checks)) == json.dumps(gate.verdict(opened, gate.run_checks(opened)))
+
+
+def test_the_gate_notices_a_parameter_that_gets_no_gradient(params: dict, shards: Shards, monkeypatch: Any) -> None:
+    from sunfish.model.transformer import MLP
+
+    monkeypatch.setattr(MLP, "forward", lambda self, x: 0 * self.down(self.up(x)))
+    opened = gate.open_gate(shards, params["data"], params["model"], params["diffusion"], params["pretrain"], params["validate"])
+    with pytest.raises(gate.Failed, match=r"no gradient reaches transformer.blocks.0.mlp"):
+        gate.check_gradients(opened)
+
+
+def test_a_vocabulary_that_does_not_fit_is_said(params: dict, shards: Shards, tmp_path: Path) -> None:
+    data = dataclasses.replace(params["data"], tokenizer=dataclasses.replace(params["data"].tokenizer, vocab_size=300))
+    with pytest.raises(Problem, match="does not fit"):
+        pretrain(data, *(params[n] for n in ("model", "diffusion", "pretrain", "launch")), OFF, places(tmp_path, shards))
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
