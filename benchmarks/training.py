@@ -73,7 +73,8 @@ def main() -> None:
         shares.append(operations / seconds[-1] / statistics.mean(rates[-2:]))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     line = {
-        "what": "training step", "model": arguments.model, "rows": rows, "length": length, "commit": commit, "date": time.strftime("%Y-%m-%d"),
+        "what": "training step", "model": arguments.model, "rows": rows, "length": length, "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
         "threads": torch.get_num_threads(), "step_seconds": round(statistics.median(seconds), 5),
         "operations_per_step": operations, "matmul_rate_gflops": round(statistics.median(rates) / 1e9, 1),
         "share_of_matmul_rate": round(statistics.median(shares), 3),

@@ -60,7 +60,7 @@ BROKEN = [
     ("once anna had a red ball . she found the ball in the mud . anna was happy . it was the best day of all .", 8, "found, not lost"),
     ("once anna had a little dog . the cat barked twice . anna was happy . it was the best day of all .", 8, "another animal"),
     ("once anna had a little dog . the dog meowed twice . anna was happy . it was the best day of all .", 9, "another voice"),
-    ("once anna had a little dog . the dog was very hungry . anna was happy .", 16, "stops too early"),
+    ("once anna had a little dog . the dog was very hungry . anna was happy .", 17, "stops too early"),
     ("", 0, "nothing"),
 ]
 

@@ -14,7 +14,7 @@ from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected
 from sunfish.model.transformer import Condition, Transformer
 from sunfish.sections.model import Section
 
-EMBEDDING_STD = 0.1  # rows are normalised, so a small start lets them turn quickly
+EMBEDDING_STD = 1.0
 NUM_FREQUENCIES = 32  # of the noise level's Fourier features
 
 PerExample = Float[Tensor, " batch"]

@@ -36,9 +36,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Return ids without an end token; `decode` gives the text back, whatever its characters."""
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+            text.encode()
         except UnicodeEncodeError as error:
             raise Problem(f"the text holds half a surrogate pair at character {error.start}, which is no character") from error
+        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:

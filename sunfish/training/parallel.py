@@ -15,6 +15,7 @@ def make_fabric(launch: Section) -> Fabric:
         raise Problem(f"launch.devices = {launch.devices}: one process trains today; set it to 1")
     if launch.num_threads is not None:
         torch.set_num_threads(launch.num_threads)
+    torch.set_flush_denormal(True)  # a sure softmax is full of them, and CPUs multiply them slowly
     has_gpu = torch.cuda.is_available() and launch.accelerator != "cpu"
     if launch.accelerator == "cuda" and not has_gpu:
         raise Problem("launch.accelerator = 'cuda': this machine shows no CUDA device; set it to auto or cpu")
