@@ -82,6 +82,14 @@ def test_micro_batches_add_up_to_the_batch(params: dict, shards: Shards) -> None
     assert a.grad_norm == pytest.approx(b.grad_norm, rel=0.3)
 
 
+def test_activation_checkpointing_changes_memory_not_numbers(params: dict, shards: Shards) -> None:
+    ids = batch(params, shards)
+    plain, again = start(params, shards), start(params, shards, activation_checkpointing=True)
+    assert again.model.module.transformer.activation_checkpointing
+    for _ in range(3):
+        assert loop.train_step(plain, ids) == loop.train_step(again, ids)
+
+
 def test_ten_golden_steps(params: dict, shards: Shards) -> None:
     """A refactoring must not move these; a change of the recipe may, and says so in docs/LOG.md."""
     first, again = (

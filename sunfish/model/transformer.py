@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
 
@@ -83,11 +84,15 @@ class Transformer(nn.Module):
     def __init__(self, num_layers: int, width: int, num_heads: int, cond_dim: int) -> None:
         super().__init__()
         self.head_dim = width // num_heads
+        self.activation_checkpointing = False  # a run's choice, not the model's: compute blocks again in the backward pass
         self.blocks = nn.ModuleList(Block(width, num_heads, cond_dim) for _ in range(num_layers))
 
     def forward(self, x: Hidden, cond: Condition) -> Hidden:
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for block in self.blocks:
-            x = block(x, cond, cos, sin)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, cond, cos, sin, use_reentrant=False)
+            else:
+                x = block(x, cond, cos, sin)
         return norm(x)

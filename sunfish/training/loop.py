@@ -63,6 +63,7 @@ class Record:
 def start_run(fabric: Fabric, model: Model, diffusion: Diffusion, pretrain: Pretrain, vocab_size: int) -> Run:
     """Return a run at step 0."""
     denoiser = build_denoiser(model, diffusion, vocab_size, pretrain.seed)
+    denoiser.transformer.activation_checkpointing = pretrain.activation_checkpointing
     optimizers = make_optimizers(denoiser, pretrain.optim)
     wrapped, *ready = fabric.setup(denoiser, *optimizers.values())
     for method in ("predict_logits", "embed"):
