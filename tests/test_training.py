@@ -137,10 +137,12 @@ def test_known_masks_are_of_three_kinds_and_never_everything() -> None:
 
 
 def test_the_rate_warms_up_and_falls_to_its_end(params: dict) -> None:
-    optim = dataclasses.replace(params["pretrain"].optim, warmup_steps=10, final_lr_share=0.1)
+    optim = dataclasses.replace(params["pretrain"].optim, warmup_steps=10, decay_share=1.0, final_lr_share=0.1)
     shares = [lr_share(step, 100, optim) for step in range(101)]
     assert shares[0] == 0.1 and shares[9] == 1.0 and shares[10] == 1.0
     assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False)) and shares[100] == pytest.approx(0.1)
+    late = dataclasses.replace(optim, decay_share=0.4)
+    assert [lr_share(step, 110, late) for step in (10, 69, 70)] == [1.0] * 3 and lr_share(90, 110, late) == pytest.approx(0.55)
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any) -> None:

@@ -9,7 +9,7 @@ from sunfish.problems import require
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """Muon on the blocks' matrices, AdamW on the rest; both rates follow warm-up and cosine."""
+    """Muon on the blocks' matrices, AdamW on the rest; both rates follow warm-up, plateau and cosine."""
 
     muon_lr: float
     adamw_lr: float
@@ -17,6 +17,7 @@ class Optim:
     beta1: float
     beta2: float
     warmup_steps: int
+    decay_share: float  # of the steps, at the end, in which the rates fall; 1: right after the warm-up
     final_lr_share: float  # of the peak, at the end of the cosine
     clip_norm: float
 
@@ -27,6 +28,7 @@ class Optim:
             require(0.0 <= getattr(self, key) < 1.0, key, "must lie between 0 and 1, 1 excluded")
         require(self.weight_decay >= 0, "weight_decay", "must not be negative")
         require(self.warmup_steps >= 0, "warmup_steps", "must not be negative")
+        require(0.0 < self.decay_share <= 1.0, "decay_share", "must lie above 0 and at most at 1")
         require(0.0 <= self.final_lr_share <= 1.0, "final_lr_share", "must lie between 0 and 1")
 
 

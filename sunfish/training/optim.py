@@ -37,10 +37,11 @@ def make_optimizers(model: nn.Module, section: Optim) -> dict[str, torch.optim.O
 
 
 def lr_share(step: int, steps: int, section: Optim) -> float:
-    """Return the share of the peak rate: a linear warm-up, then half a cosine down to `final_lr_share`."""
+    """Return the share of the peak rate: a linear warm-up, a plateau, then half a cosine down to `final_lr_share`."""
     if step < section.warmup_steps:
         return (step + 1) / section.warmup_steps
-    progress = (step - section.warmup_steps) / max(1, steps - section.warmup_steps)
+    decay_steps = section.decay_share * (steps - section.warmup_steps)
+    progress = max(0.0, (step - steps + decay_steps) / decay_steps)
     return section.final_lr_share + (1 - section.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
