@@ -36,6 +36,7 @@ Objective = Literal["ce", "eps_mse"]
 FOUNDING_LAW = Law(kind="linear-beta", logsnr_min=-10.0, logsnr_max=9.0, num_bins=10, memory=0.9, floor=1.0, refit_every=1)
 NOTHING_KNOWN = Known(row_share=0.0, prefix=1.0, span=0.0, scattered=0.0)
 NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
+MAX_LOGITS = 16_000_000  # per overfitting step: with a large vocabulary rows are cut shorter, to stay within 90 seconds
 LAST = 10  # losses at the end that are averaged
 
 
@@ -85,7 +86,8 @@ class Gate:
 
 def open_gate(shards: Shards, data: Data, model: Model, diffusion: Diffusion, pretrain: Pretrain, bounds: Validate) -> Gate:
     """Open the gate, scaling model and rows down where they are too large for it."""
-    length = min(data.row_length, bounds.max_row_length)
+    affordable = MAX_LOGITS // (bounds.overfit_rows * NOISE_LEVELS_PER_ROW * shards.vocab_size)
+    length = max(8, min(data.row_length, bounds.max_row_length, affordable))
     rows = Rows(shards, "train", data.rows, length)
     small, scaled = scale_down(model, shards.vocab_size, bounds.max_parameters)
     if length < data.row_length:
