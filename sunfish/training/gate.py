@@ -36,7 +36,8 @@ Objective = Literal["ce", "eps_mse"]
 FOUNDING_LAW = Law(kind="linear-beta", logsnr_min=-10.0, logsnr_max=9.0, num_bins=10, memory=0.9, floor=1.0, refit_every=1)
 NOTHING_KNOWN = Known(row_share=0.0, prefix=1.0, span=0.0, scattered=0.0)
 NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
-MAX_LOGITS = 16_000_000  # per overfitting step: with a large vocabulary rows are cut shorter, to stay within 90 seconds
+MAX_LOGITS = 8_000_000  # per overfitting step: with a large vocabulary rows are cut shorter, to stay within 90 seconds
+OVERFIT_RATE = 2.0  # times the configured rates: learning two rows by heart wants more than learning a language
 LAST = 10  # losses at the end that are averaged
 
 
@@ -68,14 +69,16 @@ class Gate:
     fabric: Fabric
     scaled: str  # "" or how the model was scaled down
 
-    def run(self, objective: Objective, num_rows: int, steps: int, known: Known | None = None) -> Run:
+    def run(self, objective: Objective, num_rows: int, steps: int, known: Known | None = None, rate: float = 1.0) -> Run:
         """Return a fresh run of the gate's model on batches of `num_rows`."""
         founding = objective == "eps_mse"
         law = FOUNDING_LAW if founding else self.diffusion.law
         # at linear-beta's lowest noise eps_mse weighs errors of x_0 8,000-fold: only the exact posterior is near enough in 100 steps
         model = dataclasses.replace(self.model, output_prior=True) if founding else self.model
         diffusion = dataclasses.replace(self.diffusion, objective=objective, law=law, known=known or self.diffusion.known)
-        optim = dataclasses.replace(self.pretrain.optim, warmup_steps=min(self.pretrain.optim.warmup_steps, steps // 10))
+        usual = self.pretrain.optim
+        rates = {"muon_lr": rate * usual.muon_lr, "adamw_lr": rate * usual.adamw_lr}
+        optim = dataclasses.replace(usual, warmup_steps=min(usual.warmup_steps, steps // 10), **rates)
         pretrain = dataclasses.replace(self.pretrain, steps=steps, batch_rows=num_rows, micro_rows=num_rows, optim=optim)
         return start_run(self.fabric, model, diffusion, pretrain, self.shards.vocab_size)
 
@@ -101,7 +104,7 @@ def scale_down(model: Model, vocab_size: int, max_parameters: int) -> tuple[Mode
     """Return the model, or a slim one of the same make, and what was changed."""
     if count_parameters(model, vocab_size) <= max_parameters:
         return model, ""
-    slim = dataclasses.replace(model, num_layers=2, num_heads=4, width=64, emb_dim=min(model.emb_dim, 32), cond_dim=min(model.cond_dim, 32))
+    slim = dataclasses.replace(model, num_layers=2, num_heads=4, width=64, emb_dim=min(model.emb_dim, 64), cond_dim=min(model.cond_dim, 32))
     return slim, f"model scaled down from {count_parameters(model, vocab_size):,} to {count_parameters(slim, vocab_size):,} parameters"
 
 
@@ -182,7 +185,7 @@ def check_overfit(gate: Gate, objective: Objective, bound: float) -> tuple[str, 
     """A single batch is learnt by heart: the critical check; if it fails, the implementation is broken."""
     bounds = gate.bounds
     ids = np.tile(gate.batch(bounds.overfit_rows), (NOISE_LEVELS_PER_ROW, 1))
-    losses = overfit(gate.run(objective, len(ids), bounds.overfit_steps, NOTHING_KNOWN), ids, bounds.overfit_steps)
+    losses = overfit(gate.run(objective, len(ids), bounds.overfit_steps, NOTHING_KNOWN, OVERFIT_RATE), ids, bounds.overfit_steps)
     last = float(np.mean(losses[-LAST:]))
     if not last < bound:
         raise Failed(f"the last losses are {last:.4f}, not below {bound}: the model cannot learn {bounds.overfit_rows} rows by heart")
