@@ -91,7 +91,7 @@ def load_pretrained(name: str) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception
         raise Problem(
             f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]}). Without a network, give the "
-            "path of a tokenizer.json, or null to train one on the corpus"
+            "path of a tokenizer.json, or null to train one; data=stories and data=files then need nothing from outside"
         ) from error
 
 
