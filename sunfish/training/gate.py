@@ -134,7 +134,7 @@ def _timed(name: str, check: Callable[[Gate], tuple[str, float | None]], gate: G
 
 
 def check_model(gate: Gate) -> tuple[str, float | None]:
-    """The denoiser has the parameters its configuration implies, and says the same logits twice."""
+    """The denoiser has the parameters its configuration implies."""
     denoiser: Denoiser = gate.run("ce", 1, 1).model.module
     counted = sum(p.numel() for p in denoiser.parameters())
     expected = count_parameters(gate.model, gate.shards.vocab_size)
