@@ -22,14 +22,16 @@ from sunfish.training.loop import start_run, train_step
 from sunfish.training.parallel import make_fabric
 
 ROUNDS, STEPS = 7, 8
+VOCAB_SIZE, LENGTH = 567, 36  # of the stories: the words, and the usual row
 
 
 def forward_operations(model: Section, vocab_size: int, length: int) -> float:
     """Floating-point operations of one forward pass per token that a cross-entropy needs: two per weight and product."""
     attention = 2 * 2 * length * model.width
-    block = 2 * 12 * model.width**2 + attention
+    block = 2 * 12 * model.width**2 + attention + 2 * 2 * 2 * model.neighbours * model.width
+    head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
     prior = 2 * model.emb_dim * vocab_size if model.output_prior else 0
-    return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + 2 * model.width * vocab_size + prior
+    return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + head + prior
 
 
 def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float) -> float:
@@ -58,7 +60,7 @@ def main() -> None:
         batch = [f"pretrain.batch_rows={arguments.batch}", f"pretrain.micro_rows={arguments.batch}"] if arguments.batch else []
         compose([f"model={arguments.model}", *batch], path)
         params = check(path)
-    vocab_size, length, rows = 942, params["data"].row_length, params["pretrain"].batch_rows
+    vocab_size, length, rows = VOCAB_SIZE, LENGTH, params["pretrain"].batch_rows
     run = start_run(make_fabric(params["launch"]), params["model"], params["diffusion"], params["pretrain"], vocab_size)
     ids = np.random.default_rng(0).integers(vocab_size, size=(rows, length))
     rates, shares, seconds = [], [], []
@@ -75,7 +77,7 @@ def main() -> None:
     line = {
         "what": "training step", "model": arguments.model, "rows": rows, "length": length, "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
-        "threads": torch.get_num_threads(), "step_seconds": round(statistics.median(seconds), 5),
+        "threads": torch.get_num_threads(), "precision": run.fabric._precision.precision, "step_seconds": round(statistics.median(seconds), 5),
         "operations_per_step": operations, "matmul_rate_gflops": round(statistics.median(rates) / 1e9, 1),
         "share_of_matmul_rate": round(statistics.median(shares), 3),
         "share_min_max": [round(min(shares), 3), round(max(shares), 3)],

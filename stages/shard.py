@@ -34,7 +34,8 @@ def make_tokenizer(section: Section) -> Tokenizer:
     """Load or train the tokenizer; a pretrained one must have the size the configuration says."""
     wanted = section.tokenizer
     if wanted.pretrained is None:
-        return train_tokenizer(itertools.islice(read_documents(section.source), wanted.train_documents), wanted.vocab_size)
+        sample = itertools.islice(read_documents(section.source), wanted.train_documents)
+        return train_tokenizer(sample, wanted.vocab_size, wanted.unit)
     tokenizer = load_pretrained(wanted.pretrained)
     if tokenizer.vocab_size != wanted.vocab_size:
         raise ConfigError(

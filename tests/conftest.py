@@ -71,7 +71,7 @@ def shards(params: dict, tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 def make_shards(params: dict, folder: Path) -> None:
     data = params["data"]
-    tokenizer = train_tokenizer(read_documents(data.source), data.tokenizer.vocab_size)
+    tokenizer = train_tokenizer(read_documents(data.source), data.tokenizer.vocab_size, data.tokenizer.unit)
     write_shards(folder, read_documents(data.source), tokenizer, held_out_share=data.held_out_share, shard_tokens=8_000)
 
 

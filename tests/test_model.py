@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from sunfish.config import check, compose
 from sunfish.diffusion import process
 from sunfish.evaluation.bound import variational_bound
+from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser, count_parameters, init_weights
 from sunfish.model.inference import sample_ids
 from sunfish.sampler import SAMPLERS, make_table
 from sunfish.schedule import uniform
 from sunfish.sections.model import Section
 
-SMALL = Section(name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, output_prior=True)
+SMALL = Section(name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, neighbours=1, tied_head=True, output_prior=True)
 
 
 def make(vocab_size: int = 11, **changes: object) -> Denoiser:
@@ -71,12 +72,22 @@ def test_the_bound_of_the_ideal_denoiser_is_the_entropy() -> None:
     """Tokens drawn evenly and independently: the untrained denoiser is ideal, the entropy is log V; the bound lies on it."""
     denoiser, vocab_size = make(), 11
     rng = np.random.default_rng(0)
-    ids = rng.integers(vocab_size, size=(400, 8))
-    bound = variational_bound(denoiser, uniform(-14, 8, 50), ids, 24, 100, rng)
+    batches = [rng.integers(vocab_size, size=(100, 8)) for _ in range(4)]
+    bound = variational_bound(denoiser, uniform(-14, 8, 50), RowLengths.count([8], 1), batches, 24, rng)
     nats, entropy = bound.nats.mean() / 8, math.log(vocab_size)
     error = bound.nats.std() / 20 / 8
     assert entropy - 4 * error < nats < 1.02 * entropy + 4 * error
     assert error < 0.02 * entropy
+
+
+def test_a_row_s_length_costs_what_its_law_says() -> None:
+    """Rows of 4 and 8, three to one: the bound is the tokens' entropy and the lengths'."""
+    denoiser, rng = make(), np.random.default_rng(0)
+    batches = [rng.integers(11, size=(300, 4)), rng.integers(11, size=(100, 8))]
+    bound = variational_bound(denoiser, uniform(-14, 8, 50), RowLengths.count([4] * 3000 + [8] * 1000, 2), batches, 24, rng)
+    assert bound.length_nats.mean() == pytest.approx(0.5623, abs=1e-3)  # 2 log 2 - 0.75 log 3
+    assert np.allclose(bound.nats - bound.diffusion_nats - bound.reconstruction_nats - bound.prior_nats, bound.length_nats)
+    assert bound.prior_nats[-1] == pytest.approx(2 * bound.prior_nats[0])
 
 
 def test_embeddings_have_unit_variance_by_construction() -> None:

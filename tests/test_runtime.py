@@ -19,6 +19,7 @@ from sunfish.evaluation.evaluate import evaluate
 from sunfish.evaluation.quality import text_metrics
 from sunfish.export.folder import export_folder
 from sunfish.files import read_json
+from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.runtime.prompts import infill_row, prompt_row
 from sunfish.runtime.sampler import Sampler, Settings
@@ -51,7 +52,7 @@ def cli(exported: Path, *arguments: str) -> Any:
 
 def test_the_graph_says_what_torch_says(trained: Path, exported: Path) -> None:
     parity = read_json(trained / "export.json")["parity"]
-    assert parity["different_ids"] == 0 and parity["ids"] == 4 * 96
+    assert parity["different_ids"] == 0 and parity["ids"] == 4 * read_json(exported / "config.json")["row_lengths"]["lengths"][-1]
     assert parity["relative_error_per_call"] < 1e-5
 
 
@@ -87,10 +88,10 @@ def test_a_prompt_begins_every_text(sampler: Sampler) -> None:
 
 
 def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
-    row = infill_row(sampler.tokenizer, "she was [MASK] .", 20)
+    row = infill_row(sampler.tokenizer, "she was [MASK] .", RowLengths.count([4, 20, 40], 10))
     given = sampler.tokenizer.encode("she was") + [None] + sampler.tokenizer.encode(" .")
     assert [int(i) if k else None for i, k in zip(row.ids, row.known, strict=True)][: len(given)] == given
-    assert row.known.sum() == 19 and set(row.ids[len(given) :]) == {sampler.tokenizer.end_id}
+    assert len(row.ids) == 20 and row.known.sum() == 19 and set(row.ids[len(given) :]) == {sampler.tokenizer.end_id}
 
 
 @pytest.mark.parametrize(
@@ -98,13 +99,13 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
     [
         (["infill", "no gap here"], "the text has no gap"),
         (["infill", ""], "the text is empty"),
-        (["infill", "a [MASK:500] b"], "[MASK:500] is longer than the model's length of 96 tokens"),
+        (["infill", "a [MASK:500] b"], "[MASK:500] is longer than the model's length of {longest} tokens"),
         (["infill", "a [MASK:0] b"], "a gap of no tokens"),
-        (["infill", "[MASK] " + "word " * 200], "tokens, gaps included, but the model's length is 96"),
+        (["infill", "[MASK] " + "word " * 200], "tokens, gaps included, but the model's length is {longest}"),
         (["generate", "--prompt", ""], "the prompt is empty"),
-        (["generate", "--prompt", "word " * 200], "leaves no room in a text of 96"),
-        (["generate", "--length", "97"], "must lie between 1 and 96"),
-        (["generate", "--length", "0"], "must lie between 1 and 96"),
+        (["generate", "--prompt", "word " * 200], "leaves no room in a text of {longest}"),
+        (["generate", "--length", "97"], "must lie between 1 and {longest}"),
+        (["generate", "--length", "0"], "must lie between 1 and {longest}"),
         (["generate", "--num", "0"], "must be at least 1"),
         (["generate", "--steps", "1"], "at least 2 steps"),
         (["generate", "--eta", "2"], "eta must lie between"),
@@ -112,10 +113,12 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["generate", "--seed", "-1"], "must not be negative"),
     ],
 )
-def test_bad_input_is_one_clear_line(exported: Path, arguments: list[str], says: str) -> None:
+def test_bad_input_is_one_clear_line(exported: Path, sampler: Sampler, arguments: list[str], says: str) -> None:
     done = cli(exported, *arguments)
     assert done.exit_code == 1
-    assert says in done.output and done.output.startswith("error: ") and done.output.count("\n") == 1
+    assert (
+        says.format(longest=sampler.lengths.longest) in done.output and done.output.startswith("error: ") and done.output.count("\n") == 1
+    )
 
 
 def test_json_for_programs(exported: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sunfish.problems import Problem
-from sunfish.text.batches import RowOrder, Rows, _cut_documents, _cut_stream
+from sunfish.text.batches import BatchOrder, Rows, _cut_documents, _cut_stream
 from sunfish.text.corpus import read_documents
 from sunfish.text.shards import Shards, token_dtype, write_shards
 from tests.conftest import make_shards
@@ -87,15 +88,29 @@ def test_rows_partition_the_documents(lengths: list[int], row_length: int) -> No
     assert list(starts) == [k * row_length for k in range(int(ends[-1]) // row_length)]
 
 
-@settings(max_examples=20)
-@given(st.integers(1, 50), st.integers(0, 5))
-def test_an_epoch_visits_every_row_once(num_rows: int, seed: int) -> None:
-    order = RowOrder(num_rows, seed)
-    assert sorted(order.indices(0, num_rows)) == list(range(num_rows))
-    whole = order.indices(0, 3 * num_rows)
-    assert np.array_equal(whole[num_rows // 2 :], order.indices(num_rows // 2, 3 * num_rows - num_rows // 2))
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 5))
+def test_an_epoch_visits_rows_once_in_batches_of_like_length(lengths: list[int], batch_rows: int, seed: int) -> None:
+    order = BatchOrder(np.array(lengths) * 4, batch_rows, seed)
+    count = order.batches_per_epoch
+    epoch = [order.indices(step) for step in range(count)]
+    visits = np.bincount(np.concatenate(epoch), minlength=len(lengths))
+    assert all(len(batch) == batch_rows for batch in epoch) and count == max(1, len(lengths) // batch_rows)
+    assert visits.max() == (1 if len(lengths) >= batch_rows else -(-batch_rows // len(lengths)))
+    spans = sorted((min(lengths[i] for i in batch), max(lengths[i] for i in batch)) for batch in epoch)
+    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))  # one batch's lengths do not mix with another's
+    again = BatchOrder(np.array(lengths) * 4, batch_rows, seed)
+    assert np.array_equal(again.indices(3 * count), order.indices(3 * count))  # any step, without those before it
 
 
-def test_too_little_held_out_text_is_said(shards: Shards) -> None:
+def test_rows_of_documents_are_as_long_as_the_document(shards: Shards, params: dict) -> None:
+    rows = Rows(shards, "train", params["data"])
+    assert (rows.length % 4 == 0).all() and (rows.length - rows.num_tokens < 4).all() and len(set(rows.length)) > 3
+    for ids in rows.batches(rows.first(50), 7):
+        assert len(ids) <= 7 and (ids[:, -1] == shards.end_id).all() and not (ids[:, -5:] == shards.end_id).all(axis=1).any()
+    assert sum(len(ids) for ids in rows.batches(rows.first(50), 7)) == 50
+
+
+def test_too_little_held_out_text_is_said(shards: Shards, params: dict) -> None:
     with pytest.raises(Problem, match="does not fill one row"):
-        Rows(shards, "heldout", "stream", 10_000_000)
+        Rows(shards, "heldout", dataclasses.replace(params["data"], rows="stream", row_length=10_000_000, row_multiple=1))

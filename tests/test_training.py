@@ -25,7 +25,7 @@ from sunfish.training.parallel import make_fabric
 from sunfish.training.pretraining import Places, fingerprint, pretrain
 
 OFF = Tracking(enabled=False, experiment="test", uri=None)
-MIXED = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0)
+MIXED = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0, blind_share=0.0)
 
 
 def start(params: dict, shards: Shards, **changes: Any) -> loop.Run:
@@ -34,7 +34,8 @@ def start(params: dict, shards: Shards, **changes: Any) -> loop.Run:
 
 
 def batch(params: dict, shards: Shards, num: int = 8) -> np.ndarray:
-    return Rows(shards, "train", "documents", params["data"].row_length).read(np.arange(num))
+    ids = Rows(shards, "train", params["data"]).read(np.arange(num))
+    return np.pad(ids, ((0, 0), (0, 96 - ids.shape[1])), constant_values=shards.end_id)
 
 
 def places(folder: Path, shards: Shards) -> Places:
@@ -123,12 +124,12 @@ def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:
 
 def test_known_masks_are_of_three_kinds_and_never_everything() -> None:
     rng = np.random.default_rng(0)
-    assert not draw_known(Known(row_share=0.0, prefix=1, span=0, scattered=0), 50, 20, rng).any()
-    prefix = draw_known(Known(row_share=1.0, prefix=1, span=0, scattered=0), 200, 20, rng)
+    assert not draw_known(Known(row_share=0.0, prefix=1, span=0, scattered=0, blind_share=0.0), 50, 20, rng).any()
+    prefix = draw_known(Known(row_share=1.0, prefix=1, span=0, scattered=0, blind_share=0.0), 200, 20, rng)
     assert (np.diff(prefix.astype(int), axis=1) <= 0).all() and not prefix.all(axis=1).any()
-    span = draw_known(Known(row_share=1.0, prefix=0, span=1, scattered=0), 200, 20, rng)
+    span = draw_known(Known(row_share=1.0, prefix=0, span=1, scattered=0, blind_share=0.0), 200, 20, rng)
     assert (np.abs(np.diff(span.astype(int), axis=1)).sum(axis=1) <= 2).all() and not span.all(axis=1).any()
-    scattered = draw_known(Known(row_share=1.0, prefix=0, span=0, scattered=1), 500, 20, rng)
+    scattered = draw_known(Known(row_share=1.0, prefix=0, span=0, scattered=1, blind_share=0.0), 500, 20, rng)
     assert not scattered.all(axis=1).any() and 0.4 < scattered.mean() < 0.55
 
 
@@ -145,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(params: dict, shards: Shard
     monkeypatch.setattr(loop, "train_step", lambda run, ids: loop.Record(math.nan, 1.0, 1.0))
     log = RunLog(tmp_path, 0, Tracker(OFF, {}))
     with pytest.raises(Problem, match="the loss is nan.*lower"):
-        loop.train(start(params, shards), lambda a, n: batch(params, shards), tmp_path, log, lambda *_: "")
+        loop.train(start(params, shards), lambda step: batch(params, shards), tmp_path, log, lambda *_: "")
 
 
 def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: P
 
 def test_another_configuration_is_another_run(params: dict, shards: Shards) -> None:
     names = [
-        fingerprint(shards, params["model"], params["diffusion"], dataclasses.replace(params["pretrain"], seed=seed), 96)
+        fingerprint(shards, params["data"], params["model"], params["diffusion"], dataclasses.replace(params["pretrain"], seed=seed))
         for seed in (0, 0, 1)
     ]
     assert names[0] == names[1] != names[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sunfish.diffusion.objective import cross_entropy, diffusion_nats
 from sunfish.diffusion.process import add_noise
+from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser
 from sunfish.progress import track
 from sunfish.schedule import NoiseLaw, alpha, draw_times, sigma
@@ -20,14 +22,15 @@ NUM_LEVEL_BINS = 30
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """-log p(ids) per row in nats, at most; its three terms, and the cross-entropy by noise level.
+    """-log p(ids) per row in nats, at most; its terms, and the cross-entropy by noise level.
 
-    Source: [VDM] eq. 11: prior KL + diffusion term + reconstruction.
+    Source: [VDM] eq. 11: prior KL + diffusion term + reconstruction; and the length.
     """
 
     diffusion_nats: np.ndarray  # (rows,)
     reconstruction_nats: np.ndarray  # (rows,)
-    prior_nats: float  # per row
+    prior_nats: np.ndarray  # (rows,)
+    length_nats: np.ndarray  # (rows,)
     level_logsnr: np.ndarray  # (bins,)
     level_ce: np.ndarray  # (bins,) nats per token
     level_density: np.ndarray  # (bins,) share of the noise law per nat
@@ -35,31 +38,45 @@ class Bound:
     @property
     def nats(self) -> np.ndarray:
         """Return each row's bound."""
-        return self.diffusion_nats + self.reconstruction_nats + self.prior_nats
+        return self.diffusion_nats + self.reconstruction_nats + self.prior_nats + self.length_nats
+
+
+@dataclass(frozen=True, eq=False)
+class _Terms:
+    """One batch's share of the bound: per row, and per row and level."""
+
+    diffusion: np.ndarray  # (rows,)
+    reconstruction: np.ndarray  # (rows,)
+    prior: np.ndarray  # (rows,)
+    logsnr: np.ndarray  # (rows, levels)
+    ce: np.ndarray  # (rows, levels)
 
 
 @torch.no_grad()
 def variational_bound(
-    denoiser: Denoiser, law: NoiseLaw, ids: np.ndarray, num_levels: int, batch_rows: int, rng: np.random.Generator
+    denoiser: Denoiser, law: NoiseLaw, lengths: RowLengths, batches: Sequence[np.ndarray], num_levels: int, rng: np.random.Generator
 ) -> Bound:
-    """Return the bound of rows of ids, (rows, pos), each seen at `num_levels` noise levels.
+    """Return the bound of batches of ids, each (rows, pos) of one length, every row seen at `num_levels` noise levels.
 
     The integral over logsnr is drawn by the noise law and weighted by its density, so it is unbiased. The estimate conditions
-    on the denoiser's own first one at the same x_t, which is a function of x_t: the bound stays valid.
+    on the denoiser's own first one at the same x_t, which is a function of x_t: the bound stays valid. A row's length is drawn
+    before its text, so it costs -log p(length).
     """
+    terms = [_terms(denoiser, law, ids, num_levels, rng) for ids in track(batches, "bound", "batches", len(batches))]
+    length_nats = np.concatenate([np.repeat(lengths.nats(ids.shape[1]), len(ids)) for ids in batches])
+    diffusion, reconstruction, prior = (np.concatenate([getattr(t, k) for t in terms]) for k in ("diffusion", "reconstruction", "prior"))
+    levels, ce = (np.concatenate([getattr(t, k) for t in terms]) for k in ("logsnr", "ce"))
+    return Bound(diffusion, reconstruction, prior, length_nats, *_by_level(law, levels, ce))
+
+
+def _terms(denoiser: Denoiser, law: NoiseLaw, ids: np.ndarray, num_levels: int, rng: np.random.Generator) -> _Terms:
     levels = np.stack([draw_times(len(ids), rng) for _ in range(num_levels)], axis=1)
     levels = law.logsnr_at((levels + np.arange(num_levels)) / num_levels)
-    diffusion, ce = np.zeros(levels.shape), np.zeros(levels.shape)
-    for start in track(range(0, len(ids), batch_rows), "bound", "batches", -(-len(ids) // batch_rows)):
-        part = slice(start, start + batch_rows)
-        for k in range(num_levels):
-            diffusion[part, k], ce[part, k] = _at_level(denoiser, ids[part], levels[part, k], rng)
-    weighted = (diffusion / law.density(levels)).mean(axis=1)
-    last = np.full(len(ids), law.logsnr[0])
-    reconstruction = np.concatenate(
-        [_at_level(denoiser, ids[i : i + batch_rows], last[i : i + batch_rows], rng)[1] for i in range(0, len(ids), batch_rows)]
-    )
-    return Bound(weighted, reconstruction * ids.shape[1], prior_kl_nats(denoiser, law, ids.shape[1]), *_by_level(law, levels, ce))
+    seen = [_at_level(denoiser, ids, levels[:, k], rng) for k in range(num_levels)]
+    diffusion, ce = (np.stack([pair[i] for pair in seen], axis=1) for i in (0, 1))
+    reconstruction = _at_level(denoiser, ids, np.full(len(ids), law.logsnr[0]), rng)[1] * ids.shape[1]
+    prior = np.full(len(ids), prior_kl_nats(denoiser, law, ids.shape[1]))
+    return _Terms((diffusion / law.density(levels)).mean(axis=1), reconstruction, prior, levels, ce)
 
 
 def _at_level(denoiser: Denoiser, ids: np.ndarray, logsnr: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +127,8 @@ def bound_metrics(bound: Bound, num_tokens: int, num_bytes: int) -> dict[str, fl
         "bits_per_byte": total / math.log(2) / num_bytes,
         "nats_per_row": total / rows,
         "nats_per_row_standard_error": error / rows,
-        "prior_nats_per_row": bound.prior_nats,
+        "prior_nats_per_row": float(bound.prior_nats.mean()),
+        "length_nats_per_row": float(bound.length_nats.mean()),
         "reconstruction_nats_per_row": float(bound.reconstruction_nats.mean()),
         "rows": rows,
     }

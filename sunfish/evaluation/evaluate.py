@@ -17,7 +17,7 @@ from sunfish.files import replacing, write_json
 from sunfish.model.inference import sample_free
 from sunfish.model.store import StoredDenoiser, read_denoiser
 from sunfish.problems import Problem
-from sunfish.progress import track
+from sunfish.progress import Progress
 from sunfish.sampler import Table, make_table
 from sunfish.sections.data import Section as Data
 from sunfish.sections.data import Stories
@@ -53,10 +53,15 @@ class Subject:
     def write_texts(self, table: Table, num: int, seed: int) -> tuple[list[list[int]], list[str]]:
         """Sample `num` texts; return their ids up to the first end token, and as text."""
         rng, rows = np.random.default_rng((self.section.seed, seed)), list[list[int]]()
-        for start in track(range(0, num, self.section.batch_rows), f"sample x {len(table)}", "batches", -(-num // self.section.batch_rows)):
-            count = min(self.section.batch_rows, num - start)
-            ids = sample_free(self.stored.denoiser, table, count, self.stored.row_length, rng, self.section.temperature)
-            rows += [row[: row.index(self.shards.end_id)] if self.shards.end_id in row else row for row in ids.tolist()]
+        values, counts = np.unique(self.stored.lengths.draw(num, rng), return_counts=True)
+        with Progress(f"sample x {len(table)}", num, "texts") as progress:
+            for length, total in zip(values.tolist(), counts.tolist(), strict=True):
+                for start in range(0, total, self.section.batch_rows):
+                    count = min(self.section.batch_rows, total - start)
+                    ids = sample_free(self.stored.denoiser, table, count, length, rng, self.section.temperature)
+                    rows += [_said(row, self.shards.end_id) for row in ids.tolist()]
+                    progress.add(count)
+        rows = [rows[k] for k in rng.permutation(num)]
         return rows, [self.shards.tokenizer.decode(row) for row in rows]
 
     def judge(self, rows: list[list[int]], texts: list[str]) -> dict[str, float]:
@@ -70,19 +75,19 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
     if sha256(places.denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
         raise Problem(f"{places.denoiser}: was trained with another tokenizer than {places.shards}; run the pretrain stage again")
     subject = Subject(stored, shards, isinstance(data.source, Stories), section)
-    held_out = Rows(shards, "heldout", data.rows, data.row_length)
+    held_out = Rows(shards, "heldout", data)
     bound, bound_numbers = measure_bound(subject, held_out)
     table = make_table(section.sampler, stored.law, section.num_steps, section.eta)
     rows, texts = subject.write_texts(table, section.num_samples, seed=1)
     frontier = measure_frontier(subject)
-    real_rows = [_said(row, shards.end_id) for row in held_out.read(np.arange(min(section.num_samples, len(held_out)))).tolist()]
+    real_rows = [_said(row, shards.end_id) for row in held_out.read(held_out.first(section.num_samples)).tolist()]
     metrics: dict[str, Any] = {
         "bound": bound_numbers,
         "samples": {**subject.judge(rows, texts), "count": len(texts)},
         "real_text": subject.judge(real_rows, [shards.tokenizer.decode(row) for row in real_rows]),
         "how": _how(section),
         "frontier": {str(int(row["steps"])): {k: v for k, v in row.items() if k != "steps"} for row in frontier},
-        "speed": measure_speed(stored.denoiser, stored.law, stored.row_length, section.speed_runs),
+        "speed": measure_speed(stored.denoiser, stored.law, stored.lengths.longest, section.speed_runs),
     }
     write_json(places.metrics, metrics)
     write_plots(places, bound, frontier, subject.is_stories)
@@ -106,11 +111,12 @@ def _said(row: list[int], end_id: int) -> list[int]:
 def measure_bound(subject: Subject, held_out: Rows) -> tuple[Bound, dict[str, float]]:
     """Return the bound on held-out rows; for stories beside the grammar's exact entropy."""
     section, shards = subject.section, subject.shards
-    ids = held_out.read(np.arange(min(section.bound_rows, len(held_out))))
+    indices, stored = held_out.first(section.bound_rows), subject.stored
+    batches = list(held_out.batches(indices, section.batch_rows))
     rng = np.random.default_rng((section.seed, 0))
-    bound = variational_bound(subject.stored.denoiser, subject.stored.law, ids, section.bound_levels, section.batch_rows, rng)
-    texts = [shards.tokenizer.decode(_said(row, shards.end_id)).encode() for row in ids.tolist()]
-    num_tokens = int(held_out.length[: len(ids)].sum())
+    bound = variational_bound(stored.denoiser, stored.law, stored.lengths, batches, section.bound_levels, rng)
+    texts = [shards.tokenizer.decode(_said(row, shards.end_id)).encode() for ids in batches for row in ids.tolist()]
+    num_tokens = int(held_out.num_tokens[indices].sum())
     numbers = bound_metrics(bound, num_tokens, max(1, sum(map(len, texts))))
     if subject.is_stories:
         numbers["entropy_nats_per_row"] = entropy_nats()

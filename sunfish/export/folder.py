@@ -26,7 +26,7 @@ from sunfish.tracking import Tracker
 
 CARD = """# A SunFish denoiser
 
-A continuous diffusion language model with {parameters:,} parameters, trained on rows of {row_length} tokens, exported to ONNX
+A continuous diffusion language model with {parameters:,} parameters, trained on rows of up to {row_length} tokens, exported to ONNX
 (opset {opset}). It is sampled with `sunfish generate --model .` and `sunfish infill --model . "text with a [MASK] ."`, or by any
 program that runs ONNX: `onnx/model.onnx` maps (x_t, logsnr, x_0_prev, known, temperature) to (x_0_hat, logits); `noise_law.json`
 holds the noise law (t -> logsnr, linear between knots), `embedding.npy` the token embeddings.
@@ -50,7 +50,7 @@ def export_folder(denoiser_dir: Path, out_dir: Path, metrics_path: Path, section
         _write_rest(stored, folder, section, parity)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         write_json(folder / "manifest.json", {
-            "format": 1,
+            "format": 2,
             "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
             "made_from": {"model_sha256": stored.digest()},
             "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
@@ -77,7 +77,7 @@ def _write_rest(stored: StoredDenoiser, folder: Path, section: Section, parity: 
     denoiser = stored.denoiser
     model = dataclasses.asdict(denoiser.section)
     sampler = {"name": "ddim", "steps": section.sampler_steps, "eta": section.sampler_eta}
-    sizes = {"vocab_size": denoiser.vocab_size, "row_length": stored.row_length, "end_id": stored.end_id}
+    sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
     write_json(folder / "config.json", {"model": model, **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())
     np.save(folder / "embedding.npy", denoiser.embedding.table().detach().numpy().astype(np.float32))
@@ -85,6 +85,6 @@ def _write_rest(stored: StoredDenoiser, folder: Path, section: Section, parity: 
         shutil.copyfile(stored.folder / name, folder / name)
     count = sum(p.numel() for p in denoiser.parameters())
     card = CARD.format(
-        parameters=count, row_length=stored.row_length, opset=section.opset, error=parity["relative_error_per_call"], **parity
+        parameters=count, row_length=stored.lengths.longest, opset=section.opset, error=parity["relative_error_per_call"], **parity
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

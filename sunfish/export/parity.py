@@ -23,7 +23,7 @@ def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
 def call_error(stored: StoredDenoiser, session: Session, rng: np.random.Generator) -> float:
     """Return the worst relative error of one call, over shapes the graph was not exported with."""
     emb, worst = stored.denoiser.section.emb_dim, 0.0
-    for batch, length in ((1, 1), (1, stored.row_length), (3, 5)):
+    for batch, length in ((1, 1), (1, stored.lengths.longest), (3, 5)):
         x, previous = rng.standard_normal((2, batch, length, emb), dtype=np.float32)
         level = rng.uniform(stored.law.logsnr[-1], stored.law.logsnr[0], batch).astype(np.float32)
         known, heat = rng.random((batch, length)) < 0.3, np.ones(batch, np.float32)
@@ -41,7 +41,7 @@ def walk_parity(
 
     An id that differs where torch's best two logits are closer than `tie_margin` is a near-tie and counted apart.
     """
-    length, emb = stored.row_length, stored.denoiser.section.emb_dim
+    length, emb = stored.lengths.longest, stored.denoiser.section.emb_dim
     different = near_ties = 0
     for start in track(range(0, num, batch_rows), "parity", "batches", -(-num // batch_rows)):
         count, seed = min(batch_rows, num - start), start

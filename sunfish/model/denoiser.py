@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
-from sunfish.model.transformer import Condition, Transformer
+from sunfish.model.transformer import Condition, Hidden, Transformer
 from sunfish.sections.model import Section
 
-EMBEDDING_STD = 1.0
 NUM_FREQUENCIES = 32  # of the noise level's Fourier features
 
 PerExample = Float[Tensor, " batch"]
@@ -61,9 +60,11 @@ class Denoiser(nn.Module):
         self.embedding = Embedding(vocab_size, section.emb_dim)
         self.noise_level = NoiseLevel(section.cond_dim)
         self.inward = nn.Linear(2 * section.emb_dim, section.width, bias=False)
+        self.gap_flag = nn.Parameter(torch.empty(section.width))
         self.known_flag = nn.Parameter(torch.empty(section.width))
-        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.cond_dim)
-        self.head = nn.Linear(section.width, vocab_size)
+        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.cond_dim, section.neighbours)
+        self.head = nn.Linear(section.width, section.emb_dim if section.tied_head else vocab_size, bias=False)
+        self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
     def forward(
         self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, temperature: PerExample | None = None
@@ -75,12 +76,20 @@ class Denoiser(nn.Module):
 
     def predict_logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Logits:
         """Return log p(token) alone, all that a cross-entropy needs."""
-        flag = known[..., None].to(x_t.dtype)
-        hidden = self.inward(torch.cat((x_t, x_0_prev), dim=-1)) + flag * self.known_flag
-        logits: Logits = self.head(self.transformer(hidden, self.noise_level(logsnr)))
+        hidden = self.head(self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr)))
+        logits: Logits = (F.linear(hidden, self.embedding.table()) if self.section.tied_head else hidden) + self.head_bias
         if self.section.output_prior:
             logits = logits + F.linear(matched_filter_scale(logsnr)[:, None, None] * x_t, self.embedding.table())
         return logits
+
+    def _inputs(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Hidden:
+        """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, and a flag.
+
+        The estimate fades with the noise, so that a position which tells nothing looks like a gap and not like noise.
+        """
+        given = known[..., None]
+        linear = torch.where(given, x_t, logsnr.sigmoid().sqrt()[:, None, None] * x_t)
+        return self.inward(torch.cat((linear, x_0_prev), dim=-1)) + torch.where(given, self.known_flag, self.gap_flag)
 
     def embed(self, ids: Ids) -> Embeddings:
         """Return x_0, (batch, pos, emb)."""
@@ -97,21 +106,23 @@ def count_parameters(section: Section, vocab_size: int) -> int:
     """Return how many parameters a denoiser of this size has, without building it."""
     width, emb, cond = section.width, section.emb_dim, section.cond_dim
     block = 12 * width**2 + (cond + 1) * 6 * width  # attention 4, MLP 8; shift, scale and gate twice
+    block += 2 * 2 * section.neighbours * width
     noise_level = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * cond
-    around = vocab_size * emb + 2 * emb * width + width + (width + 1) * vocab_size  # table, inward, flag, head
+    head = width * (emb if section.tied_head else vocab_size) + vocab_size
+    around = vocab_size * emb + 2 * emb * width + 2 * width + head  # table, inward, flags
     return section.num_layers * block + noise_level + around
 
 
 def init_weights(denoiser: Denoiser, seed: int) -> None:
     """Draw the initial weights from `seed`; everything that writes to the residual stream or the logits starts at zero."""
     generator = torch.Generator().manual_seed(seed)
-    zeros = ("out.weight", "down.weight", "head.weight", "modulation.weight", "known_flag")
+    zeros = ("out.weight", "down.weight", "head.weight", "head_bias", "modulation.weight", "known_flag")
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():
-            if name.endswith("bias") or (name.endswith(zeros) and "noise_level" not in name):
+            if "beside" in name or name.endswith("bias") or (name.endswith(zeros) and "noise_level" not in name):
                 parameter.zero_()
             else:
-                std = EMBEDDING_STD if name == "embedding.weight" else parameter.shape[-1] ** -0.5
+                std = 1.0 if name in ("embedding.weight", "gap_flag") else parameter.shape[-1] ** -0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
         for name, parameter in denoiser.named_parameters():
             if name.endswith("modulation.bias"):  # open gates: at zero nothing would reach the zero-initialised outputs

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sunfish.files import read_json, replacing, write_json
+from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser
 from sunfish.problems import Problem
 from sunfish.schedule import NoiseLaw
@@ -27,7 +28,7 @@ class StoredDenoiser:
 
     denoiser: Denoiser
     law: NoiseLaw
-    row_length: int
+    lengths: RowLengths
     end_id: int
     folder: Path
 
@@ -37,14 +38,14 @@ class StoredDenoiser:
 
 
 def write_denoiser(
-    out_dir: Path, section: Section, weights: dict[str, Tensor], law: NoiseLaw, row_length: int, tokenizer_dir: Path, end_id: int
+    out_dir: Path, section: Section, weights: dict[str, Tensor], law: NoiseLaw, lengths: RowLengths, tokenizer_dir: Path, end_id: int
 ) -> None:
     """Write the folder whole or not at all."""
     with replacing(out_dir) as folder:
         folder.mkdir()
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
         vocab_size = weights["embedding.weight"].shape[0]
-        config = {"model": dataclasses.asdict(section), "vocab_size": vocab_size, "row_length": row_length, "end_id": end_id}
+        config = {"model": dataclasses.asdict(section), "vocab_size": vocab_size, "row_lengths": lengths.to_json(), "end_id": end_id}
         write_json(folder / "config.json", config)
         write_json(folder / "noise_law.json", law.to_json())
         for name in TOKENIZER_FILES:
@@ -64,4 +65,4 @@ def read_denoiser(folder: Path) -> StoredDenoiser:
         denoiser.load_state_dict(load_file(folder / "model.safetensors"))
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:
         raise Problem(f"{folder / 'model.safetensors'}: cannot be loaded ({error}); run the pretrain stage again") from error
-    return StoredDenoiser(denoiser.eval(), law, config["row_length"], config["end_id"], folder)
+    return StoredDenoiser(denoiser.eval(), law, RowLengths.from_json(config["row_lengths"]), config["end_id"], folder)

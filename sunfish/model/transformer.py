@@ -60,32 +60,54 @@ class MLP(nn.Module):
         return self.down(F.gelu(self.up(x)))
 
 
+class Neighbours(nn.Module):
+    """Add to each channel its values at the next few positions on either side, each by a learned weight that starts at zero.
+
+    What stands beside a word is had without attention, which is left to look further.
+
+    Source: [Primer] section 4.3 (depthwise convolution), [Canon] section 3.
+    """
+
+    def __init__(self, width: int, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+        self.weight = nn.Parameter(torch.zeros(2 * reach, width))
+
+    def forward(self, x: Hidden) -> Hidden:
+        length, padded = x.shape[1], F.pad(x, (0, 0, self.reach, self.reach))
+        offsets = [k for k in range(2 * self.reach + 1) if k != self.reach]
+        for weight, offset in zip(self.weight.to(x.dtype), offsets, strict=True):
+            x = torch.addcmul(x, padded[:, offset : offset + length], weight)
+        return x
+
+
 class Block(nn.Module):
-    """Pre-norm attention and MLP; shift, scale and gate come from the condition, gates start at zero.
+    """Pre-norm attention and MLP; shift, scale and gate come from the condition.
 
     Source: [DiT] section 3.2 (adaLN-Zero).
     """
 
-    def __init__(self, width: int, num_heads: int, cond_dim: int) -> None:
+    def __init__(self, width: int, num_heads: int, cond_dim: int, neighbours: int) -> None:
         super().__init__()
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width)
         self.modulation = nn.Linear(cond_dim, 6 * width)
+        self.beside_attention, self.beside_mlp = (Neighbours(width, neighbours) if neighbours else nn.Identity() for _ in range(2))
 
     def forward(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor) -> Hidden:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(cond)[:, None].chunk(6, dim=-1)
-        x = x + gate_a * self.attention(torch.addcmul(shift_a, norm(x), 1 + scale_a), cos, sin)
-        return x + gate_m * self.mlp(torch.addcmul(shift_m, norm(x), 1 + scale_m))
+        x = x + gate_a * self.attention(self.beside_attention(torch.addcmul(shift_a, norm(x), 1 + scale_a)), cos, sin)
+        return x + gate_m * self.mlp(self.beside_mlp(torch.addcmul(shift_m, norm(x), 1 + scale_m)))
 
 
 class Transformer(nn.Module):
     """A stack of blocks over positions."""
 
-    def __init__(self, num_layers: int, width: int, num_heads: int, cond_dim: int) -> None:
+    def __init__(self, num_layers: int, width: int, num_heads: int, cond_dim: int, neighbours: int) -> None:
         super().__init__()
         self.head_dim = width // num_heads
         self.activation_checkpointing = False  # a run's choice, not the model's: compute blocks again in the backward pass
-        self.blocks = nn.ModuleList(Block(width, num_heads, cond_dim) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(Block(width, num_heads, cond_dim, neighbours) for _ in range(num_layers))
 
     def forward(self, x: Hidden, cond: Condition) -> Hidden:
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)

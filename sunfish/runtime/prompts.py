@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.text.tokenizer import Tokenizer
 
@@ -26,15 +27,24 @@ def free_row(length: int) -> Row:
     return Row(np.zeros(length, np.int64), np.zeros(length, bool))
 
 
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """Return a prompt's ids.
+
+    Raises:
+        Problem: the prompt is empty.
+    """
+    if not prompt.strip():
+        raise Problem("the prompt is empty; leave --prompt out to write freely")
+    return tokenizer.encode(prompt)
+
+
 def prompt_row(tokenizer: Tokenizer, prompt: str, length: int) -> Row:
     """Return a row that begins with `prompt`; the model writes on.
 
     Raises:
         Problem: the prompt is empty, or leaves no room.
     """
-    if not prompt.strip():
-        raise Problem("the prompt is empty; leave --prompt out to write freely")
-    ids = tokenizer.encode(prompt)
+    ids = prompt_ids(tokenizer, prompt)
     if len(ids) >= length:
         raise Problem(f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; shorten it or raise --length")
     row = free_row(length)
@@ -42,12 +52,15 @@ def prompt_row(tokenizer: Tokenizer, prompt: str, length: int) -> Row:
     return row
 
 
-def infill_row(tokenizer: Tokenizer, text: str, length: int) -> Row:
+def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths) -> Row:
     """Return a row in which everything but the gaps is given: `[MASK]` is one token, `[MASK:n]` is n.
 
+    The row has the shortest of the trained lengths that holds the text and an end token; end tokens fill it.
+
     Raises:
-        Problem: no gap, an empty gap, or more tokens than `length`.
+        Problem: no gap, an empty gap, or more tokens than the longest length.
     """
+    longest = lengths.longest
     if not text.strip():
         raise Problem("the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'")
     ids, known, end = list[int](), list[bool](), 0
@@ -55,8 +68,8 @@ def infill_row(tokenizer: Tokenizer, text: str, length: int) -> Row:
         count = int(gap[1] or 1)
         if count == 0:
             raise Problem(f"{gap[0].strip()} is a gap of no tokens; write [MASK] or [MASK:1] for one")
-        if count > length:
-            raise Problem(f"{gap[0].strip()} is longer than the model's length of {length} tokens")
+        if count > longest:
+            raise Problem(f"{gap[0].strip()} is longer than the model's length of {longest} tokens")
         given = tokenizer.encode(text[end : gap.start()])
         ids += given + [tokenizer.end_id] * count
         known += [True] * len(given) + [False] * count
@@ -65,7 +78,7 @@ def infill_row(tokenizer: Tokenizer, text: str, length: int) -> Row:
         raise Problem("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
     rest = tokenizer.encode(text[end:])
     ids, known = ids + rest, known + [True] * len(rest)
-    if len(ids) > length:
-        raise Problem(f"the text has {len(ids)} tokens, gaps included, but the model's length is {length}")
-    filling = length - len(ids)
+    if len(ids) > longest:
+        raise Problem(f"the text has {len(ids)} tokens, gaps included, but the model's length is {longest}")
+    filling = lengths.shortest_for(len(ids) + 1) - len(ids)
     return Row(np.array(ids + [tokenizer.end_id] * filling, np.int64), np.array(known + [True] * filling))

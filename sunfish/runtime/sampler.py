@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from sunfish.files import read_json
+from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.progress import Progress
-from sunfish.runtime.prompts import Row, free_row, infill_row, prompt_row
+from sunfish.runtime.prompts import Row, free_row, infill_row, prompt_ids, prompt_row
 from sunfish.sampler import Step, Table, likeliest_ids, make_table, walk
 from sunfish.schedule import NoiseLaw
 from sunfish.session import Session
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 BATCH_ROWS = 16
 
 
@@ -39,7 +39,7 @@ class Sampler:
 
     def __init__(self, session: Session, tokenizer: Tokenizer, law: NoiseLaw, table: np.ndarray, config: dict[str, Any]) -> None:
         self.session, self.tokenizer, self.law, self.embedding, self.config = session, tokenizer, law, table, config
-        self.length: int = config["row_length"]
+        self.lengths = RowLengths.from_json(config["row_lengths"])
 
     @classmethod
     def load(cls, folder: Path | str, num_threads: int | None = None) -> Sampler:
@@ -56,18 +56,24 @@ class Sampler:
         return cls(session, read_tokenizer(folder), law, embedding, read_json(folder / "config.json"))
 
     def generate(self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()) -> list[str]:
-        """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`."""
-        length = self._checked_length(length)
-        if num < 1:
-            raise Problem(f"--num = {num}: must be at least 1")
-        row = free_row(length) if prompt is None else prompt_row(self.tokenizer, prompt, length)
-        return [self.tokenizer.decode_row(ids.tolist()) for ids in self._sample([row] * num, settings)]
+        """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
+
+        Without `length` each text has one of its own, as long as the texts of the training were.
+        """
+        self._check(num, length)
+        rngs = _generators(settings.seed, num)
+        given = 0 if prompt is None else len(prompt_ids(self.tokenizer, prompt))
+        rooms = [int(self.lengths.draw(1, rng, given + 1)[0]) if length is None else length for rng in rngs]
+        rows = [free_row(room) if prompt is None else prompt_row(self.tokenizer, prompt, room) for room in rooms]
+        return [self.tokenizer.decode_row(ids.tolist()) for ids in self._sample(rows, rngs, settings)]
 
     def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[str]:
         """Return `num` ways to fill the gaps of `text`; all else stays as it is."""
-        row = infill_row(self.tokenizer, text, self.length)
+        self._check(num, None)
+        row = infill_row(self.tokenizer, text, self.lengths)
         end = int(np.flatnonzero(~row.known | (row.ids != self.tokenizer.end_id))[-1]) + 1
-        return [self.tokenizer.decode(ids[:end].tolist()).replace(self.tokenizer.end, "") for ids in self._sample([row] * num, settings)]
+        sampled = self._sample([row] * num, _generators(settings.seed, num), settings)
+        return [self.tokenizer.decode(ids[:end].tolist()).replace(self.tokenizer.end, "") for ids in sampled]
 
     def table(self, settings: Settings) -> Table:
         """Return the sampler's table, or say what is wrong with the settings."""
@@ -76,38 +82,51 @@ class Sampler:
         eta = settings.eta if settings.eta is not None else recommended["eta"]
         if settings.temperature <= 0:
             raise Problem(f"--temperature = {settings.temperature}: must be above 0")
-        if settings.seed < 0:
-            raise Problem(f"--seed = {settings.seed}: must not be negative")
         try:
             return make_table(settings.sampler or recommended["name"], self.law, steps, eta)
         except ValueError as error:
             raise Problem(str(error)) from error
 
-    def _checked_length(self, length: int | None) -> int:
-        if length is None:
-            return self.length
-        if not 1 <= length <= self.length:
-            raise Problem(f"--length = {length}: must lie between 1 and {self.length}, the length this model was trained at")
-        return length
+    def _check(self, num: int, length: int | None) -> None:
+        if num < 1:
+            raise Problem(f"--num = {num}: must be at least 1")
+        longest = self.lengths.longest
+        if length is not None and not 1 <= length <= longest:
+            raise Problem(f"--length = {length}: must lie between 1 and {longest}, the longest this model was trained at")
 
-    def _sample(self, rows: list[Row], settings: Settings) -> Iterator[np.ndarray]:
+    def _sample(self, rows: list[Row], rngs: list[np.random.Generator], settings: Settings) -> list[np.ndarray]:
+        """Return each row's ids; rows of one length are sampled together."""
         table = self.table(settings)
-        with Progress("denoise", len(table) * -(-len(rows) // BATCH_ROWS), "calls") as progress:
-            for start in range(0, len(rows), BATCH_ROWS):
-                yield from self._sample_batch(rows[start : start + BATCH_ROWS], start, table, settings, progress)
+        groups: dict[int, list[int]] = {}
+        for k, row in enumerate(rows):
+            groups.setdefault(len(row.ids), []).append(k)
+        batches = [group[i : i + BATCH_ROWS] for group in groups.values() for i in range(0, len(group), BATCH_ROWS)]
+        sampled: dict[int, np.ndarray] = {}
+        with Progress("denoise", len(table) * len(batches), "calls") as progress:
+            for batch in batches:
+                ids = self._sample_batch([rows[k] for k in batch], [rngs[k] for k in batch], table, settings.temperature, progress)
+                sampled |= dict(zip(batch, ids, strict=True))
+        return [sampled[k] for k in range(len(rows))]
 
-    def _sample_batch(self, rows: list[Row], first: int, table: Table, settings: Settings, progress: Progress) -> np.ndarray:
+    def _sample_batch(
+        self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float, progress: Progress
+    ) -> np.ndarray:
         ids, known = np.stack([row.ids for row in rows]), np.stack([row.known for row in rows])
         given = known[..., None].astype(np.float32)
-        # one generator a text: the k-th text is the same however many are written beside it
-        rngs = [np.random.default_rng((settings.seed, first + k)) for k in range(len(rows))]
         shape = (ids.shape[1], self.embedding.shape[1])
         noise = lambda: np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])  # noqa: E731
-        steps = walk(table, self.session.denoise(known, settings.temperature), noise, self.embedding[ids] * given, given)
+        steps = walk(table, self.session.denoise(known, temperature), noise, self.embedding[ids] * given, given)
         last = Step(0, None, None)
         for last in steps:
             progress.add()
         return likeliest_ids(last, ids, known)
+
+
+def _generators(seed: int, num: int) -> list[np.random.Generator]:
+    """Return one generator a text: the k-th text is the same however many are written beside it."""
+    if seed < 0:
+        raise Problem(f"--seed = {seed}: must not be negative")
+    return [np.random.default_rng((seed, k)) for k in range(num)]
 
 
 def check_folder(folder: Path) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Tokenizer:
     """A byte-level BPE trained on the corpus, or a pretrained one by Hub name or path."""
 
     pretrained: str | None
+    unit: Literal["pieces", "words"]  # of a trained one: merged pieces of words, or the corpus' own words and bytes for all others
     vocab_size: int  # at most this when trained; must be the pretrained one's size otherwise
     train_documents: int
 
@@ -73,10 +74,13 @@ class Section:
     tokenizer: Tokenizer
     rows: Literal["documents", "stream"]  # one document a row and end tokens behind it, or a stream cut into rows
     row_length: int
+    row_multiple: int  # a document's row is as long as the document, rounded up to a multiple of this
     held_out_share: float  # of the documents, chosen by their hash
     shard_tokens: int
 
     def __post_init__(self) -> None:
         require(self.row_length >= 8, "row_length", "must be at least 8 tokens")
+        require(self.row_multiple >= 1, "row_multiple", "must be at least 1")
+        require(self.row_length % self.row_multiple == 0, "row_multiple", f"must divide row_length = {self.row_length}")
         require(0.0 < self.held_out_share < 1.0, "held_out_share", "must lie between 0 and 1, both excluded")
         require(self.shard_tokens >= self.row_length, "shard_tokens", f"must hold at least one row of {self.row_length}")

@@ -16,9 +16,11 @@ class Known:
     prefix: float  # a beginning is given
     span: float  # all but one gap is given
     scattered: float  # each position is given with one probability, drawn per row
+    blind_share: float  # of these rows, how many show noise alone (t = 1) where nothing is given
 
     def __post_init__(self) -> None:
         require(0.0 <= self.row_share <= 1.0, "row_share", "must lie between 0 and 1")
+        require(0.0 <= self.blind_share <= 1.0, "blind_share", "must lie between 0 and 1")
         weights = (self.prefix, self.span, self.scattered)
         require(min(weights) >= 0 and sum(weights) > 0, "prefix", "span and scattered are weights: none below 0, one above")
 

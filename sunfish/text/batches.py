@@ -3,45 +3,67 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
+from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
+from sunfish.sections.data import Section
 from sunfish.text.shards import Shards
 
 Ids = np.ndarray  # int64, (batch, pos)
 
 
 class Rows:
-    """A split's rows: one document each and end tokens behind it, or a stream of documents cut into equal rows.
+    """A split's rows: one document each, or a stream of documents cut into equal rows.
 
-    A document longer than a row goes on in the next one.
+    A document's row ends with 1 to `row_multiple` end tokens, so that its length is a multiple; a document longer than
+    `row_length` goes on in the next row.
     """
 
-    def __init__(self, shards: Shards, split: str, kind: str, row_length: int) -> None:
-        self.row_length, self.end_id = row_length, shards.end_id
+    def __init__(self, shards: Shards, split: str, section: Section, row_length: int | None = None) -> None:
+        self.row_length, self.end_id = row_length or section.row_length, shards.end_id
         self.shards = shards.split(split)
-        cut = _cut_documents if kind == "documents" else _cut_stream
-        pieces = [cut(shard.ends, row_length) for shard in self.shards]
+        cut = _cut_documents if section.rows == "documents" else _cut_stream
+        pieces = [cut(shard.ends, self.row_length) for shard in self.shards]
         self.shard = np.repeat(np.arange(len(pieces)), [len(starts) for starts, _ in pieces])
         self.start = np.concatenate([starts for starts, _ in pieces])
-        self.length = np.concatenate([lengths for _, lengths in pieces])
+        self.num_tokens = np.concatenate([sizes for _, sizes in pieces])
+        multiple = section.row_multiple if section.rows == "documents" else self.row_length
+        self.possible = -(-self.row_length // multiple)
+        self.length = np.minimum(-(-self.num_tokens // multiple) * multiple, self.row_length)
         if len(self) == 0:
             raise Problem(
                 f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens) does not fill one row of "
-                f"data.row_length = {row_length}; use more documents, a larger data.held_out_share or shorter rows"
+                f"data.row_length = {self.row_length}; use more documents, a larger data.held_out_share or shorter rows"
             )
 
     def __len__(self) -> int:
         return len(self.start)
 
+    def lengths(self) -> RowLengths:
+        """Return how long rows are, and how often."""
+        return RowLengths.count(self.length, self.possible)
+
     def read(self, indices: np.ndarray) -> Ids:
-        """Return rows by index, (len(indices), row_length)."""
-        ids = np.full((len(indices), self.row_length), self.end_id, np.int64)
+        """Return rows by index, (len(indices), the longest one's length), end tokens behind the text."""
+        ids = np.full((len(indices), int(self.length[indices].max())), self.end_id, np.int64)
         for row, index in zip(ids, indices, strict=True):
-            start, length = self.start[index], self.length[index]
-            row[:length] = self.shards[self.shard[index]].tokens[start : start + length]
+            start, size = self.start[index], self.num_tokens[index]
+            row[:size] = self.shards[self.shard[index]].tokens[start : start + size]
         return ids
+
+    def first(self, num: int) -> np.ndarray:
+        """Return the indices of the first `num` rows, or of all."""
+        return np.arange(min(num, len(self)))
+
+    def batches(self, indices: np.ndarray, batch_rows: int) -> Iterator[Ids]:
+        """Yield rows in batches of at most `batch_rows`, each of one length, shorter rows first."""
+        for length in np.unique(self.length[indices]):
+            alike = indices[self.length[indices] == length]
+            for start in range(0, len(alike), batch_rows):
+                yield self.read(alike[start : start + batch_rows])
 
 
 def _cut_documents(ends: np.ndarray, row_length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,17 +83,26 @@ def _cut_stream(ends: np.ndarray, row_length: int) -> tuple[np.ndarray, np.ndarr
     return np.arange(count, dtype=np.int64) * row_length, np.full(count, row_length, np.int64)
 
 
-class RowOrder:
-    """A seeded permutation of the rows for each epoch; a position in it is one integer, on any number of devices."""
+class BatchOrder:
+    """Batches of rows of like length, in a seeded order for each epoch; a position in it is one integer, on any number of devices.
 
-    def __init__(self, num_rows: int, seed: int) -> None:
-        self.num_rows, self.seed = num_rows, seed
-        self._epoch = functools.lru_cache(maxsize=2)(self._permute)
+    Each epoch sorts a fresh permutation by length and cuts it into batches; less than one batch, at random, is left out.
+    """
 
-    def _permute(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
+    def __init__(self, lengths: np.ndarray, batch_rows: int, seed: int) -> None:
+        self.lengths, self.batch_rows, self.seed = lengths, batch_rows, seed
+        self.batches_per_epoch = max(1, len(lengths) // batch_rows)
+        self._epoch = functools.lru_cache(maxsize=2)(self._arrange)
 
-    def indices(self, start: int, count: int) -> np.ndarray:
-        """Return the row indices at positions start, ..., start + count - 1 of the endless order."""
-        positions = np.arange(start, start + count)
-        return np.array([self._epoch(int(p) // self.num_rows)[int(p) % self.num_rows] for p in positions])
+    def _arrange(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((self.seed, epoch))
+        count = self.batches_per_epoch * self.batch_rows
+        rows = np.resize(rng.permutation(len(self.lengths)), count)  # repeated where all rows together are less than a batch
+        rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        return rng.permutation(rows.reshape(self.batches_per_epoch, self.batch_rows))
+
+    def indices(self, step: int) -> np.ndarray:
+        """Return the row indices of a step's batch, (batch_rows,)."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        indices: np.ndarray = self._epoch(epoch)[batch]
+        return indices

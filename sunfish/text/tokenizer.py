@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -57,11 +58,34 @@ class Tokenizer:
         return self.decode(ids[: ids.index(self.end_id)] if self.end_id in ids else ids)
 
 
-def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE; all 256 bytes are in it, so every text can be encoded."""
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+def train_tokenizer(documents: Iterable[str], vocab_size: int, unit: str = "pieces") -> Tokenizer:
+    """Train a byte-level BPE; all 256 bytes are in it, so every text can be encoded.
+
+    With `unit` "words" nothing is merged: the corpus' most frequent words are entries as they are, all else is bytes, and no
+    entry is spent on half a word.
+    """
+    splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if unit == "words":
+        backend = tokenizers.Tokenizer(_bpe_of_words(documents, splitter, vocab_size))
+        backend.add_special_tokens([END])
+    else:
+        backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = splitter
     backend.decoder = decoders.ByteLevel()
+    if unit == "pieces":
+        _learn_merges(backend, documents, vocab_size)
+    return Tokenizer(backend)
+
+
+def _bpe_of_words(documents: Iterable[str], splitter: pre_tokenizers.ByteLevel, vocab_size: int) -> models.BPE:
+    counts = Counter(word for document in documents for word, _ in splitter.pre_tokenize_str(document))
+    first = [END, *sorted(splitter.alphabet())]
+    words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    vocab = {entry: index for index, entry in enumerate([*first, *words][:vocab_size])}
+    return models.BPE(vocab=vocab, merges=[], ignore_merges=True)
+
+
+def _learn_merges(backend: tokenizers.Tokenizer, documents: Iterable[str], vocab_size: int) -> None:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[END],
@@ -69,7 +93,6 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(documents, trainer)
-    return Tokenizer(backend)
 
 
 def load_pretrained(name: str) -> Tokenizer:

@@ -17,7 +17,7 @@ from sunfish.sections.diffusion import Known
 class Draws:
     """One step's draws for all rows of the batch."""
 
-    times: Array  # (batch,) in [0, 1)
+    times: Array  # (batch,) in [0, 1]; 1 is noise alone
     known: np.ndarray  # bool, (batch, pos)
     noise_seeds: np.ndarray  # (micro-batch,)
 
@@ -28,11 +28,12 @@ class Draws:
 
 
 def draw_step(known: Known, seed: int, step: int, batch_rows: int, micro_rows: int, row_length: int) -> Draws:
-    """Draw one step. Times are low-discrepancy over the whole batch."""
+    """Draw one step. Times are low-discrepancy over the whole batch, but for the blind rows."""
     rng = np.random.default_rng((seed, step))
     times = draw_times(batch_rows, rng)
     mask = draw_known(known, batch_rows, row_length, rng)
-    return Draws(times, mask, rng.integers(2**62, size=batch_rows // micro_rows))
+    blind = mask.any(axis=1) & (rng.random(batch_rows) < known.blind_share)
+    return Draws(np.where(blind, 1.0, times), mask, rng.integers(2**62, size=batch_rows // micro_rows))
 
 
 def draw_known(section: Known, num_rows: int, row_length: int, rng: np.random.Generator) -> np.ndarray:

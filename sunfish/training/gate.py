@@ -34,7 +34,7 @@ from sunfish.training.loop import Run, start_run, train_step
 
 Objective = Literal["ce", "eps_mse"]
 FOUNDING_LAW = Law(kind="linear-beta", logsnr_min=-10.0, logsnr_max=9.0, num_bins=10, memory=0.9, floor=1.0, refit_every=1)
-NOTHING_KNOWN = Known(row_share=0.0, prefix=1.0, span=0.0, scattered=0.0)
+NOTHING_KNOWN = Known(row_share=0.0, prefix=1.0, span=0.0, scattered=0.0, blind_share=0.0)
 NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
 MAX_LOGITS = 8_000_000  # per overfitting step: with a large vocabulary rows are cut shorter, to stay within 90 seconds
 OVERFIT_RATE = 2.0  # times the configured rates: learning two rows by heart wants more than learning a language
@@ -91,7 +91,7 @@ def open_gate(shards: Shards, data: Data, model: Model, diffusion: Diffusion, pr
     """Open the gate, scaling model and rows down where they are too large for it."""
     affordable = MAX_LOGITS // (bounds.overfit_rows * NOISE_LEVELS_PER_ROW * shards.vocab_size)
     length = max(8, min(data.row_length, bounds.max_row_length, affordable))
-    rows = Rows(shards, "train", data.rows, length)
+    rows = Rows(shards, "train", data, length)
     small, scaled = scale_down(model, shards.vocab_size, bounds.max_parameters)
     if length < data.row_length:
         scaled += f"; rows of {length} instead of {data.row_length}"
@@ -159,7 +159,7 @@ def check_data(shards: Shards, rows: Rows, num_batches: int, batch_rows: int = 8
 
 def check_gradients(gate: Gate) -> tuple[str, float | None]:
     """Forward and backward are finite, and every parameter gets a gradient once the zero-initialised ones have moved."""
-    everything = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0)
+    everything = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0, blind_share=0.0)
     run = gate.run(gate.diffusion.objective, 8, 10, everything)
     grads: dict[str, float] = {}
     for name, parameter in run.model.module.named_parameters():
@@ -225,7 +225,7 @@ def check_save_and_load(gate: Gate) -> tuple[str, float | None]:
     state = run.model.module.state_dict()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "denoiser"
-        write_denoiser(place, gate.model, state, run.law, gate.rows.row_length, gate.shards.folder, gate.shards.end_id)
+        write_denoiser(place, gate.model, state, run.law, gate.rows.lengths(), gate.shards.folder, gate.shards.end_id)
         loaded = read_denoiser(place)
     different = [name for name, tensor in loaded.denoiser.state_dict().items() if not torch.equal(tensor, state[name])]
     if different or not np.array_equal(loaded.law.logsnr, run.law.logsnr):

@@ -29,7 +29,7 @@ from sunfish.training.log import RunLog
 from sunfish.training.optim import lr_share, make_optimizers, set_lr, split_parameters
 from sunfish.training.step import step_loss
 
-ReadRows = Callable[[int, int], np.ndarray]  # (first position in the endless order, how many) -> ids
+ReadBatch = Callable[[int], np.ndarray]  # step -> ids, (batch_rows, pos)
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _watch_law(run: Run, times: np.ndarray, per_example: np.ndarray, known: np.n
         learned.refit()
 
 
-def train(run: Run, read_rows: ReadRows, run_dir: Path, log: RunLog, sample: Callable[[Denoiser, NoiseLaw], str]) -> None:
+def train(run: Run, read_batch: ReadBatch, run_dir: Path, log: RunLog, sample: Callable[[Denoiser, NoiseLaw], str]) -> None:
     """Train until the last step, from wherever `run` stands; log, sample and save at the configured steps.
 
     Raises:
@@ -122,7 +122,7 @@ def train(run: Run, read_rows: ReadRows, run_dir: Path, log: RunLog, sample: Cal
     with Progress("pretrain", section.steps, "steps", done=run.step) as progress:
         started, first = time.monotonic(), run.step
         while run.step < section.steps:
-            record = train_step(run, read_rows(run.step * section.batch_rows, section.batch_rows))
+            record = train_step(run, read_batch(run.step))
             _require_finite(record, run.step)
             progress.add(1, f"loss {record.loss:.3f}")
             if run.step % section.log_every == 0 or run.step == section.steps:

@@ -9,6 +9,12 @@ from sunfish.problems import Problem
 from sunfish.sections.launch import Section
 
 
+def cpu_multiplies_bf16() -> bool:
+    """Say whether this CPU has instructions for bf16 products; without them bf16 is slower than fp32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def make_fabric(launch: Section) -> Fabric:
     """Return a launched Fabric for one process: GPU where there is one, bf16 where the hardware multiplies in it."""
     if launch.devices != 1:
@@ -21,7 +27,10 @@ def make_fabric(launch: Section) -> Fabric:
         raise Problem("launch.accelerator = 'cuda': this machine shows no CUDA device; set it to auto or cpu")
     precision = launch.precision
     if precision == "auto":
-        precision = "bf16-mixed" if has_gpu and torch.cuda.is_bf16_supported() else "32-true"
+        multiplies_bf16 = torch.cuda.is_bf16_supported() if has_gpu else cpu_multiplies_bf16()
+        precision = "bf16-mixed" if multiplies_bf16 else "32-true"
+    if precision == "bf16-mixed" and not has_gpu:
+        torch.backends.cuda.enable_flash_sdp(False)  # of CPUs too: its bf16 backward pass is several times slower than the plain one
     fabric = Fabric(accelerator="cuda" if has_gpu else "cpu", devices=1, precision=precision)
     fabric.launch()
     return fabric

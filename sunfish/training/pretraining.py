@@ -28,7 +28,7 @@ from sunfish.sections.launch import Section as Launch
 from sunfish.sections.model import Section as Model
 from sunfish.sections.pretrain import Section as Pretrain
 from sunfish.sections.tracking import Section as Tracking
-from sunfish.text.batches import RowOrder, Rows
+from sunfish.text.batches import BatchOrder, Rows
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import Tokenizer
 from sunfish.tracking import Tracker, project_root
@@ -59,9 +59,9 @@ def pretrain(
     for path in (places.out, places.metrics, places.curve):
         require_writable(path)
     shards = open_shards(places.shards, data)
-    rows = Rows(shards, "train", data.rows, data.row_length)
-    order = RowOrder(len(rows), pretrain.seed)
-    name = fingerprint(shards, model, diffusion, pretrain, data.row_length)
+    rows = Rows(shards, "train", data)
+    order = BatchOrder(rows.length, pretrain.batch_rows, pretrain.seed)
+    name = fingerprint(shards, data, model, diffusion, pretrain)
     run_dir = (places.runs or project_root() / "runs") / name
     run = start_run(make_fabric(launch), model, diffusion, pretrain, shards.vocab_size)
     if resume(run, run_dir):
@@ -71,9 +71,9 @@ def pretrain(
     log = RunLog(run_dir, run.step, tracker)
     status = "FAILED"
     try:
-        train(run, lambda start, count: rows.read(order.indices(start, count)), run_dir, log, sampler_of(shards.tokenizer, data))
+        train(run, lambda step: rows.read(order.indices(step)), run_dir, log, sampler_of(shards.tokenizer, rows))
         status = "FINISHED"
-        write_denoiser(places.out, model, run.ema.average, run.law, data.row_length, places.shards, shards.end_id)
+        write_denoiser(places.out, model, run.ema.average, run.law, rows.lengths(), places.shards, shards.end_id)
         weights = hashlib.sha256((places.out / "model.safetensors").read_bytes()).hexdigest()
         tracker.set_tags({"model_sha256": weights, "shards_sha256": shards.digest()})
         write_json(places.metrics, final_numbers(run, log))
@@ -95,9 +95,9 @@ def open_shards(folder: Path, data: Data) -> Shards:
     return shards
 
 
-def fingerprint(shards: Shards, model: Model, diffusion: Diffusion, pretrain: Pretrain, row_length: int) -> str:
+def fingerprint(shards: Shards, data: Data, model: Model, diffusion: Diffusion, pretrain: Pretrain) -> str:
     """Return the name of a run: a hash of its data and all it was told. Another configuration is another run."""
-    told = {"shards": shards.digest(), "row_length": row_length}
+    told = {"shards": shards.digest(), "rows": [data.rows, data.row_length, data.row_multiple]}
     told |= flatten({"model": model, "diffusion": diffusion, "pretrain": pretrain})
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -114,11 +114,12 @@ def flatten(sections: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def sampler_of(tokenizer: Tokenizer, data: Data) -> Any:
-    """Return a function that lets the model write one text, the same noise each time."""
+def sampler_of(tokenizer: Tokenizer, rows: Rows) -> Any:
+    """Return a function that lets the model write one text, of the rows' usual length, the same noise each time."""
+    length = int(np.median(rows.length))
 
     def write(denoiser: Denoiser, law: NoiseLaw) -> str:
-        ids = sample_free(denoiser, ddpm(law, SAMPLE_STEPS), 1, data.row_length, np.random.default_rng(0))
+        ids = sample_free(denoiser, ddpm(law, SAMPLE_STEPS), 1, length, np.random.default_rng(0))
         return tokenizer.decode_row(ids[0].tolist())
 
     return write
