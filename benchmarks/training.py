@@ -30,7 +30,7 @@ def forward_operations(model: Section, vocab_size: int, length: int) -> float:
     attention = 2 * 2 * length * model.width
     block = 2 * 12 * model.width**2 + attention + 2 * 2 * 2 * model.neighbours * model.width
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
-    prior = 2 * model.emb_dim * vocab_size if model.output_prior else 0
+    prior = 2 * model.emb_dim * vocab_size if model.output_prior and not model.tied_head else 0
     return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + head + prior
 
 
@@ -77,7 +77,8 @@ def main() -> None:
     line = {
         "what": "training step", "model": arguments.model, "rows": rows, "length": length, "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
-        "threads": torch.get_num_threads(), "precision": run.fabric._precision.precision, "step_seconds": round(statistics.median(seconds), 5),
+        "threads": torch.get_num_threads(), "precision": run.fabric._precision.precision,
+        "step_seconds": round(statistics.median(seconds), 5),
         "operations_per_step": operations, "matmul_rate_gflops": round(statistics.median(rates) / 1e9, 1),
         "share_of_matmul_rate": round(statistics.median(shares), 3),
         "share_min_max": [round(min(shares), 3), round(max(shares), 3)],

@@ -116,9 +116,8 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
 def test_bad_input_is_one_clear_line(exported: Path, sampler: Sampler, arguments: list[str], says: str) -> None:
     done = cli(exported, *arguments)
     assert done.exit_code == 1
-    assert (
-        says.format(longest=sampler.lengths.longest) in done.output and done.output.startswith("error: ") and done.output.count("\n") == 1
-    )
+    assert says.format(longest=sampler.lengths.longest) in done.output
+    assert done.output.startswith("error: ") and done.output.count("\n") == 1
 
 
 def test_json_for_programs(exported: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sunfish.model.denoiser import Denoiser
 from sunfish.problems import Problem
 from sunfish.sections.diffusion import Known
 from sunfish.sections.tracking import Section as Tracking
@@ -107,6 +108,21 @@ def test_a_batch_is_overfitted_under_the_founding_objective(params: dict, shards
     run = loop.start_run(make_fabric(params["launch"]), wide, diffusion, section, shards.vocab_size)
     losses = gate.overfit(run, np.tile(batch(params, shards, 2), (8, 1)), 100)
     assert np.mean(losses[-10:]) < 0.05 < losses[0]
+
+
+def test_mixed_precision_multiplies_in_bf16_and_keeps_the_noise_level_exact(params: dict, shards: Shards, monkeypatch: Any) -> None:
+    seen = []
+    predict_logits = Denoiser.predict_logits
+
+    def watch(self: Denoiser, x_t: Any, logsnr: Any, x_0_prev: Any, known: Any) -> Any:
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), x_t.dtype, logsnr.dtype))
+        return predict_logits(self, x_t, logsnr, x_0_prev, known)
+
+    monkeypatch.setattr(Denoiser, "predict_logits", watch)
+    launch = dataclasses.replace(params["launch"], precision="bf16-mixed")
+    run = loop.start_run(make_fabric(launch), params["model"], params["diffusion"], params["pretrain"], shards.vocab_size)
+    assert math.isfinite(loop.train_step(run, batch(params, shards)).loss)
+    assert set(seen) == {(True, grad, torch.float32, torch.float32) for grad in (True, False)}  # the first estimate and the loss
 
 
 def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:

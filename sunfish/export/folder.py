@@ -76,7 +76,7 @@ def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) 
 def _write_rest(stored: StoredDenoiser, folder: Path, section: Section, parity: dict[str, Any]) -> None:
     denoiser = stored.denoiser
     model = dataclasses.asdict(denoiser.section)
-    sampler = {"name": "ddim", "steps": section.sampler_steps, "eta": section.sampler_eta}
+    sampler = {"name": "ddim", "steps": section.sampler_steps, "eta": section.sampler_eta, "temperature": section.sampler_temperature}
     sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
     write_json(folder / "config.json", {"model": model, **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())

@@ -30,7 +30,7 @@ class Settings:
     sampler: str | None = None
     steps: int | None = None
     eta: float | None = None
-    temperature: float = 1.0
+    temperature: float | None = None
     seed: int = 0
 
 
@@ -80,12 +80,17 @@ class Sampler:
         recommended = self.config["sampler"]
         steps = settings.steps if settings.steps is not None else recommended["steps"]
         eta = settings.eta if settings.eta is not None else recommended["eta"]
-        if settings.temperature <= 0:
-            raise Problem(f"--temperature = {settings.temperature}: must be above 0")
         try:
             return make_table(settings.sampler or recommended["name"], self.law, steps, eta)
         except ValueError as error:
             raise Problem(str(error)) from error
+
+    def temperature(self, settings: Settings) -> float:
+        """Return by what the logits are divided, or say that it cannot be."""
+        temperature: float = self.config["sampler"]["temperature"] if settings.temperature is None else settings.temperature
+        if temperature <= 0:
+            raise Problem(f"--temperature = {temperature}: must be above 0")
+        return temperature
 
     def _check(self, num: int, length: int | None) -> None:
         if num < 1:
@@ -96,7 +101,7 @@ class Sampler:
 
     def _sample(self, rows: list[Row], rngs: list[np.random.Generator], settings: Settings) -> list[np.ndarray]:
         """Return each row's ids; rows of one length are sampled together."""
-        table = self.table(settings)
+        table, temperature = self.table(settings), self.temperature(settings)
         groups: dict[int, list[int]] = {}
         for k, row in enumerate(rows):
             groups.setdefault(len(row.ids), []).append(k)
@@ -104,7 +109,7 @@ class Sampler:
         sampled: dict[int, np.ndarray] = {}
         with Progress("denoise", len(table) * len(batches), "calls") as progress:
             for batch in batches:
-                ids = self._sample_batch([rows[k] for k in batch], [rngs[k] for k in batch], table, settings.temperature, progress)
+                ids = self._sample_batch([rows[k] for k in batch], [rngs[k] for k in batch], table, temperature, progress)
                 sampled |= dict(zip(batch, ids, strict=True))
         return [sampled[k] for k in range(len(rows))]
 

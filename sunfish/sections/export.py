@@ -18,6 +18,7 @@ class Section:
     max_relative_error: float
     sampler_steps: int
     sampler_eta: float
+    sampler_temperature: float
 
     def __post_init__(self) -> None:
         require(18 <= self.opset <= 20, "opset", "must be 18, 19 or 20: newer attention nodes are slow or unknown elsewhere")
@@ -26,4 +27,5 @@ class Section:
         require(self.tie_margin > 0, "tie_margin", "must be above 0")
         require(self.max_relative_error > 0, "max_relative_error", "must be above 0")
         require(self.sampler_steps >= 2, "sampler_steps", "must be at least 2")
+        require(self.sampler_temperature > 0.0, "sampler_temperature", "must be above 0")
         require(0.0 <= self.sampler_eta <= 1.0, "sampler_eta", "must lie between 0 and 1")

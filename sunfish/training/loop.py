@@ -66,7 +66,7 @@ def start_run(fabric: Fabric, model: Model, diffusion: Diffusion, pretrain: Pret
     denoiser.transformer.activation_checkpointing = pretrain.activation_checkpointing
     optimizers = make_optimizers(denoiser, pretrain.optim)
     wrapped, *ready = fabric.setup(denoiser, *optimizers.values())
-    for method in ("predict_logits", "embed"):
+    for method in ("predict", "predict_logits", "embed"):
         wrapped.mark_forward_method(method)
     return Run(
         fabric, wrapped, dict(zip(optimizers, ready, strict=True)), Ema(wrapped.module, pretrain.ema_decay),
@@ -84,7 +84,8 @@ def train_step(run: Run, ids: np.ndarray) -> Record:
         micro = draws.micro(index, section.micro_rows)
         rows = ids[index * section.micro_rows : (index + 1) * section.micro_rows]
         with run.fabric.no_backward_sync(run.model, enabled=index < num_micro - 1):
-            loss = step_loss(run.model, run.diffusion, run.law, rows, micro)
+            with run.fabric.autocast():
+                loss = step_loss(run.model, run.diffusion, run.law, rows, micro)
             run.fabric.backward(loss.total / num_micro)
         losses.append(loss.per_example)
     grad_norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), optim.clip_norm)

@@ -37,7 +37,7 @@ def step_loss(denoiser: Denoiser, section: Section, law: NoiseLaw, ids: np.ndarr
     if section.objective == "ce":
         per_example = cross_entropy(denoiser.predict_logits(x_t, logsnr, x_0_prev, known), target, ~known)
     else:
-        x_0_hat = denoiser(x_t, logsnr, x_0_prev, known).x_0_hat
+        x_0_hat = denoiser.predict(x_t, logsnr, x_0_prev, known).x_0_hat
         per_example = eps_mse(x_t, eps, x_0_hat, logsnr, ~known)
     weight = (~known).float().mean(dim=1)  # a row counts by its unknown positions
     return Loss((per_example * weight).mean(), per_example.detach())
@@ -54,5 +54,5 @@ def first_estimate(denoiser: Denoiser, x_t: Tensor, logsnr: Tensor, known: Tenso
     x_0_prev = torch.zeros_like(x_t)
     if num_rows:
         part = slice(0, num_rows)
-        x_0_prev[part] = denoiser(x_t[part], logsnr[part], x_0_prev[part], known[part]).x_0_hat
+        x_0_prev[part] = denoiser.predict(x_t[part], logsnr[part], x_0_prev[part], known[part]).x_0_hat
     return x_0_prev
