@@ -1,6 +1,7 @@
 """MLflow: one run per model, never able to stop a training.
 
 All calls go through a queue to one thread; what fails is said once and dropped, since the JSON lines on disk are the truth.
+Metrics go in batches: one by one, their transactions took a fifth of a small model's training time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 from sunfish.sections.tracking import Section
 
 SECONDS_TO_FINISH = 30.0
+SECONDS_BETWEEN_BATCHES = 20.0
+BATCH = 1000  # metrics that MLflow takes at once; parameters and tags a tenth of it
 
 
 class Tracker:
@@ -26,18 +30,43 @@ class Tracker:
         self.enabled, self.failed = section.enabled, False
         self.client: Any = None
         self.run_id = ""
+        self.waiting: list[tuple[str, float, int, int]] = []  # key, value, milliseconds, step
+        self.sent = time.monotonic()
         if self.enabled:
             self.thread = threading.Thread(target=self._work, daemon=True)
             self.thread.start()
             self.jobs.put(lambda: self._open(section, tags))
 
     def log_metrics(self, values: dict[str, float], step: int = 0) -> None:
-        """Log numbers at a step."""
-        self._put(lambda: [self.client.log_metric(self.run_id, key, value, step=step) for key, value in values.items()])
+        """Log numbers at a step; they are sent with those of the next seconds."""
+        if not self.enabled or self.failed:
+            return
+        self.waiting += [(key, value, int(time.time() * 1000), step) for key, value in values.items()]
+        if time.monotonic() - self.sent > SECONDS_BETWEEN_BATCHES:
+            self._send()
+
+    def _send(self) -> None:
+        waiting, self.waiting, self.sent = self.waiting, [], time.monotonic()
+
+        def send() -> None:
+            from mlflow.entities import Metric
+
+            for start in range(0, len(waiting), BATCH):
+                self.client.log_batch(self.run_id, metrics=[Metric(*values) for values in waiting[start : start + BATCH]])
+
+        self._put(send)
 
     def log_params(self, values: dict[str, Any]) -> None:
         """Log a flat configuration; values already there stay."""
-        self._put(lambda: [self.client.log_param(self.run_id, key, value) for key, value in values.items()])
+
+        def send() -> None:
+            from mlflow.entities import Param
+
+            params = [Param(key, str(value)) for key, value in values.items()]
+            for start in range(0, len(params), BATCH // 10):
+                self.client.log_batch(self.run_id, params=params[start : start + BATCH // 10])
+
+        self._put(send)
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Set tags."""
@@ -53,6 +82,7 @@ class Tracker:
     def close(self, status: str = "FINISHED") -> None:
         """End the run with a status and wait a little for what is still in the queue."""
         if self.enabled:
+            self._send()
             self._put(lambda: self.client.set_terminated(self.run_id, status))
             self.jobs.put(None)
             self.thread.join(SECONDS_TO_FINISH)
