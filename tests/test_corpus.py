@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 from sunfish.problems import Problem
 from sunfish.sections.data import Files, Hub
 from sunfish.text.corpus import is_held_out, read_documents
+from sunfish.text.hub import go_offline_if_unreachable
 
 
 def files(*paths: Path | str, column: str = "text", separator: str | None = None) -> Files:
@@ -88,6 +91,18 @@ def test_without_a_network_the_hub_says_what_runs(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(Problem, match=r"cannot be streamed: cannot reach the Hub.*data=stories"):
         list(read_documents(hub("HuggingFaceFW/fineweb")))
+
+
+def test_an_unreachable_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        go_offline_if_unreachable()
+        assert "HF_HUB_OFFLINE" not in os.environ
+    go_offline_if_unreachable()
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_the_split_follows_the_document() -> None:

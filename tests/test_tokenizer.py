@@ -9,18 +9,29 @@ from hypothesis import strategies as st
 from sunfish.problems import Problem
 from sunfish.text.tokenizer import END, Tokenizer, load_pretrained, read_tokenizer, train_tokenizer, write_tokenizer
 
-TRAINED = train_tokenizer(["the cat sat on the mat .", "the dog sat on the log ."] * 20, 300)
+TEXTS = ["the cat sat on the mat .", "the dog sat on the log ."] * 20
+TRAINED = train_tokenizer(TEXTS, 300)
+OF_WORDS = train_tokenizer(TEXTS, 300, "words")
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_any_text_comes_back(text: str) -> None:
-    assert TRAINED.decode(TRAINED.encode(text)) == text
+@pytest.mark.parametrize("tokenizer", [TRAINED, OF_WORDS])
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_an_end_token_in_a_text_is_text() -> None:
-    ids = TRAINED.encode(f"a {END} b")
-    assert TRAINED.end_id not in ids
-    assert TRAINED.decode_row([*ids, TRAINED.end_id, 5]) == f"a {END} b"
+@pytest.mark.parametrize("tokenizer", [TRAINED, OF_WORDS])
+def test_an_end_token_in_a_text_is_text(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(f"a {END} b")
+    assert tokenizer.end_id not in ids
+    assert tokenizer.decode_row([*ids, tokenizer.end_id, 5]) == f"a {END} b"
+
+
+def test_words_of_the_corpus_are_one_token_and_no_entry_is_half_a_word() -> None:
+    assert OF_WORDS.vocab_size == 1 + 256 + 9  # the, " the", " cat", " sat", " on", " mat", " .", " dog", " log"
+    assert [len(OF_WORDS.encode(text)) for text in TEXTS[:2]] == [7, 7]
+    assert len(OF_WORDS.encode(" cats")) == 5  # another word: its bytes
+    assert train_tokenizer(TEXTS, 260, "words").vocab_size == 260  # the most frequent ones
 
 
 def test_training_is_deterministic(tmp_path: Path) -> None:
@@ -35,10 +46,11 @@ def test_training_is_deterministic(tmp_path: Path) -> None:
 def test_transformers_loads_what_is_written(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    write_tokenizer(TRAINED, tmp_path)
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
-    assert theirs("the cat sat .", add_special_tokens=False)["input_ids"] == TRAINED.encode("the cat sat .")
-    assert theirs.eos_token_id == TRAINED.end_id
+    for tokenizer in (TRAINED, OF_WORDS):
+        write_tokenizer(tokenizer, tmp_path)
+        theirs = AutoTokenizer.from_pretrained(tmp_path)
+        assert theirs("the cats sat .", add_special_tokens=False)["input_ids"] == tokenizer.encode("the cats sat .")
+        assert theirs.eos_token_id == tokenizer.end_id
 
 
 def test_gpt2_by_path(real_data: Path) -> None:

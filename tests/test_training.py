@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,30 @@ def test_stopped_and_resumed_is_never_stopped(params: dict, shards: Shards, tmp_
     curves = [(tmp_path / name / "curve.csv").read_text() for name in ("whole", "parts")]
     assert curves[0] == curves[1]
     assert not list((tmp_path / "parts" / "runs").glob("*/LATEST"))  # finished: training again means training anew
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_and_nothing_is_lost(
+    params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, number: signal.Signals
+) -> None:
+    whole = run_all(params, tmp_path / "whole", shards)
+    step = loop.train_step
+
+    def interrupted(run: loop.Run, ids: np.ndarray) -> loop.Record:
+        record = step(run, ids)
+        if run.step == 7:
+            os.kill(os.getpid(), number)
+        return record
+
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as left:
+        run_all(params, tmp_path / "parts", shards)
+    assert left.value.code == 75 and signal.getsignal(number) is before
+    assert (next((tmp_path / "parts" / "runs").glob("*/LATEST"))).read_text() == "step-00000007"
+    monkeypatch.setattr(loop, "train_step", step)
+    resumed = run_all(params, tmp_path / "parts", shards)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_micro_batches_add_up_to_the_batch(params: dict, shards: Shards) -> None:

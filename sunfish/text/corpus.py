@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sunfish.problems import Problem
 from sunfish.sections.data import Files, Hub, Stories
+from sunfish.text.hub import go_offline_if_unreachable
 from sunfish.text.stories import write_stories
 
 HOLD_OUT_SPAN = 2**64
@@ -109,6 +110,7 @@ def _read_txt(path: Path, source: Files) -> Iterator[str]:
 
 
 def _stream_hub(source: Hub) -> Iterator[str]:
+    go_offline_if_unreachable()
     import datasets
 
     datasets.disable_progress_bars()

@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sunfish.problems import Problem
+from sunfish.text.hub import go_offline_if_unreachable
 
 END = "<|endoftext|>"
 END_TOKENS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
@@ -108,6 +109,7 @@ def load_pretrained(name: str) -> Tokenizer:
             return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), str(file))
         if file.suffix == ".json" or name.startswith((".", "/")):
             raise Problem(f"data.tokenizer.pretrained: {name}: no such file")
+        go_offline_if_unreachable()
         return Tokenizer(tokenizers.Tokenizer.from_pretrained(name), name)
     except Problem:
         raise

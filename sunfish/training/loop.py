@@ -28,6 +28,7 @@ from sunfish.training.ema import Ema
 from sunfish.training.log import RunLog
 from sunfish.training.optim import lr_share, make_optimizers, set_lr, split_parameters
 from sunfish.training.step import step_loss
+from sunfish.training.stopping import Stopped, StopRequest
 
 ReadBatch = Callable[[int], np.ndarray]  # step -> ids, (batch_rows, pos)
 
@@ -118,9 +119,10 @@ def train(run: Run, read_batch: ReadBatch, run_dir: Path, log: RunLog, sample: C
 
     Raises:
         Problem: the loss or the gradient is no longer finite.
+        Stopped: SIGTERM or SIGINT came; all is saved.
     """
     section = run.pretrain
-    with Progress("pretrain", section.steps, "steps", done=run.step) as progress:
+    with Progress("pretrain", section.steps, "steps", done=run.step) as progress, StopRequest() as stop:
         started, first = time.monotonic(), run.step
         while run.step < section.steps:
             record = train_step(run, read_batch(run.step))
@@ -134,8 +136,11 @@ def train(run: Run, read_batch: ReadBatch, run_dir: Path, log: RunLog, sample: C
                     text = sample(run.model.module, run.law)
                 log.write_sample(run.step, text)
                 progress.say(f"step {run.step}: {text}")
-            if run.step % section.checkpoint_every == 0 or run.step == section.steps:
+            if run.step % section.checkpoint_every == 0 or run.step == section.steps or stop.came:
                 save(run, run_dir)
+            if stop.came and run.step < section.steps:
+                progress.say(f"{stop.came.name}: saved at step {run.step:,}; the same command carries on from there")
+                raise Stopped
 
 
 def _require_finite(record: Record, step: int) -> None:
