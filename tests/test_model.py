@@ -4,6 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sunfish.config import check, compose
-from sunfish.diffusion import process
+from sunfish.diffusion import objective, process
 from sunfish.evaluation.bound import variational_bound
 from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser, count_parameters, init_weights
@@ -88,6 +89,14 @@ def test_a_row_s_length_costs_what_its_law_says() -> None:
     assert bound.length_nats.mean() == pytest.approx(0.5623, abs=1e-3)  # 2 log 2 - 0.75 log 3
     assert np.allclose(bound.nats - bound.diffusion_nats - bound.reconstruction_nats - bound.prior_nats, bound.length_nats)
     assert bound.prior_nats[-1] == pytest.approx(2 * bound.prior_nats[0])
+
+
+def test_shapes_are_checked_while_tests_run() -> None:
+    denoiser = make()
+    x_t, logsnr, nothing, known = noisy(denoiser)
+    logits = denoiser.predict_logits(x_t, logsnr, nothing, known)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        objective.cross_entropy(logits, torch.zeros(2, 5, dtype=torch.int64), ~known)
 
 
 def test_embeddings_have_unit_variance_by_construction() -> None:
