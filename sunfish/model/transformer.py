@@ -65,7 +65,7 @@ class Neighbours(nn.Module):
 
     What stands beside a word is had without attention, which is left to look further.
 
-    Source: [Primer] section 4.3 (depthwise convolution), [Canon] section 3.
+    Source: [Primer] (depthwise convolutions beside attention), [Canon] (the same before attention and MLP).
     """
 
     def __init__(self, width: int, reach: int) -> None:
