@@ -91,8 +91,12 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(
 
     monkeypatch.setattr(loop, "train_step", interrupted)
     before = signal.getsignal(number)
+    statuses = []
+    close = Tracker.close
+    monkeypatch.setattr(Tracker, "close", lambda self, status: (statuses.append(status), close(self, status)))
     with pytest.raises(SystemExit) as left:
         run_all(params, tmp_path / "parts", shards)
+    assert statuses == ["KILLED"]  # it did not fail
     assert left.value.code == 75 and signal.getsignal(number) is before
     assert (next((tmp_path / "parts" / "runs").glob("*/LATEST"))).read_text() == "step-00000007"
     monkeypatch.setattr(loop, "train_step", step)
@@ -138,13 +142,13 @@ def test_a_batch_is_overfitted_under_the_founding_objective(params: dict, shards
 
 def test_mixed_precision_multiplies_in_bf16_and_keeps_the_noise_level_exact(params: dict, shards: Shards, monkeypatch: Any) -> None:
     seen = []
-    predict_logits = Denoiser.predict_logits
+    inputs = Denoiser._inputs
 
     def watch(self: Denoiser, x_t: Any, logsnr: Any, x_0_prev: Any, known: Any) -> Any:
         seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), x_t.dtype, logsnr.dtype))
-        return predict_logits(self, x_t, logsnr, x_0_prev, known)
+        return inputs(self, x_t, logsnr, x_0_prev, known)
 
-    monkeypatch.setattr(Denoiser, "predict_logits", watch)
+    monkeypatch.setattr(Denoiser, "_inputs", watch)
     launch = dataclasses.replace(params["launch"], precision="bf16-mixed")
     run = loop.start_run(make_fabric(launch), params["model"], params["diffusion"], params["pretrain"], shards.vocab_size)
     assert math.isfinite(loop.train_step(run, batch(params, shards)).loss)

@@ -75,18 +75,22 @@ class Denoiser(nn.Module):
         self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, temperature: PerExample | None = None
     ) -> Prediction:
         """Return what `forward` returns; by this name a wrapper for mixed precision leaves the arguments in full precision."""
-        logits = self.predict_logits(x_t, logsnr, x_0_prev, known)
+        table = self.embedding.table()
+        logits = self._logits(x_t, logsnr, x_0_prev, known, table)
         sharpened = logits if temperature is None else logits / temperature[:, None, None]
-        x_0_hat = expected_embedding(sharpened, self.embedding.table())
+        x_0_hat = expected_embedding(sharpened, table)
         return Prediction(torch.where(known[..., None], x_t, x_0_hat), logits)
 
     def predict_logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Logits:
         """Return log p(token) alone, all that a cross-entropy needs."""
+        return self._logits(x_t, logsnr, x_0_prev, known, self.embedding.table())
+
+    def _logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, table: Float[Tensor, "vocab emb"]) -> Logits:
         hidden = self.head(self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr)))
         prior = matched_filter_scale(logsnr)[:, None, None] * x_t if self.section.output_prior else None
         if self.section.tied_head:  # both are products with the table: one will do
-            return F.linear(hidden if prior is None else hidden + prior, self.embedding.table()) + self.head_bias
-        return hidden + self.head_bias if prior is None else hidden + self.head_bias + F.linear(prior, self.embedding.table())
+            return F.linear(hidden if prior is None else hidden + prior, table) + self.head_bias
+        return hidden + self.head_bias if prior is None else hidden + self.head_bias + F.linear(prior, table)
 
     def _inputs(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Hidden:
         """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, and a flag.

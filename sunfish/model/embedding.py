@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -31,5 +33,14 @@ class Embedding(nn.Module):
 
 
 def expected_embedding(logits: Logits, table: Float[Tensor, "vocab emb"]) -> Embeddings:
-    """Return sum_token p(token) e_token. Source: [CDCD] eq. 7 (score interpolation)."""
-    return logits.softmax(dim=-1) @ table
+    """Return sum_token p(token) e_token, in the table's precision whatever the logits came in: `eps_mse` magnifies its rounding.
+
+    Source: [CDCD] eq. 7 (score interpolation).
+    """
+    with _full_precision(table.device.type):
+        return logits.to(table.dtype).softmax(dim=-1) @ table
+
+
+def _full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Suspend autocast where it is on; where it is off, leave no trace in an exported graph."""
+    return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()

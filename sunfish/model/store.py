@@ -56,13 +56,16 @@ def read_denoiser(folder: Path) -> StoredDenoiser:
     """Read what `write_denoiser` wrote.
 
     Raises:
-        Problem: a missing or unreadable file.
+        Problem: a missing or unreadable file, or one that another version wrote.
     """
     config = read_json(folder / "config.json")
     law = NoiseLaw.from_json(read_json(folder / "noise_law.json"))
-    denoiser = Denoiser(Section(**config["model"]), config["vocab_size"])
+    try:
+        denoiser, lengths = Denoiser(Section(**config["model"]), config["vocab_size"]), RowLengths.from_json(config["row_lengths"])
+    except (KeyError, TypeError) as error:
+        raise Problem(f"{folder / 'config.json'}: was written by another version ({error}); run the pretrain stage again") from error
     try:
         denoiser.load_state_dict(load_file(folder / "model.safetensors"))
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:
         raise Problem(f"{folder / 'model.safetensors'}: cannot be loaded ({error}); run the pretrain stage again") from error
-    return StoredDenoiser(denoiser.eval(), law, RowLengths.from_json(config["row_lengths"]), config["end_id"], folder)
+    return StoredDenoiser(denoiser.eval(), law, lengths, config["end_id"], folder)

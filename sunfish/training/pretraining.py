@@ -36,6 +36,7 @@ from sunfish.training.checkpoint import drop_checkpoints
 from sunfish.training.log import RunLog
 from sunfish.training.loop import Run, resume, start_run, train
 from sunfish.training.parallel import make_fabric
+from sunfish.training.stopping import Stopped
 
 SAMPLE_STEPS = 20
 LAST_SHARE = 0.05  # of the run: the stretch that the final training loss is averaged over
@@ -79,6 +80,9 @@ def pretrain(
         write_json(places.metrics, final_numbers(run, log))
         write_text(places.curve, curve_csv(log.lines()))
         drop_checkpoints(run_dir)
+    except Stopped:
+        status = "KILLED"
+        raise
     finally:
         tracker.close(status)
 
