@@ -2,31 +2,37 @@
 
     x_next = c_x * x + c_0 * x_0_hat + c_p * x_0_prev + c_n * noise
 
-The loop knows neither torch nor ONNX: anything with `*` and `+` will do. Known positions are set back at every row.
+The loop knows neither torch nor ONNX: anything with `*` and `+` will do. Known positions are set back at every row. A position
+settles, becomes known, once the model is sure of its token: what others still decide then rests on a word and not on a guess.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from sunfish.schedule import Array, NoiseLaw, alpha, sampling_times, sigma
 
-Denoise = Callable[[Any, float, Any], tuple[Any, Any]]  # (x, logsnr, x_0_prev) -> (x_0_hat, logits)
+NEVER = 1.0  # no token is surer than certain
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One row per denoiser call: the noise level it is called at, and how its answer becomes the next x."""
+    """One row per denoiser call: the noise level it is called at, and how its answer becomes the next x.
+
+    A position settles on its likeliest token once the probability of that one is above `settle_above`.
+    """
 
     logsnr: Array
     c_x: Array
     c_0: Array
     c_p: Array
     c_n: Array
+    settle_above: float = NEVER
 
     def __len__(self) -> int:
         return len(self.logsnr)
@@ -69,19 +75,66 @@ def _ends(logsnr: Array) -> tuple[Array, Array, Array, Array]:
 SAMPLERS = ("ddim", "ddpm", "dpm-solver")
 
 
-def make_table(name: str, law: NoiseLaw, num_steps: int, eta: float = 0.0) -> Table:
+def make_table(name: str, law: NoiseLaw, num_steps: int, eta: float = 0.0, settle_above: float = NEVER) -> Table:
     """Return a sampler's table by name.
 
     Raises:
-        ValueError: unknown name, fewer than 2 steps, or eta outside [0, 1].
+        ValueError: unknown name, fewer than 2 steps, eta outside [0, 1], or settle_above outside (0, 1].
     """
+    if not 0.0 < settle_above <= NEVER:
+        raise ValueError(f"settle must lie above 0 and be at most 1 (1: no word settles before the end), got {settle_above}")
     if name == "ddim":
-        return ddim(law, num_steps, eta)
-    if name == "ddpm":
-        return ddpm(law, num_steps)
-    if name == "dpm-solver":
-        return dpm_solver(law, num_steps)
-    raise ValueError(f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
+        table = ddim(law, num_steps, eta)
+    elif name == "ddpm":
+        table = ddpm(law, num_steps)
+    elif name == "dpm-solver":
+        table = dpm_solver(law, num_steps)
+    else:
+        raise ValueError(f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
+    return dataclasses.replace(table, settle_above=settle_above)
+
+
+@dataclass(eq=False)
+class Given:
+    """Which positions have their token, and which one: those given from the start, and those that settled on the way."""
+
+    ids: np.ndarray  # (batch, pos)
+    known: np.ndarray  # bool, (batch, pos)
+
+    @classmethod
+    def nothing(cls, num: int, length: int) -> Given:
+        """Return rows of which nothing is given."""
+        return cls(np.zeros((num, length), np.int64), np.zeros((num, length), bool))
+
+    def settle(self, probability: np.ndarray, ids: np.ndarray, above: float) -> bool:
+        """Take over the `ids` whose `probability` is above a bound, and say whether there were any; what is known stays."""
+        sure = (probability > above) & ~self.known
+        self.ids, self.known = np.where(sure, ids, self.ids), self.known | sure
+        return bool(sure.any())
+
+    def text(self, likeliest: np.ndarray) -> np.ndarray:
+        """Return the known ids, and the `likeliest` ones elsewhere."""
+        return np.where(self.known, self.ids, likeliest)
+
+
+class Network(Protocol):
+    """What a walk asks of torch or of ONNX Runtime; their arrays pass through it untouched."""
+
+    def noise(self) -> Any:
+        """Return a fresh standard normal, (batch, pos, emb)."""
+        ...
+
+    def clean(self, given: Given) -> tuple[Any, Any]:
+        """Return the known embeddings, 0 elsewhere, (batch, pos, emb), and 1 where they are known, 0 elsewhere, (batch, pos, 1)."""
+        ...
+
+    def denoise(self, x: Any, logsnr: float, x_0_prev: Any, given: Given) -> tuple[Any, Any]:
+        """Return x_0_hat, (batch, pos, emb), and logits, (batch, pos, vocab)."""
+        ...
+
+    def likeliest(self, logits: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probability of each position's likeliest token, and its id, both (batch, pos)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,30 +146,30 @@ class Step:
     logits: Any
 
 
-def walk(table: Table, denoise: Denoise, draw_noise: Callable[[], Any], x_known: Any, known: Any) -> Iterator[Step]:
-    """Walk from noise to data, yielding each row's estimate; the last one's logits are the text.
+def walk(table: Table, network: Network, given: Given) -> Iterator[Step]:
+    """Walk from noise to data, yielding each row's estimate; `given.text` of the last one's likeliest ids is the text.
 
-    Args:
-        denoise: (x, logsnr, x_0_prev) -> (x_0_hat, logits); x is (batch, pos, emb), logsnr a number for all.
-        draw_noise: a fresh standard normal of x's shape; called once at first and once per row that adds noise.
-        x_known, known: clean embeddings, and 1 where they are given, 0 elsewhere, (batch, pos, 1).
+    Settled positions are added to `given`. A walk whose positions have all settled ends there.
+
+    Source: [DDIM] eq. 12 for the rows; [MaskGIT] section 3.2 for fixing what is certain first.
     """
-    x = draw_noise() * (1 - known) + x_known * known
+    x_known, known = network.clean(given)
+    x = network.noise() * (1 - known) + x_known * known
     x_0_prev = x * 0
     rows = zip(table.logsnr, table.c_x, table.c_0, table.c_p, table.c_n, strict=True)
     for index, (logsnr, *row) in enumerate(rows):
         c_x, c_0, c_p, c_n = map(float, row)
-        x_0_hat, logits = denoise(x, float(logsnr), x_0_prev)
+        x_0_hat, logits = network.denoise(x, float(logsnr), x_0_prev, given)
         yield Step(index, x_0_hat, logits)
+        if table.settle_above < NEVER and given.settle(*network.likeliest(logits), table.settle_above):
+            if given.known.all():
+                return
+            x_known, known = network.clean(given)
+            x_0_hat = x_0_hat * (1 - known) + x_known * known
         x = c_x * x + c_0 * x_0_hat
         if c_p:
             x = x + c_p * x_0_prev
         if c_n:
-            x = x + c_n * draw_noise()
+            x = x + c_n * network.noise()
         x = x * (1 - known) + x_known * known
         x_0_prev = x_0_hat
-
-
-def likeliest_ids(last: Step, ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the text of a walk's last step (its logits as an array): the likeliest ids, and the given ones as given."""
-    return np.where(known, ids, np.asarray(last.logits).argmax(axis=-1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import onnxruntime as ort
 
 from sunfish.problems import Problem
-from sunfish.sampler import Denoise
+from sunfish.sampler import Given
+
+FORMAT = 3  # of the exported folder: its files and what they hold
 
 
 class Session:
-    """One loaded graph; `call` is the denoiser, `denoise` the callable that `sampler.walk` wants."""
+    """One loaded graph; `call` is the denoiser."""
 
     def __init__(self, path: Path, num_threads: int | None = None, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
         missing = [name for name in providers if name not in ort.get_available_providers()]
@@ -34,12 +37,23 @@ class Session:
         x_0_hat, logits = self.session.run(["x_0_hat", "logits"], feed)
         return x_0_hat, logits
 
-    def denoise(self, known: np.ndarray, temperature: float) -> Denoise:
-        """Return (x, logsnr, x_0_prev) -> (x_0_hat, logits) for a batch with these known positions."""
-        batch = len(known)
-        heat = np.full(batch, temperature, np.float32)
 
-        def denoise(x: np.ndarray, logsnr: float, x_0_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return self.call(x, np.full(batch, logsnr, np.float32), x_0_prev, known, heat)
+class OnnxNetwork:
+    """A graph, its embeddings, a source of noise and a temperature, as `sampler.walk` wants them."""
 
-        return denoise
+    def __init__(
+        self, session: Session, embedding: np.ndarray, noise: Callable[[], np.ndarray], num_rows: int, temperature: float = 1.0
+    ) -> None:
+        self.session, self.embedding, self.noise = session, embedding, noise
+        self.heat = np.full(num_rows, temperature, np.float32)
+
+    def clean(self, given: Given) -> tuple[np.ndarray, np.ndarray]:
+        known = given.known[..., None].astype(np.float32)
+        return self.embedding[given.ids] * known, known
+
+    def denoise(self, x: np.ndarray, logsnr: float, x_0_prev: np.ndarray, given: Given) -> tuple[np.ndarray, np.ndarray]:
+        return self.session.call(x, np.full_like(self.heat, logsnr), x_0_prev, given.known, self.heat)
+
+    def likeliest(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        best = logits.max(axis=-1, keepdims=True)
+        return 1 / np.exp(logits - best).sum(axis=-1), logits.argmax(axis=-1)

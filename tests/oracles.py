@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from sunfish.sampler import Table, walk
+from sunfish.sampler import Given, Table, walk
 from sunfish.schedule import NoiseLaw, alpha, sigma
 
 MEAN, STD = 0.7, 0.4  # of Gaussian data
@@ -23,8 +25,27 @@ def gaussian_flow(x_1: np.ndarray, law: NoiseLaw) -> np.ndarray:
     return MEAN + STD * (x_1 - a * MEAN) / np.sqrt(a**2 * STD**2 + s**2)
 
 
+class Toy:
+    """A network of a noise source, a denoiser and clean embeddings, for walks over plain arrays."""
+
+    def __init__(
+        self, noise: Callable[[], np.ndarray], denoise: Callable[..., tuple] = gaussian_denoiser, table: np.ndarray | None = None
+    ) -> None:
+        self.noise, self.call, self.table = noise, denoise, np.zeros((1, 1)) if table is None else table
+
+    def clean(self, given: Given) -> tuple[np.ndarray, np.ndarray]:
+        known = given.known[..., None].astype(float)
+        return self.table[given.ids] * known, known
+
+    def denoise(self, x: np.ndarray, logsnr: float, x_0_prev: np.ndarray, given: Given) -> tuple[np.ndarray, np.ndarray]:
+        return self.call(x, logsnr, x_0_prev)
+
+    def likeliest(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return odds.max(axis=-1) / odds.sum(axis=-1), logits.argmax(axis=-1)
+
+
 def end_of(table: Table, x_1: np.ndarray) -> np.ndarray:
     """Walk a deterministic table from x_1 with the Gaussian denoiser; its last estimate is where it lands."""
-    zeros = np.zeros_like(x_1)
-    *_, last = walk(table, gaussian_denoiser, lambda: x_1, zeros, np.zeros((*x_1.shape[:2], 1)))
+    *_, last = walk(table, Toy(lambda: x_1), Given.nothing(*x_1.shape[:2]))
     return last.x_0_hat

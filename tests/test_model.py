@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from sunfish.diffusion import objective, process
 from sunfish.evaluation.bound import variational_bound
 from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser, count_parameters, init_weights
+from sunfish.model.embedding import expected_embedding
 from sunfish.model.inference import sample_ids
-from sunfish.sampler import SAMPLERS, make_table
+from sunfish.model.store import read_denoiser
+from sunfish.problems import Problem
+from sunfish.sampler import SAMPLERS, Given, make_table
 from sunfish.schedule import uniform
 from sunfish.sections.model import Section
 
@@ -112,6 +116,23 @@ def test_known_positions_are_returned_as_given() -> None:
     assert torch.equal(x_0_hat[:, 2], x_t[:, 2]) and not torch.equal(x_0_hat[:, 1], x_t[:, 1])
 
 
+def test_mixed_precision_leaves_the_expected_embedding_exact() -> None:
+    """`eps_mse` divides its error by sigma: rounded to bf16, a perfect answer would miss the gate's 0.01 at low noise."""
+    denoiser = make()
+    x_t, logsnr, nothing, known = noisy(denoiser)
+    sure = 50.0 * torch.nn.functional.one_hot(torch.tensor([[3, 1, 4, 1, 5, 9]]), 11).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(expected_embedding(sure, denoiser.embedding.table()), denoiser.embed(sure.argmax(-1)))
+        assert denoiser(x_t, logsnr, nothing, known).x_0_hat.dtype == torch.float32
+
+
+def test_a_folder_of_another_version_says_so(tmp_path: Path) -> None:
+    (tmp_path / "noise_law.json").write_text(json.dumps(uniform(-11, 4).to_json()))
+    (tmp_path / "config.json").write_text(json.dumps({"model": {**dataclasses.asdict(SMALL), "depth": 2}, "vocab_size": 11}))
+    with pytest.raises(Problem, match="another version.*pretrain stage"):
+        read_denoiser(tmp_path)
+
+
 def test_rows_of_a_batch_do_not_see_each_other() -> None:
     denoiser = make()
     with torch.no_grad():
@@ -128,7 +149,7 @@ def test_sampling_keeps_known_ids_and_repeats_by_seed(name: str) -> None:
     ids = np.arange(12).reshape(2, 6) % 11
     known = ids % 3 == 0
     table = make_table(name, uniform(-11, 4), 6)
-    first, again = (sample_ids(denoiser, table, ids, known, np.random.default_rng(3)) for _ in range(2))
+    first, again = (sample_ids(denoiser, table, Given(ids, known), np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(first, again) and np.array_equal(first[known], ids[known])
 
 

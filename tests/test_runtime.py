@@ -69,10 +69,10 @@ def test_the_same_seed_gives_the_same_text_however_many(sampler: Sampler) -> Non
 
 
 def test_another_seed_gives_another_text(sampler: Sampler, monkeypatch: Any) -> None:
-    def echo(*_: object) -> Any:  # a denoiser that believes whatever it sees
-        return lambda x, logsnr, x_0_prev: (x, x @ sampler.embedding.T)
+    def echo(x: np.ndarray, *_: object) -> Any:  # a denoiser that believes whatever it sees
+        return x, x @ sampler.embedding.T
 
-    monkeypatch.setattr(sampler.session, "denoise", echo)
+    monkeypatch.setattr(sampler.session, "call", echo)
     texts = [sampler.generate(1, settings=Settings(steps=4, seed=seed)) for seed in (7, 8, 7)]
     assert texts[0] == texts[2] != texts[1]
 
@@ -110,6 +110,7 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["generate", "--steps", "1"], "at least 2 steps"),
         (["generate", "--eta", "2"], "eta must lie between"),
         (["generate", "--temperature", "0"], "must be above 0"),
+        (["generate", "--settle", "0"], "settle must lie above 0"),
         (["generate", "--seed", "-1"], "must not be negative"),
     ],
 )

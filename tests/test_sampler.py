@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sunfish.sampler import SAMPLERS, Table, ddim, ddpm, dpm_solver, make_table, walk
+from sunfish.sampler import SAMPLERS, Given, Table, ddim, ddpm, dpm_solver, make_table, walk
 from sunfish.schedule import linear_beta, uniform
-from tests.oracles import MEAN, STD, end_of, gaussian_denoiser, gaussian_flow
+from tests.oracles import MEAN, STD, Toy, end_of, gaussian_denoiser, gaussian_flow
 
 LAW = uniform(-9, 16, 2)
 
@@ -22,8 +22,7 @@ def test_order_of_convergence_on_gaussian_data(make, order: int) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_have_the_data_s_mean_and_spread(name: str, rng: np.random.Generator) -> None:
     shape = (1, 40_000, 1)
-    zeros = np.zeros(shape)
-    *_, last = walk(make_table(name, LAW, 200), gaussian_denoiser, lambda: rng.standard_normal(shape), zeros, zeros)
+    *_, last = walk(make_table(name, LAW, 200), Toy(lambda: rng.standard_normal(shape)), Given.nothing(*shape[:2]))
     assert last.x_0_hat.mean() == pytest.approx(MEAN, abs=0.02)
     assert last.x_0_hat.std() == pytest.approx(STD, abs=0.02)
 
@@ -63,22 +62,57 @@ def test_parity_with_diffusers(steps: int, eta: float) -> None:
         theirs = scheduler.step(eps, t, theirs, eta=eta, variance_noise=torch.from_numpy(noises[i])).prev_sample
     table = ddim(linear_beta(), steps, eta)
     drawn = iter([x_1, *noises])
-    *_, last = walk(table, gaussian_denoiser, lambda: next(drawn), np.zeros_like(x_1), np.zeros_like(x_1))
+    *_, last = walk(table, Toy(lambda: next(drawn)), Given.nothing(1, 6))
     np.testing.assert_allclose(last.x_0_hat, theirs.numpy(), atol=1e-10)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_known_positions_stay(name: str, rng: np.random.Generator) -> None:
     shape, seen = (1, 5, 2), []
-    known = np.array([1.0, 0, 1, 0, 0]).reshape(1, 5, 1)
-    x_known = rng.standard_normal(shape) * known
+    embeddings = rng.standard_normal((3, 2))
+    given = Given(np.array([[2, 0, 1, 0, 0]]), np.array([[True, False, True, False, False]]))
 
     def denoise(x: np.ndarray, logsnr: float, previous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         seen.append(x)
         return x * 0.3, x
 
-    list(walk(make_table(name, LAW, 10), denoise, lambda: rng.standard_normal(shape), x_known, known))
-    assert all(np.array_equal(x * known, x_known) for x in seen)
+    list(walk(make_table(name, LAW, 10), Toy(lambda: rng.standard_normal(shape), denoise, embeddings), given))
+    assert len(seen) == 10 and all(np.array_equal(x[given.known], embeddings[[2, 1]]) for x in seen)
+
+
+EMBEDDINGS = np.eye(3)
+
+
+def confident(x: np.ndarray, logsnr: float, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sure of token k at position k, and the surer the less noise there is; the first position soonest."""
+    logits = EMBEDDINGS[None] * (logsnr - np.array([-5.0, 0.0, 5.0])[None, :, None])
+    return np.zeros_like(x), logits
+
+
+def test_positions_settle_in_the_order_of_their_certainty_and_stay(rng: np.random.Generator) -> None:
+    given, seen = Given.nothing(1, 3), []
+
+    def denoise(x: np.ndarray, *rest: object) -> tuple[np.ndarray, np.ndarray]:
+        seen.append((given.known[0].tolist(), x[0].copy()))
+        return confident(x, *rest)
+
+    table = make_table("ddpm", LAW, 100, settle_above=0.9)
+    steps = list(walk(table, Toy(lambda: rng.standard_normal((1, 3, 3)), denoise, EMBEDDINGS), given))
+    orders = [known for i, (known, _) in enumerate(seen) if i == 0 or known != seen[i - 1][0]]
+    assert orders == [[False] * 3, [True, False, False], [True, True, False]]
+    assert all(np.array_equal(x[known], EMBEDDINGS[known]) for known, x in seen)
+    assert given.known.all() and given.ids.tolist() == [[0, 1, 2]]
+    assert len(steps) < len(table)  # nothing was left to decide
+    assert given.text(np.full((1, 3), 9)).tolist() == [[0, 1, 2]]
+
+
+def test_what_is_given_is_not_settled_anew_and_1_means_never(rng: np.random.Generator) -> None:
+    given = Given(np.array([[2, 0, 0]]), np.array([[True, False, False]]))
+    network = Toy(lambda: rng.standard_normal((1, 3, 3)), confident, EMBEDDINGS)
+    list(walk(make_table("ddim", LAW, 50, settle_above=0.9), network, given))
+    assert given.ids.tolist() == [[2, 1, 2]]
+    never = Given.nothing(1, 3)
+    assert len(list(walk(make_table("ddim", LAW, 50), network, never))) == 50 and not never.known.any()
 
 
 def test_the_last_row_lands_on_the_estimate() -> None:
@@ -90,5 +124,7 @@ def test_the_last_row_lands_on_the_estimate() -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown sampler 'euler'"):
         make_table("euler", LAW, 10)
+    with pytest.raises(ValueError, match="settle must lie above 0"):
+        make_table("ddim", LAW, 10, settle_above=0.0)
     with pytest.raises(ValueError, match="eta must lie between"):
         ddim(LAW, 10, eta=1.5)

@@ -77,7 +77,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
     subject = Subject(stored, shards, isinstance(data.source, Stories), section)
     held_out = Rows(shards, "heldout", data)
     bound, bound_numbers = measure_bound(subject, held_out)
-    table = make_table(section.sampler, stored.law, section.num_steps, section.eta)
+    table = make_table(section.sampler, stored.law, section.num_steps, section.eta, section.settle)
     rows, texts = subject.write_texts(table, section.num_samples, seed=1)
     frontier = measure_frontier(subject)
     real_rows = [_said(row, shards.end_id) for row in held_out.read(held_out.first(section.num_samples)).tolist()]
@@ -100,7 +100,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
 
 
 def _how(section: Evaluate) -> dict[str, Any]:
-    names = ("sampler", "num_steps", "eta", "temperature", "seed")
+    names = ("sampler", "num_steps", "eta", "temperature", "settle", "seed")
     return {**{name: getattr(section, name) for name in names}, "weights": "ema"}
 
 
@@ -128,7 +128,7 @@ def measure_frontier(subject: Subject) -> list[dict[str, float]]:
     """Return quality by the number of steps."""
     section, rows = subject.section, []
     for steps in (*section.frontier_steps, section.num_steps):
-        table = make_table(section.sampler, subject.stored.law, steps, section.eta)
+        table = make_table(section.sampler, subject.stored.law, steps, section.eta, section.settle)
         sampled, texts = subject.write_texts(table, section.frontier_samples, seed=steps)
         rows.append({"steps": float(steps), **subject.judge(sampled, texts)})
     return rows

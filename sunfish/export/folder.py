@@ -20,7 +20,7 @@ from sunfish.problems import Problem
 from sunfish.sampler import ddim
 from sunfish.sections.export import Section
 from sunfish.sections.tracking import Section as Tracking
-from sunfish.session import Session
+from sunfish.session import FORMAT, Session
 from sunfish.text.shards import sha256
 from sunfish.tracking import Tracker
 
@@ -50,7 +50,7 @@ def export_folder(denoiser_dir: Path, out_dir: Path, metrics_path: Path, section
         _write_rest(stored, folder, section, parity)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         write_json(folder / "manifest.json", {
-            "format": 2,
+            "format": FORMAT,
             "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
             "made_from": {"model_sha256": stored.digest()},
             "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
@@ -76,7 +76,8 @@ def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) 
 def _write_rest(stored: StoredDenoiser, folder: Path, section: Section, parity: dict[str, Any]) -> None:
     denoiser = stored.denoiser
     model = dataclasses.asdict(denoiser.section)
-    sampler = {"name": "ddim", "steps": section.sampler_steps, "eta": section.sampler_eta, "temperature": section.sampler_temperature}
+    sampler = {"name": "ddim", "steps": section.sampler_steps, "eta": section.sampler_eta}
+    sampler |= {"temperature": section.sampler_temperature, "settle": section.sampler_settle}
     sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
     write_json(folder / "config.json", {"model": model, **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())

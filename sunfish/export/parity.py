@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sunfish.model.inference import sample_steps
+from sunfish.model.inference import TorchNetwork
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import track
-from sunfish.sampler import Table, walk
-from sunfish.session import Session
+from sunfish.sampler import Given, Table, walk
+from sunfish.session import OnnxNetwork, Session
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -41,18 +41,15 @@ def walk_parity(
 
     An id that differs where torch's best two logits are closer than `tie_margin` is a near-tie and counted apart.
     """
-    length, emb = stored.lengths.longest, stored.denoiser.section.emb_dim
+    length, embedding = stored.lengths.longest, stored.denoiser.embedding.table().detach().numpy()
     different = near_ties = 0
     for start in track(range(0, num, batch_rows), "parity", "batches", -(-num // batch_rows)):
         count, seed = min(batch_rows, num - start), start
-        nothing = np.zeros((count, length), bool)
-        ids = np.zeros((count, length), np.int64)
-        *_, ours = sample_steps(stored.denoiser, table, ids, nothing, np.random.default_rng(seed))
-        shape = (count, length, emb)
-        rng = np.random.default_rng(seed)
-        noise = functools.partial(rng.standard_normal, shape, dtype=np.float32)
-        nothing_known = np.zeros(shape, np.float32), np.zeros((count, length, 1), np.float32)
-        *_, theirs = walk(table, session.denoise(nothing, 1.0), noise, *nothing_known)
+        with torch.no_grad():
+            network = TorchNetwork(stored.denoiser, (count, length), np.random.default_rng(seed))
+            *_, ours = walk(table, network, Given.nothing(count, length))
+        noise = functools.partial(np.random.default_rng(seed).standard_normal, network.shape, dtype=np.float32)
+        *_, theirs = walk(table, OnnxNetwork(session, embedding, noise, count), Given.nothing(count, length))
         logits = ours.logits.numpy()
         unequal = logits.argmax(-1) != theirs.logits.argmax(-1)
         best = np.sort(logits, axis=-1)[..., -2:]

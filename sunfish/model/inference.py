@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.sampler import Denoise, Step, Table, likeliest_ids, walk
+from sunfish.sampler import Given, Table, walk
 
 
-@torch.no_grad()
-def sample_steps(
-    denoiser: Denoiser, table: Table, ids: np.ndarray, known: np.ndarray, rng: np.random.Generator, temperature: float = 1.0
-) -> Iterator[Step]:
-    """Yield each step of a walk from noise; where `known` (bool, (batch, pos)) holds, `ids` are given and stay.
+class TorchNetwork:
+    """A denoiser, a source of noise and a temperature, as `sampler.walk` wants them.
 
     `temperature` sharpens (below 1) or flattens every estimate x_0_hat.
     """
-    device = next(denoiser.parameters()).device
-    mask = torch.from_numpy(known).to(device)
-    x_known = denoiser.embed(torch.from_numpy(ids).to(device)) * mask[..., None]
-    call = _denoise(denoiser, mask, temperature)
-    draw = _noise(tuple(x_known.shape), rng, device)
-    yield from walk(table, call, draw, x_known, mask[..., None].to(x_known.dtype))
 
+    def __init__(self, denoiser: Denoiser, shape: tuple[int, int], rng: np.random.Generator, temperature: float = 1.0) -> None:
+        self.denoiser, self.rng = denoiser, rng
+        self.shape = (*shape, denoiser.section.emb_dim)
+        self.device = next(denoiser.parameters()).device
+        self.heat = torch.full(shape[:1], temperature, device=self.device)
 
-def _denoise(denoiser: Denoiser, mask: Tensor, temperature: float) -> Denoise:
-    heat = torch.full((mask.shape[0],), temperature, device=mask.device)
+    def noise(self) -> Tensor:
+        return torch.from_numpy(self.rng.standard_normal(self.shape, dtype=np.float32)).to(self.device)
 
-    def call(x: Tensor, logsnr: float, x_0_prev: Tensor) -> tuple[Tensor, Tensor]:
-        level = torch.full((x.shape[0],), logsnr, device=x.device)
-        return denoiser(x, level, x_0_prev, mask, heat)
+    def clean(self, given: Given) -> tuple[Tensor, Tensor]:
+        known = torch.from_numpy(given.known).to(self.device)[..., None]
+        return self.denoiser.embed(torch.from_numpy(given.ids).to(self.device)) * known, known.float()
 
-    return call
+    def denoise(self, x: Tensor, logsnr: float, x_0_prev: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+        level = torch.full(self.heat.shape, logsnr, device=self.device)
+        return self.denoiser(x, level, x_0_prev, torch.from_numpy(given.known).to(self.device), self.heat)
 
-
-def _noise(shape: tuple[int, ...], rng: np.random.Generator, device: torch.device) -> Callable[[], Tensor]:
-    return lambda: torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(device)
+    def likeliest(self, logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        best, ids = logits.float().max(dim=-1)
+        return (best - logits.float().logsumexp(dim=-1)).exp().cpu().numpy(), ids.cpu().numpy()
 
 
 @torch.no_grad()
-def sample_ids(
-    denoiser: Denoiser, table: Table, ids: np.ndarray, known: np.ndarray, rng: np.random.Generator, temperature: float = 1.0
-) -> np.ndarray:
+def sample_ids(denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
     """Return sampled ids, (batch, pos); known positions keep theirs, the rest are the last step's likeliest tokens."""
-    *_, last = sample_steps(denoiser, table, ids, known, rng, temperature)
-    return likeliest_ids(Step(last.index, None, last.logits.float().cpu().numpy()), ids, known)
+    network = TorchNetwork(denoiser, given.ids.shape, rng, temperature)
+    *_, last = walk(table, network, given)
+    return given.text(network.likeliest(last.logits)[1])
 
 
 def sample_free(denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
     """Return `num` rows sampled from pure noise."""
-    return sample_ids(denoiser, table, np.zeros((num, length), np.int64), np.zeros((num, length), bool), rng, temperature)
+    return sample_ids(denoiser, table, Given.nothing(num, length), rng, temperature)

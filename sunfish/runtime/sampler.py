@@ -14,12 +14,11 @@ from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.progress import Progress
 from sunfish.runtime.prompts import Row, free_row, infill_row, prompt_ids, prompt_row
-from sunfish.sampler import Step, Table, likeliest_ids, make_table, walk
+from sunfish.sampler import Given, Step, Table, make_table, walk
 from sunfish.schedule import NoiseLaw
-from sunfish.session import Session
+from sunfish.session import FORMAT, OnnxNetwork, Session
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
-FORMAT = 2
 BATCH_ROWS = 16
 
 
@@ -31,6 +30,7 @@ class Settings:
     steps: int | None = None
     eta: float | None = None
     temperature: float | None = None
+    settle: float | None = None
     seed: int = 0
 
 
@@ -80,8 +80,9 @@ class Sampler:
         recommended = self.config["sampler"]
         steps = settings.steps if settings.steps is not None else recommended["steps"]
         eta = settings.eta if settings.eta is not None else recommended["eta"]
+        settle = settings.settle if settings.settle is not None else recommended["settle"]
         try:
-            return make_table(settings.sampler or recommended["name"], self.law, steps, eta)
+            return make_table(settings.sampler or recommended["name"], self.law, steps, eta, settle)
         except ValueError as error:
             raise Problem(str(error)) from error
 
@@ -116,15 +117,15 @@ class Sampler:
     def _sample_batch(
         self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float, progress: Progress
     ) -> np.ndarray:
-        ids, known = np.stack([row.ids for row in rows]), np.stack([row.known for row in rows])
-        given = known[..., None].astype(np.float32)
-        shape = (ids.shape[1], self.embedding.shape[1])
+        given = Given(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
+        shape = (given.ids.shape[1], self.embedding.shape[1])
         noise = lambda: np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])  # noqa: E731
-        steps = walk(table, self.session.denoise(known, temperature), noise, self.embedding[ids] * given, given)
+        network = OnnxNetwork(self.session, self.embedding, noise, len(rows), temperature)
         last = Step(0, None, None)
-        for last in steps:
+        for last in walk(table, network, given):
             progress.add()
-        return likeliest_ids(last, ids, known)
+        progress.add(len(table) - 1 - last.index)  # a walk that settled early
+        return given.text(network.likeliest(last.logits)[1])
 
 
 def _generators(seed: int, num: int) -> list[np.random.Generator]:

@@ -21,6 +21,7 @@ class Section:
     num_steps: int
     eta: float
     temperature: float  # of every estimate: below 1 sharpens
+    settle: float  # a position keeps its token above this probability; 1: none does before the end
     frontier_steps: tuple[int, ...]
     frontier_samples: int
     batch_rows: int
@@ -33,5 +34,6 @@ class Section:
             require(getattr(self, key) > 0, key, "must be at least 1")
         require(self.num_steps >= 2, "num_steps", "must be at least 2")
         require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
+        require(0.0 < self.settle <= 1.0, "settle", "must lie above 0 and be at most 1 (1: never)")
         require(self.temperature > 0.0, "temperature", "must be above 0")
         require(all(n >= 2 for n in self.frontier_steps), "frontier_steps", "must all be at least 2")

@@ -19,6 +19,7 @@ class Section:
     sampler_steps: int
     sampler_eta: float
     sampler_temperature: float
+    sampler_settle: float  # a position keeps its token above this probability; 1: none does before the end
 
     def __post_init__(self) -> None:
         require(18 <= self.opset <= 20, "opset", "must be 18, 19 or 20: newer attention nodes are slow or unknown elsewhere")
@@ -28,4 +29,5 @@ class Section:
         require(self.max_relative_error > 0, "max_relative_error", "must be above 0")
         require(self.sampler_steps >= 2, "sampler_steps", "must be at least 2")
         require(self.sampler_temperature > 0.0, "sampler_temperature", "must be above 0")
+        require(0.0 < self.sampler_settle <= 1.0, "sampler_settle", "must lie above 0 and be at most 1 (1: never)")
         require(0.0 <= self.sampler_eta <= 1.0, "sampler_eta", "must lie between 0 and 1")

@@ -21,7 +21,7 @@ from lightning.fabric import Fabric
 from sunfish.model.denoiser import Denoiser, count_parameters
 from sunfish.model.inference import sample_ids
 from sunfish.model.store import read_denoiser, write_denoiser
-from sunfish.sampler import SAMPLERS, make_table
+from sunfish.sampler import SAMPLERS, Given, make_table
 from sunfish.sections.data import Section as Data
 from sunfish.sections.diffusion import Known, Law
 from sunfish.sections.diffusion import Section as Diffusion
@@ -199,7 +199,9 @@ def check_sampling(gate: Gate) -> tuple[str, float | None]:
     known = np.zeros(ids.shape, bool)
     known[:, ::3] = True
     for name in SAMPLERS:
-        sampled = sample_ids(run.model.module, make_table(name, run.law, gate.bounds.sample_steps), ids, known, np.random.default_rng(0))
+        sampled = sample_ids(
+            run.model.module, make_table(name, run.law, gate.bounds.sample_steps), Given(ids, known), np.random.default_rng(0)
+        )
         if not (sampled[known] == ids[known]).all():
             raise Failed(f"{name} changed positions that were given: infilling would not keep the text around a gap")
     return f"{', '.join(SAMPLERS)}: {gate.bounds.sample_steps} steps each, given positions kept", None
