@@ -21,9 +21,7 @@ SAMPLING = [
     click.option("--steps", type=int, help="Denoiser calls per text: more is better and slower.  [default: the model's]"),
     click.option("--eta", type=float, help="Of ddim: 0 deterministic ... 1 ancestral.  [default: the model's]"),
     click.option("--temperature", type=float, help="Below 1: safer words, less variety.  [default: the model's]"),
-    click.option(
-        "--settle", type=float, help="Keep a word once the model is this sure of it; 1: decide all at the end.  [default: the model's]"
-    ),
+    click.option("--settle", type=float, help="Fix a word once the model is this sure of it; 1: never.  [default: the model's]"),
     click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
 ]
