@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def walk_parity(
         with torch.no_grad():
             network = TorchNetwork(stored.denoiser, (count, length), np.random.default_rng(seed))
             *_, ours = walk(table, network, Given.nothing(count, length))
-        noise = functools.partial(np.random.default_rng(seed).standard_normal, network.shape, dtype=np.float32)
+        noise = _noise(network.shape, np.random.default_rng(seed))
         *_, theirs = walk(table, OnnxNetwork(session, embedding, noise, count), Given.nothing(count, length))
         logits = ours.logits.numpy()
         unequal = logits.argmax(-1) != theirs.logits.argmax(-1)
@@ -57,3 +57,7 @@ def walk_parity(
         different += int((unequal & ~tie).sum())
         near_ties += int((unequal & tie).sum())
     return {"texts": num, "steps": len(table), "ids": num * length, "different_ids": different, "near_ties": near_ties}
+
+
+def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> Callable[[], np.ndarray]:
+    return lambda: rng.standard_normal(shape, dtype=np.float32)
