@@ -127,7 +127,7 @@ def measure_bound(subject: Subject, held_out: Rows) -> tuple[Bound, dict[str, fl
 def measure_frontier(subject: Subject) -> list[dict[str, float]]:
     """Return quality by the number of steps."""
     section, rows = subject.section, []
-    for steps in (*section.frontier_steps, section.num_steps):
+    for steps in sorted({*section.frontier_steps, section.num_steps}):
         table = make_table(section.sampler, subject.stored.law, steps, section.eta, section.settle)
         sampled, texts = subject.write_texts(table, section.frontier_samples, seed=steps)
         rows.append({"steps": float(steps), **subject.judge(sampled, texts)})
