@@ -17,37 +17,12 @@ import numpy as np
 import torch
 
 from sunfish.config import check, compose
-from sunfish.sections.model import Section
+from sunfish.training.cost import matmul_rate, step_operations
 from sunfish.training.loop import start_run, train_step
 from sunfish.training.parallel import make_fabric
 
 ROUNDS, STEPS = 7, 8
 VOCAB_SIZE, LENGTH = 567, 36  # of the stories: the words, and the usual row
-
-
-def forward_operations(model: Section, vocab_size: int, length: int) -> float:
-    """Floating-point operations of one forward pass per token that a cross-entropy needs: two per weight and product."""
-    attention = 2 * 2 * length * model.width
-    block = 2 * 12 * model.width**2 + attention + 2 * 2 * 2 * model.neighbours * model.width
-    head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
-    prior = 2 * model.emb_dim * vocab_size if model.output_prior and not model.tied_head else 0
-    return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + head + prior
-
-
-def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float) -> float:
-    """One training step: forward, twice that backward, and the share of rows that see a first estimate, which also needs x_0_hat."""
-    forward = forward_operations(model, vocab_size, length)
-    estimate = forward + 2 * vocab_size * model.emb_dim
-    return rows * length * (3 * forward + self_conditioning * estimate)
-
-
-def matmul_rate(size: int = 1024, repeats: int = 20) -> float:
-    """Measured fp32 operations per second of a square product."""
-    a, b = torch.randn(2, size, size).unbind()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        a @ b
-    return 2 * size**3 * repeats / (time.perf_counter() - started)
 
 
 def main() -> None:

@@ -20,11 +20,12 @@ def main() -> None:
     """Train the denoiser on the shards, or carry on where an interrupted run stopped."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--shards", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trained denoiser")
-    parser.add_argument("--metrics", type=Path, required=True, help="JSON file of final numbers")
-    parser.add_argument("--curve", type=Path, required=True, help="CSV file of the loss curve")
+    parser.add_argument("--shards", type=Path, default=Path("data/shards"))
+    parser.add_argument("--out", type=Path, default=Path("models/denoiser"), help="folder of the trained denoiser")
+    parser.add_argument("--metrics", type=Path, default=Path("metrics/pretrain.json"), help="JSON file of final numbers")
+    parser.add_argument("--curve", type=Path, default=Path("plots/loss_curve.csv"), help="CSV file of the loss curve")
     parser.add_argument("--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)")
+    parser.add_argument("--plan", action="store_true", help="say what it will take (memory, operations, time), and do not train")
     arguments = parser.parse_args()
     data = read_section(arguments.params, "data", Data)
     model = read_section(arguments.params, "model", Model)
@@ -33,10 +34,18 @@ def main() -> None:
     launch = read_section(arguments.params, "launch", Launch)
     tracking = read_section(arguments.params, "tracking", Tracking)
 
-    from sunfish.training.pretraining import Places, pretrain  # torch is loaded only once the parameters are known to be good
+    from sunfish.training.pretraining import (  # torch is loaded only once the parameters are known to be good
+        Job,
+        Places,
+        pretrain,
+        show_plan,
+    )
 
+    job = Job(data, model, diffusion, section, launch, tracking)
+    if arguments.plan:
+        return show_plan(job, arguments.shards)
     places = Places(arguments.shards, arguments.out, arguments.metrics, arguments.curve, arguments.runs)
-    pretrain(data, model, diffusion, section, launch, tracking, places)
+    return pretrain(job, places)
 
 
 if __name__ == "__main__":

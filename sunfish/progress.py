@@ -18,12 +18,13 @@ class Progress:
     Everything goes to standard error, so that standard output stays for results.
     """
 
-    def __init__(self, what: str, total: int | None, unit: str, done: int = 0) -> None:
+    def __init__(self, what: str, total: int | None, unit: str, done: int = 0, shown: bool = True) -> None:
         self.what, self.total, self.unit, self.done, self.first = what, total, unit, done, done
         self.started = self.last_line = time.monotonic()
         self.note = ""
         self.bar: Any = None
-        if sys.stderr.isatty():
+        self.shown = shown
+        if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(desc=what, total=total, unit=f" {unit}", initial=done, dynamic_ncols=True, leave=False)
@@ -50,10 +51,12 @@ class Progress:
         """Print a line above the bar."""
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
-        else:
+        elif self.shown:
             print(text, file=sys.stderr, flush=True)
 
     def _print(self) -> None:
+        if not self.shown:
+            return
         self.last_line = time.monotonic()
         rate = (self.done - self.first) / max(self.last_line - self.started, 1e-9)
         of = f"/{self.total:,}" if self.total else ""

@@ -21,11 +21,12 @@ from sunfish.text.batches import Rows
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
 from sunfish.training import checkpoint, gate, loop
+from sunfish.training.cost import Meter
 from sunfish.training.draws import draw_known, draw_step
-from sunfish.training.log import RunLog
+from sunfish.training.log import RunLog, read_lines
 from sunfish.training.optim import lr_share
 from sunfish.training.parallel import make_fabric
-from sunfish.training.pretraining import Places, fingerprint, pretrain
+from sunfish.training.pretraining import Job, Places, fingerprint, pretrain
 
 OFF = Tracking(enabled=False, experiment="test", uri=None)
 MIXED = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0, blind_share=0.0)
@@ -45,9 +46,14 @@ def places(folder: Path, shards: Shards) -> Places:
     return Places(shards.folder, folder / "denoiser", folder / "metrics.json", folder / "curve.csv", folder / "runs")
 
 
-def run_all(params: dict, folder: Path, shards: Shards) -> dict[str, torch.Tensor]:
+def job_of(params: dict, **changes: Any) -> Job:
     names = ("data", "model", "diffusion", "pretrain", "launch")
-    pretrain(*(params[name] for name in names), OFF, places(folder, shards))
+    section = dataclasses.replace(params["pretrain"], **changes)
+    return Job(**{**{name: params[name] for name in names}, "pretrain": section, "tracking": OFF})
+
+
+def run_all(params: dict, folder: Path, shards: Shards, **changes: Any) -> dict[str, torch.Tensor]:
+    pretrain(job_of(params, **changes), places(folder, shards))
     return load_file(folder / "denoiser" / "model.safetensors")
 
 
@@ -60,10 +66,10 @@ def test_stopped_and_resumed_is_never_stopped(params: dict, shards: Shards, tmp_
     whole = run_all(params, tmp_path / "whole", shards)
     step = loop.train_step
 
-    def dying(run: loop.Run, ids: np.ndarray) -> loop.Record:
+    def dying(run: loop.Run, *rest: Any) -> loop.Record:
         if run.step == stop:
             raise Killed
-        return step(run, ids)
+        return step(run, *rest)
 
     monkeypatch.setattr(loop, "train_step", dying)
     with pytest.raises(Killed):
@@ -83,9 +89,9 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(
     whole = run_all(params, tmp_path / "whole", shards)
     step = loop.train_step
 
-    def interrupted(run: loop.Run, ids: np.ndarray) -> loop.Record:
-        record = step(run, ids)
-        if run.step == 7:
+    def interrupted(run: loop.Run, *rest: Any) -> loop.Record:
+        record = step(run, *rest)
+        if run.step == 6:
             os.kill(os.getpid(), number)
         return record
 
@@ -105,18 +111,23 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(
 
 
 def test_micro_batches_add_up_to_the_batch(params: dict, shards: Shards) -> None:
-    """The same rows, levels and known positions; only the drawn noise is split, so compare the gradients' size, not bits."""
+    """The same rows, levels, known positions, noise and self-conditioning, however the batch is cut."""
     ids = batch(params, shards)
-    whole, parts = start(params, shards, micro_rows=8), start(params, shards, micro_rows=2)
-    a, b = loop.train_step(whole, ids), loop.train_step(parts, ids)
-    assert a.loss == pytest.approx(b.loss, rel=0.02)
-    assert a.grad_norm == pytest.approx(b.grad_norm, rel=0.3)
+    launch = dataclasses.replace(params["launch"], precision="32-true")
+    sections = [dataclasses.replace(params["pretrain"], micro_rows=micro) for micro in (8, 2)]
+    whole, parts = (
+        loop.start_run(make_fabric(launch), params["model"], params["diffusion"], section, shards.vocab_size) for section in sections
+    )
+    for _ in range(3):
+        a, b = loop.train_step(whole, ids), loop.train_step(parts, ids)
+        assert a.loss == pytest.approx(b.loss, abs=1e-5) and a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
 
 
-def test_activation_checkpointing_changes_memory_not_numbers(params: dict, shards: Shards) -> None:
+@pytest.mark.parametrize("kept", ["selective", "full"])
+def test_activation_checkpointing_changes_memory_not_numbers(params: dict, shards: Shards, kept: str) -> None:
     ids = batch(params, shards)
-    plain, again = start(params, shards), start(params, shards, activation_checkpointing=True)
-    assert again.model.module.transformer.activation_checkpointing
+    plain, again = start(params, shards), start(params, shards, activation_checkpointing=kept)
+    assert again.denoiser.transformer.activation_checkpointing == kept
     for _ in range(3):
         assert loop.train_step(plain, ids) == loop.train_step(again, ids)
 
@@ -160,12 +171,10 @@ def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:
     everything_but_one[:, 5] = False
     ids = batch(params, shards)
     run = start(params, shards)
-    draws = dataclasses.replace(draw_step(MIXED, 0, 0, 8, 8, 96), known=everything_but_one)
-    from sunfish.training.step import step_loss
-
-    loss = step_loss(run.model, run.diffusion, run.law, ids, draws)
-    assert torch.allclose(loss.per_example, torch.full((8,), math.log(shards.vocab_size)), rtol=0.01)
-    assert float(loss.total) == pytest.approx(math.log(shards.vocab_size) / 96, rel=0.01)
+    draws = draw_step(run.diffusion, 0, 0, 8, 96)._replace(known=everything_but_one)
+    total, per_example = run.model(ids, draws, run.law.logsnr_at(draws.times))
+    assert torch.allclose(per_example, torch.full((8,), math.log(shards.vocab_size)), rtol=0.01)
+    assert float(total) == pytest.approx(math.log(shards.vocab_size) / 96, rel=0.01)
 
 
 def test_known_masks_are_of_three_kinds_and_never_everything() -> None:
@@ -188,14 +197,59 @@ def test_the_rate_warms_up_and_falls_to_its_end(params: dict) -> None:
     assert [lr_share(step, 110, late) for step in (10, 69, 70)] == [1.0] * 3 and lr_share(90, 110, late) == pytest.approx(0.55)
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(loop, "train_step", lambda run, ids: loop.Record(math.nan, 1.0, 1.0))
+def meter(params: dict, shards: Shards) -> Meter:
+    return Meter(params["model"], shards.vocab_size, 0.5, torch.device("cpu"), 1e11)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_many_stop_with_advice(params: dict, shards: Shards, tmp_path: Path) -> None:
+    run, log = start(params, shards, max_skipped=3, steps=9), RunLog(tmp_path, 0, Tracker(OFF, {}))
+    ids, seen = batch(params, shards), []
+    run.denoiser.head_bias.register_hook(lambda grad: grad * math.nan if run.step in (2, 5, 6, 7) else grad)  # one alone is got over
+
+    def read(step: int) -> np.ndarray:
+        seen.append(run.denoiser.head_bias.detach().clone())
+        return ids
+
+    with pytest.raises(Problem, match="3 steps in a row were skipped.*lower"):
+        loop.train(run, read, tmp_path, log, lambda *_: "", meter(params, shards))
+    assert [json.loads(line)["step"] for line in log.events_path.read_text().splitlines()] == [3, 6, 7, 8]
+    assert torch.equal(seen[2], seen[3]) and not torch.equal(seen[3], seen[4])
+    assert torch.equal(seen[5], run.denoiser.head_bias) and torch.isfinite(seen[5]).all()
+
+
+def test_a_jump_of_the_loss_is_logged_with_its_batch(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any) -> None:
+    losses = iter([*(1.0 + 0.01 * (k % 5) for k in range(loop.SPIKE_OVER)), 9.0, 1.0])
+
+    def step(run: loop.Run, ids: np.ndarray, stop: bool) -> loop.Record:
+        run.step += 1
+        return loop.Record(next(losses), 1.0, 1.0)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    run = start(params, shards, steps=loop.SPIKE_OVER + 2, sample_every=1000, checkpoint_every=1000)
     log = RunLog(tmp_path, 0, Tracker(OFF, {}))
-    with pytest.raises(Problem, match="the loss is nan.*lower"):
-        loop.train(start(params, shards), lambda step: batch(params, shards), tmp_path, log, lambda *_: "")
+    loop.train(run, lambda step: batch(params, shards), tmp_path, log, lambda *_: "", meter(params, shards))
+    assert [json.loads(line) for line in log.events_path.read_text().splitlines()] == [
+        {"step": loop.SPIKE_OVER + 1, "event": "spike", "loss": "9.0", "grad_norm": "1.0"}
+    ]
 
 
-def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: Path) -> None:
+def test_a_finished_run_is_extended_and_only_by_steps(params: dict, shards: Shards, tmp_path: Path) -> None:
+    run_all(params, tmp_path, shards)
+    name = next((tmp_path / "runs").iterdir()).name
+    before = load_file(tmp_path / "denoiser" / "model.safetensors")
+    after = run_all(params, tmp_path, shards, steps=16, extends=name)
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+    lines = [line["step"] for path in (tmp_path / "runs").glob("*/log.jsonl") if name not in str(path) for line in read_lines(path)]
+    assert lines == [14, 16]
+    with pytest.raises(Problem, match=r"had pretrain.seed = 0, not 1; only pretrain.steps may differ"):
+        run_all(params, tmp_path, shards, steps=16, extends=name, seed=1)
+    with pytest.raises(Problem, match=r"has 12 already; ask for more"):
+        run_all(params, tmp_path, shards, extends=name)
+    with pytest.raises(Problem, match="holds no finished run"):
+        run_all(params, tmp_path, shards, steps=16, extends="nothing")
+
+
+def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: Path, capsys: Any) -> None:
     run = start(params, shards)
     for _ in range(3):
         loop.train_step(run, batch(params, shards))
@@ -204,16 +258,34 @@ def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: P
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000003"]
     other = start(params, shards)
     assert loop.resume(other, tmp_path) and other.step == 3
-    (tmp_path / "step-00000003" / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(Problem, match="step-00000003: cannot be read"):
-        checkpoint.load_checkpoint(tmp_path)
+    next((tmp_path / "step-00000003").glob("*.safetensors")).write_bytes(b"cut")
+    before = start(params, shards)
+    assert loop.resume(before, tmp_path) and before.step == 2
+    assert "step-00000003: " in (said := capsys.readouterr().err) and "is cut off or altered; taking the one before" in said
+    next((tmp_path / "step-00000002").glob("*.safetensors")).unlink()
+    with pytest.raises(Problem, match="none of its checkpoints can be read"):
+        checkpoint.find_checkpoint(tmp_path)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any) -> None:
+    run = start(params, shards)
+    loop.train_step(run, batch(params, shards))
+    loop.save(run, tmp_path)
+    loop.train_step(run, batch(params, shards))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.dcp, "save", full)
+    with pytest.raises(Problem, match="cannot be written.*No space left.*the checkpoint before is kept"):
+        loop.save(run, tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["step-00000001"]
+    again = start(params, shards)
+    assert loop.resume(again, tmp_path) and again.step == 1
 
 
 def test_another_configuration_is_another_run(params: dict, shards: Shards) -> None:
-    names = [
-        fingerprint(shards, params["data"], params["model"], params["diffusion"], dataclasses.replace(params["pretrain"], seed=seed))
-        for seed in (0, 0, 1)
-    ]
+    names = [fingerprint(shards, job_of(params, seed=seed)) for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
 
 
@@ -267,4 +339,4 @@ def test_the_gate_notices_a_parameter_that_gets_no_gradient(params: dict, shards
 def test_a_vocabulary_that_does_not_fit_is_said(params: dict, shards: Shards, tmp_path: Path) -> None:
     data = dataclasses.replace(params["data"], tokenizer=dataclasses.replace(params["data"].tokenizer, vocab_size=300))
     with pytest.raises(Problem, match="does not fit"):
-        pretrain(data, *(params[n] for n in ("model", "diffusion", "pretrain", "launch")), OFF, places(tmp_path, shards))
+        pretrain(dataclasses.replace(job_of(params), data=data), places(tmp_path, shards))

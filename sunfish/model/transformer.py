@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
+
+PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten._scaled_dot_product_flash_attention.default]
 
 Hidden = Float[Tensor, "batch pos width"]
 Condition = Float[Tensor, "batch cond"]
@@ -106,15 +109,28 @@ class Transformer(nn.Module):
     def __init__(self, num_layers: int, width: int, num_heads: int, cond_dim: int, neighbours: int) -> None:
         super().__init__()
         self.head_dim = width // num_heads
-        self.activation_checkpointing = False  # a run's choice, not the model's: compute blocks again in the backward pass
+        self.activation_checkpointing = "none"  # a run's choice, not the model's: what is computed again in the backward pass
         self.blocks = nn.ModuleList(Block(width, num_heads, cond_dim, neighbours) for _ in range(num_layers))
 
     def forward(self, x: Hidden, cond: Condition) -> Hidden:
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for block in self.blocks:
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, cond, cos, sin, use_reentrant=False)
+            if self.activation_checkpointing != "none" and torch.is_grad_enabled():
+                keep = _keep_products if self.activation_checkpointing == "selective" else noop_context_fn
+                x = checkpoint(_uncached, block, x, cond, cos, sin, use_reentrant=False, context_fn=keep)
             else:
                 x = block(x, cond, cos, sin)
         return norm(x)
+
+
+def _uncached(block: nn.Module, x: Tensor, *rest: Tensor) -> Tensor:
+    """Call a block so that autocast converts its weights each time: from its cache the second pass would find other operations."""
+    with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type), cache_enabled=False):
+        out: Tensor = block(x, *rest)
+    return out
+
+
+def _keep_products() -> Any:
+    """Selective checkpointing: matrix products and attention are kept, all that is cheap is computed again."""
+    return create_selective_checkpoint_contexts(PRODUCTS)

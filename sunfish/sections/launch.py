@@ -13,10 +13,12 @@ class Section:
     """Devices and precision; `auto` looks at the hardware."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
-    devices: int
+    devices: int | None  # processes on this machine; null: one a GPU, or one on CPUs. torchrun and srun say it themselves
+    strategy: Literal["auto", "single", "ddp", "fsdp", "hybrid"]
+    compile: bool | None  # each block by torch.compile; null: on GPUs. On CPUs it needs a C++ compiler
     precision: Literal["auto", "32-true", "bf16-mixed"]
     num_threads: int | None  # of the CPU; null: all cores
 
     def __post_init__(self) -> None:
-        require(self.devices > 0, "devices", "must be at least 1")
+        require(self.devices is None or self.devices > 0, "devices", "must be at least 1, or null for all GPUs")
         require(self.num_threads is None or self.num_threads > 0, "num_threads", "must be at least 1, or null for all cores")

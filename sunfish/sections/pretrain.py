@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sunfish.problems import require
 
@@ -40,16 +41,27 @@ class Section:
     steps: int
     batch_rows: int  # per step, over all devices
     micro_rows: int  # at once on one device; gradients accumulate over batch_rows / micro_rows
-    activation_checkpointing: bool
+    activation_checkpointing: Literal["none", "selective", "full"]  # selective keeps products, full keeps each block's input only
     optim: Optim
     ema_decay: float
     log_every: int
     sample_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    max_skipped: int  # steps in a row whose loss or gradient is not finite
+    extends: str | None  # name of a finished run in runs/ to carry on from, same configuration but for more steps
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch_rows", "micro_rows", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints"):
+        for key in (
+            "steps",
+            "batch_rows",
+            "micro_rows",
+            "log_every",
+            "sample_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "max_skipped",
+        ):
             require(getattr(self, key) > 0, key, "must be at least 1")
         require(self.batch_rows % self.micro_rows == 0, "micro_rows", f"must divide batch_rows = {self.batch_rows}")
         require(0.0 <= self.ema_decay < 1.0, "ema_decay", "must lie between 0 and 1, 1 excluded")

@@ -1,15 +1,23 @@
-"""Shards -> (batch, pos) ids: rows with random access, in a seeded order that one integer resumes."""
+"""Shards -> (batch, pos) ids: rows with random access, in a seeded order that one integer resumes.
+
+python -m sunfish.text.batches 1234     # print the texts of that step's batch
+"""
 
 from __future__ import annotations
 
+import argparse
 import functools
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
+from sunfish.config import read_section
 from sunfish.lengths import RowLengths
-from sunfish.problems import Problem
+from sunfish.problems import Problem, report_problems
 from sunfish.sections.data import Section
+from sunfish.sections.pretrain import Section as Pretrain
 from sunfish.text.shards import Shards
 
 Ids = np.ndarray  # int64, (batch, pos)
@@ -46,9 +54,9 @@ class Rows:
         """Return how long rows are, and how often."""
         return RowLengths.count(self.length, self.possible)
 
-    def read(self, indices: np.ndarray) -> Ids:
-        """Return rows by index, (len(indices), the longest one's length), end tokens behind the text."""
-        ids = np.full((len(indices), int(self.length[indices].max())), self.end_id, np.int64)
+    def read(self, indices: np.ndarray, length: int | None = None) -> Ids:
+        """Return rows by index, (len(indices), `length` or the longest one's), end tokens behind the text."""
+        ids = np.full((len(indices), length or int(self.length[indices].max())), self.end_id, np.int64)
         for row, index in zip(ids, indices, strict=True):
             start, size = self.start[index], self.num_tokens[index]
             row[:size] = self.shards[self.shard[index]].tokens[start : start + size]
@@ -106,3 +114,41 @@ class BatchOrder:
         epoch, batch = divmod(step, self.batches_per_epoch)
         indices: np.ndarray = self._epoch(epoch)[batch]
         return indices
+
+
+class Feed:
+    """One process's rows of each step's batch, read ahead of the training by a thread of its own."""
+
+    def __init__(self, rows: Rows, order: BatchOrder, part: slice) -> None:
+        self.rows, self.order, self.part = rows, order, part
+        self.reader = ThreadPoolExecutor(1)
+        self.ahead: dict[int, Future[Ids]] = {}
+
+    def __call__(self, step: int) -> Ids:
+        """Return the ids of `step`, and begin to read the next."""
+        now = self.ahead.pop(step, None)
+        self.ahead = {step + 1: self.reader.submit(self._read, step + 1)}
+        return self._read(step) if now is None else now.result()
+
+    def _read(self, step: int) -> Ids:
+        indices = self.order.indices(step)
+        return self.rows.read(indices[self.part], int(self.rows.length[indices].max()))
+
+
+@report_problems
+def main() -> None:
+    """Print the texts of one step's batch: what the model saw when its loss jumped."""
+    parser = argparse.ArgumentParser(prog="python -m sunfish.text.batches", description=main.__doc__)
+    parser.add_argument("step", type=int, help="counted from 0")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--shards", type=Path, default=Path("data/shards"))
+    arguments = parser.parse_args()
+    data, pretrain = read_section(arguments.params, "data", Section), read_section(arguments.params, "pretrain", Pretrain)
+    shards = Shards(arguments.shards)
+    rows = Rows(shards, "train", data)
+    for row in rows.read(BatchOrder(rows.length, pretrain.batch_rows, pretrain.seed).indices(arguments.step)).tolist():
+        print(shards.tokenizer.decode_row(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,39 +1,45 @@
 """What chance decides in one training step: noise levels, known positions, which rows see their own first estimate.
 
-Everything follows from (seed, step), so a resumed run and any number of devices draw the same.
+Everything follows from (seed, step) and is drawn for the whole batch, so a resumed run and any number of processes draw the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from sunfish.schedule import Array, draw_times
-from sunfish.sections.diffusion import Known
+from sunfish.sections.diffusion import Known, Section
 
 
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """One step's draws for all rows of the batch."""
+class Draws(NamedTuple):
+    """One step's draws for all rows of the batch, or for the part of them from `first_row` on."""
 
-    times: Array  # (batch,) in [0, 1]; 1 is noise alone
-    known: np.ndarray  # bool, (batch, pos)
-    noise_seeds: np.ndarray  # (micro-batch,)
+    times: Array  # (rows,) in [0, 1]; 1 is noise alone
+    known: np.ndarray  # bool, (rows, pos)
+    estimated: np.ndarray  # bool, (rows,): self-conditioned on a first estimate
+    noise_seed: int  # of the whole batch's noise
+    batch_rows: int
+    first_row: int = 0
 
-    def micro(self, index: int, rows: int) -> Draws:
-        """Return the part of micro-batch `index`."""
-        part = slice(index * rows, (index + 1) * rows)
-        return Draws(self.times[part], self.known[part], self.noise_seeds[index : index + 1])
+    def part(self, rows: slice) -> Draws:
+        """Return some of these rows' draws."""
+        first = self.first_row + rows.start
+        return self._replace(times=self.times[rows], known=self.known[rows], estimated=self.estimated[rows], first_row=first)
 
 
-def draw_step(known: Known, seed: int, step: int, batch_rows: int, micro_rows: int, row_length: int) -> Draws:
-    """Draw one step. Times are low-discrepancy over the whole batch, but for the blind rows."""
+def draw_step(section: Section, seed: int, step: int, batch_rows: int, row_length: int) -> Draws:
+    """Draw one step. Times are low-discrepancy over the whole batch, but for the blind rows.
+
+    Rows and noise levels come in random order, so evenly spaced rows are as good as any for self-conditioning, and each part has its share.
+    """
     rng = np.random.default_rng((seed, step))
     times = draw_times(batch_rows, rng)
-    mask = draw_known(known, batch_rows, row_length, rng)
-    blind = mask.any(axis=1) & (rng.random(batch_rows) < known.blind_share)
-    return Draws(np.where(blind, 1.0, times), mask, rng.integers(2**62, size=batch_rows // micro_rows))
+    mask = draw_known(section.known, batch_rows, row_length, rng)
+    blind = mask.any(axis=1) & (rng.random(batch_rows) < section.known.blind_share)
+    estimated = np.diff(np.floor(np.arange(batch_rows + 1) * section.self_conditioning + 1e-9)) > 0
+    return Draws(np.where(blind, 1.0, times), mask, estimated, int(rng.integers(2**62)), batch_rows)
 
 
 def draw_known(section: Known, num_rows: int, row_length: int, rng: np.random.Generator) -> np.ndarray:

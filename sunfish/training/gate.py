@@ -135,7 +135,7 @@ def _timed(name: str, check: Callable[[Gate], tuple[str, float | None]], gate: G
 
 def check_model(gate: Gate) -> tuple[str, float | None]:
     """The denoiser has the parameters its configuration implies."""
-    denoiser: Denoiser = gate.run("ce", 1, 1).model.module
+    denoiser: Denoiser = gate.run("ce", 1, 1).denoiser
     counted = sum(p.numel() for p in denoiser.parameters())
     expected = count_parameters(gate.model, gate.shards.vocab_size)
     if counted != expected:
@@ -162,7 +162,7 @@ def check_gradients(gate: Gate) -> tuple[str, float | None]:
     everything = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0, blind_share=0.0)
     run = gate.run(gate.diffusion.objective, 8, 10, everything)
     grads: dict[str, float] = {}
-    for name, parameter in run.model.module.named_parameters():
+    for name, parameter in run.denoiser.named_parameters():
         if parameter.requires_grad:
             grads[name] = 0.0
             parameter.register_hook(lambda grad, name=name: grads.__setitem__(name, max(grads[name], float(grad.abs().max()))))
@@ -199,9 +199,7 @@ def check_sampling(gate: Gate) -> tuple[str, float | None]:
     known = np.zeros(ids.shape, bool)
     known[:, ::3] = True
     for name in SAMPLERS:
-        sampled = sample_ids(
-            run.model.module, make_table(name, run.law, gate.bounds.sample_steps), Given(ids, known), np.random.default_rng(0)
-        )
+        sampled = sample_ids(run.denoiser, make_table(name, run.law, gate.bounds.sample_steps), Given(ids, known), np.random.default_rng(0))
         if not (sampled[known] == ids[known]).all():
             raise Failed(f"{name} changed positions that were given: infilling would not keep the text around a gap")
     return f"{', '.join(SAMPLERS)}: {gate.bounds.sample_steps} steps each, given positions kept", None
@@ -224,7 +222,7 @@ def check_mini_run(gate: Gate) -> tuple[str, float | None]:
 def check_save_and_load(gate: Gate) -> tuple[str, float | None]:
     """A saved model is read back to the same bits."""
     run = gate.run("ce", 1, 1)
-    state = run.model.module.state_dict()
+    state = run.denoiser.state_dict()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "denoiser"
         write_denoiser(place, gate.model, state, run.law, gate.rows.lengths(), gate.shards.folder, gate.shards.end_id)

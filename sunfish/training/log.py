@@ -11,23 +11,27 @@ from sunfish.tracking import Tracker
 
 
 class RunLog:
-    """Append a line per logged step; on resuming, drop the lines after the step that is resumed from."""
+    """Append a line per logged step; on resuming, drop the lines after the step that is resumed from. One process writes."""
 
-    def __init__(self, run_dir: Path, step: int, tracker: Tracker) -> None:
-        self.path, self.samples_path, self.tracker = run_dir / "log.jsonl", run_dir / "samples.jsonl", tracker
-        for path in (self.path, self.samples_path):
+    def __init__(self, run_dir: Path, step: int, tracker: Tracker, writes: bool = True) -> None:
+        self.path, self.samples_path, self.events_path = (run_dir / f"{name}.jsonl" for name in ("log", "samples", "events"))
+        self.tracker, self.writes = tracker, writes
+        for path in (self.path, self.samples_path, self.events_path) if writes else ():
             kept = [line for line in read_lines(path) if line["step"] <= step]
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def write(self, step: int, loss: float, grad_norm: float, lr: float, rows_per_second: float) -> None:
+    def write(self, step: int, values: dict[str, float]) -> None:
         """Log one step."""
-        values = {"loss": loss, "grad_norm": grad_norm, "lr": lr, "rows_per_second": rows_per_second}
         self._append(self.path, {"step": step, **values})
         self.tracker.log_metrics(values, step)
 
     def write_sample(self, step: int, text: str) -> None:
         """Log a text the model wrote."""
         self._append(self.samples_path, {"step": step, "text": text})
+
+    def write_event(self, step: int, kind: str, loss: float, grad_norm: float) -> None:
+        """Log a step that was `skipped` or whose loss was a `spike`; its batch is the one of `step` - 1, counted from 0."""
+        self._append(self.events_path, {"step": step, "event": kind, "loss": repr(loss), "grad_norm": repr(grad_norm)})
 
     def lines(self) -> list[dict[str, Any]]:
         """Return all logged steps so far."""
@@ -38,8 +42,9 @@ class RunLog:
         return read_lines(self.samples_path)
 
     def _append(self, path: Path, line: dict[str, Any]) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.writes:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

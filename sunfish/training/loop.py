@@ -1,9 +1,9 @@
-"""Pretraining: one step, and many; log, sample, checkpoint, resume."""
+"""Pretraining: one step, and many; log, sample, checkpoint, resume. The same code for one process and for many."""
 
 from __future__ import annotations
 
 import math
-import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,20 @@ from sunfish.sections.diffusion import Section as Diffusion
 from sunfish.sections.model import Section as Model
 from sunfish.sections.pretrain import Section as Pretrain
 from sunfish.training.build import LawKeeper, build_denoiser
-from sunfish.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from sunfish.training.draws import draw_step
+from sunfish.training.checkpoint import find_checkpoint, save_checkpoint
+from sunfish.training.cost import Meter
+from sunfish.training.draws import Draws, draw_step
 from sunfish.training.ema import Ema
 from sunfish.training.log import RunLog
-from sunfish.training.optim import lr_share, make_optimizers, set_lr, split_parameters
-from sunfish.training.step import step_loss
+from sunfish.training.optim import clip_gradients, lr_share, make_optimizers, set_lr
+from sunfish.training.parallel import gather, part_of
+from sunfish.training.state import adamw_steps, law_state, restore, run_tensors
+from sunfish.training.step import StepLoss
 from sunfish.training.stopping import Stopped, StopRequest
 
-ReadBatch = Callable[[int], np.ndarray]  # step -> ids, (batch_rows, pos)
+ReadBatch = Callable[[int], np.ndarray]  # step -> this process's rows of its batch, (rows, pos)
+SPIKE_OVER = 100  # losses that a spike is held against
+SPIKE_SIGMAS = 6.0
 
 
 @dataclass
@@ -38,144 +43,192 @@ class Run:
     """A training run in memory: everything a checkpoint holds."""
 
     fabric: Fabric
-    model: Any  # the denoiser as Fabric wrapped it
-    optimizers: dict[str, Any]
+    model: Any  # StepLoss, as Fabric wrapped it
+    optimizers: dict[str, torch.optim.Optimizer]
     ema: Ema
     keeper: LawKeeper
     diffusion: Diffusion
     pretrain: Pretrain
     step: int = 0
+    skipped: int = 0  # steps without an update, in a row
 
     @property
     def law(self) -> NoiseLaw:
         """Return the noise law as it stands."""
         return self.keeper.law
 
+    @property
+    def denoiser(self) -> Denoiser:
+        """Return the denoiser inside the wrappers."""
+        denoiser: Denoiser = self.model.module.denoiser
+        return denoiser
+
 
 @dataclass(frozen=True)
 class Record:
-    """What one step tells."""
+    """What one step tells; the same on every process."""
 
     loss: float  # mean over unknown positions: nats per token (ce) or mean square (eps_mse)
     grad_norm: float
     lr_share: float
+    stop: bool = False  # some process was asked to stop
+
+    @property
+    def is_finite(self) -> bool:
+        """Say whether the step could be taken."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
-def start_run(fabric: Fabric, model: Model, diffusion: Diffusion, pretrain: Pretrain, vocab_size: int) -> Run:
+def start_run(fabric: Fabric, model: Model, diffusion: Diffusion, pretrain: Pretrain, vocab_size: int, compiled: bool = False) -> Run:
     """Return a run at step 0."""
     denoiser = build_denoiser(model, diffusion, vocab_size, pretrain.seed)
     denoiser.transformer.activation_checkpointing = pretrain.activation_checkpointing
-    optimizers = make_optimizers(denoiser, pretrain.optim)
-    wrapped, *ready = fabric.setup(denoiser, *optimizers.values())
-    for method in ("predict", "predict_logits", "embed"):
-        wrapped.mark_forward_method(method)
-    return Run(
-        fabric, wrapped, dict(zip(optimizers, ready, strict=True)), Ema(wrapped.module, pretrain.ema_decay),
-        LawKeeper(diffusion.law), diffusion, pretrain,
-    )  # fmt: skip
+    if compiled:
+        for block in denoiser.transformer.blocks:
+            block.compile()
+    wrapped = fabric.setup(StepLoss(denoiser, diffusion))
+    ready = wrapped.module.denoiser
+    optimizers = make_optimizers(ready, pretrain.optim)
+    return Run(fabric, wrapped, optimizers, Ema(ready, pretrain.ema_decay), LawKeeper(diffusion.law), diffusion, pretrain)
 
 
-def train_step(run: Run, ids: np.ndarray) -> Record:
-    """Take one step on the batch `ids`, (batch_rows, pos): accumulate, clip, update, average, watch the noise law."""
+def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
+    """Take one step on this process's rows of a batch, (rows, pos): accumulate, clip, update, average, watch the noise law.
+
+    Where the loss or the gradient is not finite, nothing is updated and `run.skipped` counts up.
+    """
     section, optim = run.pretrain, run.pretrain.optim
-    num_micro = section.batch_rows // section.micro_rows
-    draws = draw_step(run.diffusion.known, section.seed, run.step, section.batch_rows, section.micro_rows, ids.shape[1])
-    losses: list[Tensor] = []
-    for index in range(num_micro):
-        micro = draws.micro(index, section.micro_rows)
-        rows = ids[index * section.micro_rows : (index + 1) * section.micro_rows]
-        with run.fabric.no_backward_sync(run.model, enabled=index < num_micro - 1):
-            with run.fabric.autocast():
-                loss = step_loss(run.model, run.diffusion, run.law, rows, micro)
-            run.fabric.backward(loss.total / num_micro)
-        losses.append(loss.per_example)
-    grad_norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), optim.clip_norm)
-    share = lr_share(run.step, section.steps, optim)
-    set_lr(run.optimizers, optim, share)
-    for optimizer in run.optimizers.values():
-        optimizer.step()
-        optimizer.zero_grad()
-    run.ema.update(run.step)
-    per_example = torch.cat(losses).double().cpu().numpy()
-    _watch_law(run, draws.times, per_example, draws.known)
-    run.step += 1
+    draws = draw_step(run.diffusion, section.seed, run.step, section.batch_rows, ids.shape[1])
+    mine = backward(run, ids, draws.part(part_of(run.fabric, section.batch_rows)))
+    grad_norm = clip_gradients(run.denoiser, optim.clip_norm)
+    per_example, stops = split_told(gather(run.fabric, torch.cat((mine, mine.new_tensor([float(stop)])))))
     unknown = (~draws.known).mean(axis=1)
-    return Record(float((per_example * unknown).sum() / unknown.sum()), float(grad_norm), share)
+    share = lr_share(run.step, section.steps, optim)
+    record = Record(float((per_example * unknown).sum() / unknown.sum()), grad_norm, share, bool(stops.any()))
+    if record.is_finite:
+        set_lr(run.optimizers, optim, share)
+        for optimizer in run.optimizers.values():
+            optimizer.step()
+        run.ema.update(run.step)
+        watch_law(run, draws, per_example)
+    for optimizer in run.optimizers.values():
+        optimizer.zero_grad()
+    run.skipped = 0 if record.is_finite else run.skipped + 1
+    run.step += 1
+    return record
 
 
-def _watch_law(run: Run, times: np.ndarray, per_example: np.ndarray, known: np.ndarray) -> None:
+def backward(run: Run, ids: np.ndarray, draws: Draws) -> Tensor:
+    """Accumulate the gradient over micro-batches, synchronised with the last, and return each row's loss, (rows,)."""
+    num_micro = count_micro(len(ids), run.pretrain.micro_rows)
+    each, losses = len(ids) // num_micro, []
+    for index in range(num_micro):
+        rows = slice(index * each, (index + 1) * each)
+        micro = draws.part(rows)
+        with run.fabric.no_backward_sync(run.model, enabled=index < num_micro - 1):
+            loss, per_example = run.model(ids[rows], micro, run.law.logsnr_at(micro.times))
+            run.fabric.backward(loss / num_micro)
+        losses.append(per_example)
+    return torch.cat(losses)
+
+
+def count_micro(rows: int, most: int) -> int:
+    """Return into how many equal parts of at most `most` rows a process cuts its rows."""
+    return next(parts for parts in range(-(-rows // most), rows + 1) if rows % parts == 0)
+
+
+def split_told(told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses of all rows in the batch's order, and each process's last number."""
+    return told[:, :-1].ravel(), told[:, -1]
+
+
+def watch_law(run: Run, draws: Draws, per_example: np.ndarray) -> None:
     """Show a learned law the rows without known positions: they are what free sampling meets."""
     learned = run.keeper.learned
-    free = ~known.any(axis=1)
+    free = ~draws.known.any(axis=1)
     if learned is None or not free.any():
         return
-    learned.observe(learned.law.logsnr_at(times[free]), per_example[free])
+    learned.observe(learned.law.logsnr_at(draws.times[free]), per_example[free])
     if (run.step + 1) % run.keeper.refit_every == 0:
         learned.refit()
 
 
-def train(run: Run, read_batch: ReadBatch, run_dir: Path, log: RunLog, sample: Callable[[Denoiser, NoiseLaw], str]) -> None:
+def train(run: Run, read_batch: ReadBatch, run_dir: Path, log: RunLog, sample: Callable[[Denoiser, NoiseLaw], str], meter: Meter) -> None:
     """Train until the last step, from wherever `run` stands; log, sample and save at the configured steps.
 
     Raises:
-        Problem: the loss or the gradient is no longer finite.
-        Stopped: SIGTERM or SIGINT came; all is saved.
+        Problem: the loss or the gradient was not finite too many steps in a row, or the disk is full.
+        Stopped: SIGTERM or SIGINT came to some process; all is saved.
     """
-    section = run.pretrain
-    with Progress("pretrain", section.steps, "steps", done=run.step) as progress, StopRequest() as stop:
-        started, first = time.monotonic(), run.step
+    section, zero = run.pretrain, run.fabric.is_global_zero
+    recent: deque[float] = deque(maxlen=SPIKE_OVER)
+    with Progress("pretrain", section.steps, "steps", done=run.step, shown=zero) as progress, StopRequest() as asked:
         while run.step < section.steps:
-            record = train_step(run, read_batch(run.step))
-            _require_finite(record, run.step)
+            ids = read_batch(run.step)
+            record = train_step(run, ids, asked.came is not None)
+            meter.add(section.batch_rows, ids.shape[1])
+            watch_loss(run, record, recent, log, progress)
             progress.add(1, f"loss {record.loss:.3f}")
-            if run.step % section.log_every == 0 or run.step == section.steps:
-                rate = (run.step - first) * section.batch_rows / (time.monotonic() - started)
-                log.write(run.step, record.loss, record.grad_norm, record.lr_share * section.optim.adamw_lr, rate)
+            if record.is_finite and (run.step % section.log_every == 0 or run.step == section.steps):
+                lr = record.lr_share * section.optim.adamw_lr
+                log.write(run.step, {"loss": record.loss, "grad_norm": record.grad_norm, "lr": lr, **meter.read()})
             if run.step % section.sample_every == 0:
-                with run.ema.swapped_in():
-                    text = sample(run.model.module, run.law)
+                text = write_sample(run, sample)
                 log.write_sample(run.step, text)
                 progress.say(f"step {run.step}: {text}")
-            if run.step % section.checkpoint_every == 0 or run.step == section.steps or stop.came:
+            if run.step % section.checkpoint_every == 0 or run.step == section.steps or record.stop:
                 save(run, run_dir)
-            if stop.came and run.step < section.steps:
-                progress.say(f"{stop.came.name}: saved at step {run.step:,}; the same command carries on from there")
-                raise Stopped
+            if record.stop and run.step < section.steps:
+                progress.say(f"asked to stop: saved at step {run.step:,}; the same command carries on from there")
+                raise Stopped(run.fabric.global_rank)
 
 
-def _require_finite(record: Record, step: int) -> None:
-    if not (math.isfinite(record.loss) and math.isfinite(record.grad_norm)):
-        raise Problem(
-            f"step {step}: the loss is {record.loss} and the gradient norm {record.grad_norm}. The last checkpoint is kept. Try a lower "
-            "pretrain.optim.muon_lr and adamw_lr, a longer warmup_steps, or launch.precision = 32-true"
-        )
+def write_sample(run: Run, sample: Callable[[Denoiser, NoiseLaw], str]) -> str:
+    """Let the averaged weights write; with shards every process takes part."""
+    with run.ema.swapped_in(), run.fabric.autocast():
+        return sample(run.denoiser, run.law)
+
+
+def watch_loss(run: Run, record: Record, recent: deque[float], log: RunLog, progress: Progress) -> None:
+    """Log a skipped step or a spike with where its batch stands in the data, and give up after too many skipped ones.
+
+    Raises:
+        Problem: too many steps in a row were not finite.
+    """
+    at, most = run.step - 1, run.pretrain.max_skipped
+    if not record.is_finite:
+        log.write_event(run.step, "skipped", record.loss, record.grad_norm)
+        progress.say(f"step {run.step}: loss {record.loss}, gradient norm {record.grad_norm}; skipped ({run.skipped} in a row)")
+        if run.skipped >= most:
+            raise Problem(
+                f"step {run.step}: the loss is {record.loss} and the gradient norm {record.grad_norm}, and {most} steps in a row were "
+                "skipped. The last checkpoint is kept. Try a lower pretrain.optim.muon_lr and adamw_lr, a longer warmup_steps, or "
+                f"launch.precision = 32-true; `python -m sunfish.text.batches {at}` shows the batch"
+            )
+        return
+    if len(recent) == SPIKE_OVER and record.loss > np.mean(recent) + SPIKE_SIGMAS * np.std(recent):
+        log.write_event(run.step, "spike", record.loss, record.grad_norm)
+        progress.say(f"step {run.step}: the loss jumped to {record.loss:.3f}; `python -m sunfish.text.batches {at}` shows the batch")
+    recent.append(record.loss)
 
 
 def save(run: Run, run_dir: Path) -> None:
     """Write a checkpoint of everything the next step depends on."""
-    names = dict(zip(("muon", "adamw"), map(list, split_parameters(run.model.module)), strict=True))
-    groups = {
-        "model": dict(run.model.module.state_dict()),
-        "ema": run.ema.average,
-        **{key: optimizer_tensors(optimizer, names[key]) for key, optimizer in run.optimizers.items()},
+    state = {
+        "law": law_state(run.keeper),
+        "adamw_steps": adamw_steps(run.optimizers["adamw"]),
+        "skipped": run.skipped,
+        "torch": torch.__version__,
     }
-    learned = run.keeper.learned
-    state = {"law": learned.state() if learned else None, "torch": torch.__version__}
-    save_checkpoint(run_dir, run.step, groups, state, run.pretrain.keep_checkpoints)
+    tensors = run_tensors(run.denoiser, run.ema, run.optimizers)
+    save_checkpoint(run.fabric, run_dir, run.step, tensors, state, run.pretrain.keep_checkpoints)
 
 
-def resume(run: Run, run_dir: Path) -> bool:
-    """Put `run` where its last checkpoint stood; say whether there was one."""
-    found = load_checkpoint(run_dir)
-    if found is None:
+def resume(run: Run, run_dir: Path, pointer: str = "LATEST") -> bool:
+    """Put `run` where the last whole checkpoint stood; say whether there was one."""
+    folder = find_checkpoint(run_dir, pointer)
+    if folder is None:
         return False
-    groups, state = found
-    names = dict(zip(("muon", "adamw"), map(list, split_parameters(run.model.module)), strict=True))
-    run.model.module.load_state_dict(groups["model"])
-    run.ema.restore(groups["ema"])
-    for key, optimizer in run.optimizers.items():
-        restore_optimizer(optimizer, names[key], groups[key])
-    if run.keeper.learned and state["law"]:
-        run.keeper.learned.restore(state["law"])
-    run.step = state["step"]
+    state = restore(run.fabric, folder, run.denoiser, run.ema, run.optimizers, run.keeper)
+    run.step, run.skipped = state["step"], state["skipped"]
     return True

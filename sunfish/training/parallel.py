@@ -1,12 +1,72 @@
-"""The machine: Fabric with the right accelerator and precision. Sharding over processes has its place here."""
+"""The machine: how many processes, what each one holds, in which precision; one process is the simplest case of the same code.
+
+`single`: one process. `ddp`: every process holds the model, gradients are averaged. `fsdp`: weights, gradients, averages and optimiser
+states are cut into shards, one a process (FSDP2, a block at a time). `hybrid`: shards within a node, replicas between nodes.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from sunfish.problems import Problem
 from sunfish.sections.launch import Section
+
+SHARD_ABOVE = 500_000_000  # parameters: with 16 bytes each (weights, gradients, two averages or more) a replica takes 8 GB
+ENTRY_POINTS = ("predict", "predict_logits", "embed")  # of the denoiser, beside `forward`
+
+
+def make_fabric(launch: Section, num_parameters: int = 0) -> Fabric:
+    """Return a launched Fabric; with several devices this starts the other processes, unless torchrun or srun has.
+
+    Raises:
+        Problem: a device or a precision that the machine has not, or a strategy that does not fit the number of processes.
+    """
+    if launch.num_threads is not None:
+        torch.set_num_threads(launch.num_threads)
+    torch.set_flush_denormal(True)  # a sure softmax is full of them, and CPUs multiply them slowly
+    has_gpu = find_gpu(launch)
+    devices, num_nodes = count_devices(launch, has_gpu)
+    precision = choose_precision(launch, has_gpu)
+    if precision == "bf16-mixed" and not has_gpu:
+        torch.backends.cuda.enable_flash_sdp(False)  # of CPUs too: its bf16 backward pass is several times slower than the plain one
+    strategy = make_strategy(choose_strategy(launch, devices * num_nodes, num_parameters), devices, num_nodes, precision)
+    fabric = Fabric(accelerator="cuda" if has_gpu else "cpu", strategy=strategy, devices=devices, num_nodes=num_nodes, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def find_gpu(launch: Section) -> bool:
+    """Say whether GPUs are to be used."""
+    has_gpu = torch.cuda.is_available() and launch.accelerator != "cpu"
+    if launch.accelerator == "cuda" and not has_gpu:
+        raise Problem("launch.accelerator = 'cuda': this machine shows no CUDA device; set it to auto or cpu")
+    return has_gpu
+
+
+def count_devices(launch: Section, has_gpu: bool) -> tuple[int, int]:
+    """Return (processes per node, nodes): what torchrun or srun has started, or else what the configuration asks for."""
+    told = os.environ
+    if "LOCAL_WORLD_SIZE" in told and "TORCHELASTIC_RUN_ID" in told:
+        return int(told["LOCAL_WORLD_SIZE"]), int(told["WORLD_SIZE"]) // int(told["LOCAL_WORLD_SIZE"])
+    if "SLURM_NTASKS" in told and told.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        nodes = int(told.get("SLURM_NNODES", 1))
+        return int(told["SLURM_NTASKS"]) // nodes, nodes
+    there = torch.cuda.device_count() if has_gpu else 1
+    if has_gpu and launch.devices is not None and launch.devices > there:
+        raise Problem(f"launch.devices = {launch.devices}: this machine shows {there} CUDA devices; set it to null or at most {there}")
+    return launch.devices or there, 1
 
 
 def cpu_multiplies_bf16() -> bool:
@@ -15,22 +75,86 @@ def cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def make_fabric(launch: Section) -> Fabric:
-    """Return a launched Fabric for one process: GPU where there is one, bf16 where the hardware multiplies in it."""
-    if launch.devices != 1:
-        raise Problem(f"launch.devices = {launch.devices}: one process trains today; set it to 1")
-    if launch.num_threads is not None:
-        torch.set_num_threads(launch.num_threads)
-    torch.set_flush_denormal(True)  # a sure softmax is full of them, and CPUs multiply them slowly
-    has_gpu = torch.cuda.is_available() and launch.accelerator != "cpu"
-    if launch.accelerator == "cuda" and not has_gpu:
-        raise Problem("launch.accelerator = 'cuda': this machine shows no CUDA device; set it to auto or cpu")
-    precision = launch.precision
-    if precision == "auto":
-        multiplies_bf16 = torch.cuda.is_bf16_supported() if has_gpu else cpu_multiplies_bf16()
-        precision = "bf16-mixed" if multiplies_bf16 else "32-true"
-    if precision == "bf16-mixed" and not has_gpu:
-        torch.backends.cuda.enable_flash_sdp(False)  # of CPUs too: its bf16 backward pass is several times slower than the plain one
-    fabric = Fabric(accelerator="cuda" if has_gpu else "cpu", devices=1, precision=precision)
-    fabric.launch()
-    return fabric
+def choose_precision(launch: Section, has_gpu: bool) -> Any:
+    """Return Fabric's name for the precision; `auto` takes bf16 where the hardware multiplies in it."""
+    multiplies_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_multiplies_bf16()
+    if launch.precision == "auto":
+        return "bf16-mixed" if multiplies_bf16 else "32-true"
+    if launch.precision == "bf16-mixed" and has_gpu and not multiplies_bf16:
+        raise Problem(f"launch.precision = 'bf16-mixed': {torch.cuda.get_device_name()} has no bf16; set it to auto or 32-true")
+    return launch.precision
+
+
+def choose_strategy(launch: Section, num_processes: int, num_parameters: int) -> str:
+    """Return single, ddp, fsdp or hybrid; `auto` replicates small models and shards large ones."""
+    wanted = launch.strategy
+    if wanted == "auto":
+        wanted = "single" if num_processes == 1 else "fsdp" if num_parameters > SHARD_ABOVE else "ddp"
+    if (wanted == "single") != (num_processes == 1) and wanted != "fsdp":
+        processes = "1 process" if num_processes == 1 else f"{num_processes} processes"
+        raise Problem(f"launch.strategy = '{launch.strategy}': does not fit {processes}; set it to auto")
+    return wanted
+
+
+def make_strategy(name: str, devices: int, num_nodes: int, precision: str) -> Any:
+    """Return what Fabric calls a strategy."""
+    if name == "single":
+        return "auto"
+    if name == "ddp":
+        return DDPStrategy()
+    cut = functools.partial(shard, shape=(num_nodes, devices) if name == "hybrid" else None, in_bf16=precision == "bf16-mixed")
+    return ModelParallelStrategy(cast(Any, cut), data_parallel_size=devices * num_nodes, tensor_parallel_size=1)
+
+
+def shard(module: nn.Module, mesh: DeviceMesh, shape: tuple[int, int] | None, in_bf16: bool) -> nn.Module:
+    """Cut the denoiser inside `module` into shards, each block by itself and the rest together.
+
+    Blocks travel in bf16 where they multiply in it, and their gradients in fp32. `shape` is (nodes, processes per node) for shards
+    within a node and replicas between; None shards over all.
+    """
+    across = init_device_mesh(mesh.device_type, shape, mesh_dim_names=("replicate", "shard")) if shape else mesh["data_parallel"]
+    halved = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    denoiser = cast(Any, module).denoiser
+    for block in denoiser.transformer.blocks:
+        fully_shard(block, mesh=across, mp_policy=halved if in_bf16 else MixedPrecisionPolicy())
+    fully_shard(denoiser, mesh=across)
+    for name in ENTRY_POINTS:
+        register_fsdp_forward_method(denoiser, name)
+    return module
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor in one piece; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def take_over(tensor: Tensor, values: Tensor) -> None:
+    """Copy whole `values` into a tensor that may be cut into shards."""
+    if isinstance(tensor, DTensor):
+        values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+    tensor.copy_(values)
+
+
+def part_of(fabric: Fabric, num_rows: int) -> slice:
+    """Return which rows of a batch are this process's.
+
+    Raises:
+        Problem: the rows do not divide.
+    """
+    if num_rows % fabric.world_size:
+        raise Problem(f"pretrain.batch_rows = {num_rows}: does not divide among {fabric.world_size} processes; change one of the two")
+    each = num_rows // fabric.world_size
+    return slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
+
+
+def on_rank_zero(fabric: Fabric, write: Callable[[], None]) -> None:
+    """Let one process write, and all wait until it has."""
+    if fabric.is_global_zero:
+        write()
+    fabric.barrier()
+
+
+def gather(fabric: Fabric, values: Tensor) -> np.ndarray:
+    """Return every process's `values`, (n,), as float64, (processes, n)."""
+    gathered = cast(Tensor, fabric.all_gather(values))
+    return gathered.detach().double().cpu().numpy().reshape(fabric.world_size, -1)

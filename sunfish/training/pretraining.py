@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sunfish.files import require_writable, write_json, write_text
-from sunfish.model.denoiser import Denoiser
+from sunfish.files import read_json, require_writable, write_json, write_text
+from sunfish.model.denoiser import Denoiser, count_parameters
 from sunfish.model.inference import sample_free
 from sunfish.model.store import write_denoiser
 from sunfish.problems import Problem
@@ -28,17 +28,22 @@ from sunfish.sections.launch import Section as Launch
 from sunfish.sections.model import Section as Model
 from sunfish.sections.pretrain import Section as Pretrain
 from sunfish.sections.tracking import Section as Tracking
-from sunfish.text.batches import BatchOrder, Rows
+from sunfish.text.batches import BatchOrder, Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import Tokenizer
 from sunfish.tracking import Tracker, project_root
-from sunfish.training.checkpoint import drop_checkpoints
+from sunfish.training.checkpoint import finish_run
+from sunfish.training.cost import Meter, Plan, peak_operations
 from sunfish.training.log import RunLog
 from sunfish.training.loop import Run, resume, start_run, train
-from sunfish.training.parallel import make_fabric
+from sunfish.training.parallel import choose_strategy, count_devices, find_gpu, make_fabric, part_of, whole
 from sunfish.training.stopping import Stopped
 
 SAMPLE_STEPS = 20
+EXPECTED_SHARE = {
+    "cuda": 0.4,
+    "cpu": 0.45,
+}  # of the peak; on GPUs what others report at 1.3 B (0.42), on CPUs what the default run measured
 LAST_SHARE = 0.05  # of the run: the stretch that the final training loss is averaged over
 
 
@@ -53,38 +58,117 @@ class Places:
     runs: Path | None
 
 
-def pretrain(
-    data: Data, model: Model, diffusion: Diffusion, pretrain: Pretrain, launch: Launch, tracking: Tracking, places: Places
-) -> None:
-    """Train and write the averaged weights, the final numbers and the loss curve."""
-    for path in (places.out, places.metrics, places.curve):
+@dataclass(frozen=True)
+class Job:
+    """What a pretraining is told."""
+
+    data: Data
+    model: Model
+    diffusion: Diffusion
+    pretrain: Pretrain
+    launch: Launch
+    tracking: Tracking
+
+    def told(self) -> dict[str, Any]:
+        """Return all that decides the weights, flat; how far the training goes is `pretrain.steps`."""
+        rows = {"data.rows": self.data.rows, "data.row_length": self.data.row_length, "data.row_multiple": self.data.row_multiple}
+        return rows | flatten({"model": self.model, "diffusion": self.diffusion, "pretrain": self.pretrain})
+
+
+def pretrain(job: Job, places: Places) -> None:
+    """Train and write the averaged weights, the final numbers and the loss curve; the first process writes."""
+    shards = open_shards(places.shards, job.data)
+    rows = Rows(shards, "train", job.data)
+    fabric = make_fabric(job.launch, count_parameters(job.model, shards.vocab_size))
+    zero = fabric.is_global_zero
+    for path in (places.out, places.metrics, places.curve) if zero else ():
         require_writable(path)
-    shards = open_shards(places.shards, data)
-    rows = Rows(shards, "train", data)
-    order = BatchOrder(rows.length, pretrain.batch_rows, pretrain.seed)
-    name = fingerprint(shards, data, model, diffusion, pretrain)
-    run_dir = (places.runs or project_root() / "runs") / name
-    run = start_run(make_fabric(launch), model, diffusion, pretrain, shards.vocab_size)
-    if resume(run, run_dir):
-        print(f"{run_dir}: carrying on from step {run.step:,}")
-    tracker = Tracker(tracking, {"fingerprint": name})
-    tracker.log_params(flatten({"data": data, "model": model, "diffusion": diffusion, "pretrain": pretrain}))
-    log = RunLog(run_dir, run.step, tracker)
+    name = fingerprint(shards, job)
+    runs = places.runs or project_root() / "runs"
+    compiled = fabric.device.type == "cuda" if job.launch.compile is None else job.launch.compile
+    run = start_run(fabric, job.model, job.diffusion, job.pretrain, shards.vocab_size, compiled)
+    carry_on(run, runs, name, job, shards)
+    tracker = Tracker(dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name})
+    tracker.log_params(flatten({"data": job.data}) | job.told())
+    log = RunLog(runs / name, run.step, tracker, writes=zero)
+    peak = peak_operations(fabric.device) * fabric.world_size
+    meter = Meter(job.model, shards.vocab_size, job.diffusion.self_conditioning, fabric.device, peak)
+    feed = Feed(rows, BatchOrder(rows.length, job.pretrain.batch_rows, job.pretrain.seed), part_of(fabric, job.pretrain.batch_rows))
     status = "FAILED"
     try:
-        train(run, lambda step: rows.read(order.indices(step)), run_dir, log, sampler_of(shards.tokenizer, rows))
+        train(run, feed, runs / name, log, sampler_of(shards.tokenizer, rows), meter)
+        write_results(run, log, job, places, shards, rows, tracker)
+        if zero:
+            finish_run(runs / name)
         status = "FINISHED"
-        write_denoiser(places.out, model, run.ema.average, run.law, rows.lengths(), places.shards, shards.end_id)
-        weights = hashlib.sha256((places.out / "model.safetensors").read_bytes()).hexdigest()
-        tracker.set_tags({"model_sha256": weights, "shards_sha256": shards.digest()})
-        write_json(places.metrics, final_numbers(run, log))
-        write_text(places.curve, curve_csv(log.lines()))
-        drop_checkpoints(run_dir)
     except Stopped:
         status = "KILLED"
         raise
     finally:
         tracker.close(status)
+
+
+def carry_on(run: Run, runs: Path, name: str, job: Job, shards: Shards) -> None:
+    """Take over the last checkpoint of this run, or of the finished one that it extends.
+
+    Raises:
+        Problem: the run to extend is not there, is longer already, or was told something else.
+    """
+    extended = job.pretrain.extends
+    if resume(run, runs / name):
+        where = runs / name
+    elif extended is not None:
+        where = runs / extended
+        require_extendable(where, {"shards": shards.digest(), **job.told()})
+        if not resume(run, where, "FINAL"):
+            raise Problem(f"pretrain.extends = '{extended}': {where} holds no finished run; `ls {runs}` shows those there are")
+    else:
+        where = None
+    if run.fabric.is_global_zero:
+        write_json(runs / name / "told.json", {"shards": shards.digest(), **job.told()})
+        if where:
+            print(f"{where}: carrying on from step {run.step:,}")
+
+
+def require_extendable(folder: Path, told: dict[str, Any]) -> None:
+    """Refuse to extend a run that was told anything but fewer steps."""
+    before = read_json(folder / "told.json") if (folder / "told.json").is_file() else told
+    for key, value in json.loads(json.dumps(told)).items():
+        if key not in ("pretrain.steps", "pretrain.extends") and before.get(key) != value:
+            raise Problem(f"pretrain.extends: {folder.name} had {key} = {before.get(key)}, not {value}; only pretrain.steps may differ")
+    if before["pretrain.steps"] >= told["pretrain.steps"] and before is not told:
+        raise Problem(f"pretrain.steps = {told['pretrain.steps']}: {folder.name} has {before['pretrain.steps']} already; ask for more")
+
+
+def write_results(run: Run, log: RunLog, job: Job, places: Places, shards: Shards, rows: Rows, tracker: Tracker) -> None:
+    """Write the averaged weights, the final numbers and the curve; every process gives its shards, one writes."""
+    weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
+    if run.fabric.is_global_zero:
+        write_denoiser(places.out, job.model, weights, run.law, rows.lengths(), places.shards, shards.end_id)
+        digest = hashlib.sha256((places.out / "model.safetensors").read_bytes()).hexdigest()
+        tracker.set_tags({"model_sha256": digest, "shards_sha256": shards.digest()})
+        write_json(places.metrics, final_numbers(run, log))
+        write_text(places.curve, curve_csv(log.lines()))
+    run.fabric.barrier()
+
+
+def plan(job: Job, shards: Shards) -> Plan:
+    """Return what a pretraining will take, without training."""
+    has_gpu = find_gpu(job.launch)
+    devices, nodes = count_devices(job.launch, has_gpu)
+    parameters = count_parameters(job.model, shards.vocab_size)
+    strategy = choose_strategy(job.launch, devices * nodes, parameters)
+    return Plan(
+        parameters, devices * nodes, {"fsdp": devices * nodes, "hybrid": devices}.get(strategy, 1), job.pretrain.steps,
+        job.pretrain.batch_rows, min(job.pretrain.micro_rows, job.pretrain.batch_rows // (devices * nodes)), job.data.row_length,
+        job.model, shards.vocab_size, job.diffusion.self_conditioning, job.pretrain.activation_checkpointing,
+    )  # fmt: skip
+
+
+def show_plan(job: Job, shards: Path) -> None:
+    """Print a plan: at the share of the peak that is asked of this project, on the hardware that is here."""
+    device = torch.device("cuda" if find_gpu(job.launch) else "cpu")
+    print(plan(job, open_shards(shards, job.data)).report(peak_operations(device), EXPECTED_SHARE[device.type]))
 
 
 def open_shards(folder: Path, data: Data) -> Shards:
@@ -99,10 +183,9 @@ def open_shards(folder: Path, data: Data) -> Shards:
     return shards
 
 
-def fingerprint(shards: Shards, data: Data, model: Model, diffusion: Diffusion, pretrain: Pretrain) -> str:
+def fingerprint(shards: Shards, job: Job) -> str:
     """Return the name of a run: a hash of its data and all it was told. Another configuration is another run."""
-    told = {"shards": shards.digest(), "rows": [data.rows, data.row_length, data.row_multiple]}
-    told |= flatten({"model": model, "diffusion": diffusion, "pretrain": pretrain})
+    told = {"shards": shards.digest(), **job.told()}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -133,12 +216,12 @@ def final_numbers(run: Run, log: RunLog) -> dict[str, Any]:
     """Return what the run came to."""
     lines = log.lines()
     last = [line["loss"] for line in lines if line["step"] > (1 - LAST_SHARE) * run.pretrain.steps]
-    denoiser: Denoiser = run.model.module
     return {
         "steps": run.step,
-        "parameters": sum(p.numel() for p in denoiser.parameters()),
+        "parameters": sum(p.numel() for p in run.denoiser.parameters()),
         "train_loss": float(np.mean(last)),
-        "rows_per_second": float(np.median([line["rows_per_second"] for line in lines])),
+        **{key: float(np.median([line[key] for line in lines])) for key in ("rows_per_second", "tokens_per_second", "share_of_peak")},
+        "processes": run.fabric.world_size,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
     }

@@ -1,0 +1,149 @@
+"""What a step costs: floating-point operations, memory, share of the hardware's peak; said before training, and measured while it runs."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass
+
+import torch
+
+from sunfish.sections.model import Section
+
+# Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count sparsity).
+DENSE_BF16 = {"B200": 2250e12, "H200": 989.4e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12}
+ACTIVATION_BYTES = {"none": 82, "selective": 26, "full": 4}  # kept per token, layer and unit of width; counted with saved-tensor hooks
+LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
+GIB = 2**30
+
+
+def forward_operations(model: Section, vocab_size: int, length: int) -> float:
+    """Return the operations of one forward pass per token that a cross-entropy needs: two per weight and product."""
+    attention = 2 * 2 * length * model.width
+    block = 2 * 12 * model.width**2 + attention + 2 * 2 * 2 * model.neighbours * model.width
+    head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
+    prior = 2 * model.emb_dim * vocab_size if model.output_prior and not model.tied_head else 0
+    return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + head + prior
+
+
+def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float) -> float:
+    """Return one training step's operations: forward, twice that backward, and the rows that see a first estimate and its x_0_hat.
+
+    What checkpointing computes again is not counted: it is no progress.
+    """
+    forward = forward_operations(model, vocab_size, length)
+    estimate = forward + 2 * vocab_size * model.emb_dim
+    return rows * length * (3 * forward + self_conditioning * estimate)
+
+
+def peak_operations(device: torch.device) -> float:
+    """Return the operations per second that the hardware could do: a GPU's data sheet, or a measured fp32 product."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        for known, peak in DENSE_BF16.items():
+            if known in name:
+                return peak
+    return matmul_rate(device)
+
+
+def matmul_rate(device: torch.device = torch.device("cpu"), size: int = 1024, repeats: int = 10) -> float:
+    """Return the measured fp32 operations per second of a square product."""
+    a, b = torch.randn(2, size, size, device=device).unbind()
+    float((a @ b)[0, 0])
+    started = time.perf_counter()
+    for _ in range(repeats):
+        product = a @ b
+    float(product[0, 0])  # waits for a GPU
+    return 2 * size**3 * repeats / (time.perf_counter() - started)
+
+
+def memory_gib(device: torch.device) -> float:
+    """Return the most memory held so far: on the GPU, or by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+@dataclass
+class Meter:
+    """Speed between two readings, over all processes."""
+
+    model: Section
+    vocab_size: int
+    self_conditioning: float
+    device: torch.device
+    peak: float  # operations per second, of all devices together
+
+    def __post_init__(self) -> None:
+        self.rows = self.tokens = 0
+        self.operations, self.since = 0.0, time.monotonic()
+
+    def add(self, rows: int, length: int) -> None:
+        """Count a step."""
+        self.rows, self.tokens = self.rows + rows, self.tokens + rows * length
+        self.operations += step_operations(self.model, self.vocab_size, rows, length, self.self_conditioning)
+
+    def read(self) -> dict[str, float]:
+        """Return rows and tokens per second, the share of the peak, and memory; start anew."""
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        values = {
+            "rows_per_second": self.rows / seconds,
+            "tokens_per_second": self.tokens / seconds,
+            "share_of_peak": self.operations / seconds / self.peak,
+            "memory_gib": memory_gib(self.device),
+        }
+        self.__post_init__()
+        return values
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will take, per device unless said otherwise."""
+
+    parameters: int
+    processes: int
+    shards: int  # processes that a weight is spread over
+    steps: int
+    batch_rows: int
+    micro_rows: int
+    row_length: int
+    model: Section
+    vocab_size: int
+    self_conditioning: float
+    checkpointing: str
+
+    def memory(self) -> dict[str, float]:
+        """Return GiB by what holds it: weights, gradients, averages and optimiser states in fp32; a micro-batch's activations."""
+        matrices = self.model.num_layers * 12 * self.model.width**2
+        rest = self.parameters - matrices
+        owned = 4 * matrices if self.shards > 1 else 0  # whole copies of the matrices, spread over the processes
+        block = 12 * self.model.width**2 if self.shards > 1 else 0
+        tokens = self.micro_rows * self.row_length
+        held = {
+            "weights": 4 * self.parameters / self.shards + 2 * 2 * block,
+            "gradients": 4 * self.parameters / self.shards,
+            "averages": 4 * self.parameters / self.shards,
+            "optimiser": (4 * matrices + owned) / self.shards + 8 * rest / self.shards,
+            "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * self.model.width * self.model.num_layers,
+            "logits": LOGIT_BYTES * tokens * self.vocab_size,
+        }
+        return {name: size / GIB for name, size in held.items()}
+
+    def operations(self) -> float:
+        """Return the operations of the whole training, on all devices together."""
+        return self.steps * step_operations(self.model, self.vocab_size, self.batch_rows, self.row_length, self.self_conditioning)
+
+    def report(self, peak: float, share: float) -> str:
+        """Return the plan as a table for people, at a `share` of `peak` operations per second per device."""
+        memory, hours = self.memory(), self.operations() / (peak * self.processes * share) / 3600
+        lines = [
+            ("parameters", f"{self.parameters:,}"),
+            ("processes", f"{self.processes} ({self.shards} shard{'s' * (self.shards > 1)} of each weight)"),
+            *((f"memory: {name}", f"{size:,.2f} GiB") for name, size in memory.items()),
+            ("memory in all", f"{sum(memory.values()):,.2f} GiB a device"),
+            ("steps", f"{self.steps:,} of {self.batch_rows} rows, {self.micro_rows} at once on a device"),
+            ("tokens", f"{self.steps * self.batch_rows * self.row_length:,} at most"),
+            ("operations", f"{self.operations():.3g}"),
+            ("time", f"{hours:,.2f} h at {share:.0%} of {peak / 1e12:,.3g} TFLOP/s a device"),
+        ]
+        return "\n".join(f"{name:22}{value}" for name, value in lines)
