@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sunfish.training.parallel import on_rank_zero
 
 Tensors = dict[str, Tensor]  # "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
 logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")  # one process is no mistake
 
 
 def save_checkpoint(fabric: Fabric, run_dir: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int) -> None:

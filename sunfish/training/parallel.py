@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
@@ -136,15 +137,15 @@ def take_over(tensor: Tensor, values: Tensor) -> None:
 
 
 def part_of(fabric: Fabric, num_rows: int) -> slice:
-    """Return which rows of a batch are this process's.
-
-    Raises:
-        Problem: the rows do not divide.
-    """
-    if num_rows % fabric.world_size:
-        raise Problem(f"pretrain.batch_rows = {num_rows}: does not divide among {fabric.world_size} processes; change one of the two")
+    """Return which rows of a batch are this process's."""
     each = num_rows // fabric.world_size
     return slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
+
+
+def count_processes(launch: Section) -> int:
+    """Return how many processes will train, over all nodes."""
+    devices, nodes = count_devices(launch, find_gpu(launch))
+    return devices * nodes
 
 
 def on_rank_zero(fabric: Fabric, write: Callable[[], None]) -> None:
@@ -156,5 +157,8 @@ def on_rank_zero(fabric: Fabric, write: Callable[[], None]) -> None:
 
 def gather(fabric: Fabric, values: Tensor) -> np.ndarray:
     """Return every process's `values`, (n,), as float64, (processes, n)."""
-    gathered = cast(Tensor, fabric.all_gather(values))
-    return gathered.detach().double().cpu().numpy().reshape(fabric.world_size, -1)
+    gathered = values.detach()[None]
+    if fabric.world_size > 1:
+        gathered = values.new_empty(fabric.world_size, len(values))
+        dist.all_gather_into_tensor(gathered.view(-1), values.detach().contiguous())
+    return gathered.double().cpu().numpy()

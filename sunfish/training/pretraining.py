@@ -36,7 +36,7 @@ from sunfish.training.checkpoint import finish_run
 from sunfish.training.cost import Meter, Plan, peak_operations
 from sunfish.training.log import RunLog
 from sunfish.training.loop import Run, resume, start_run, train
-from sunfish.training.parallel import choose_strategy, count_devices, find_gpu, make_fabric, part_of, whole
+from sunfish.training.parallel import choose_strategy, count_devices, count_processes, find_gpu, make_fabric, part_of, whole
 from sunfish.training.stopping import Stopped
 
 SAMPLE_STEPS = 20
@@ -79,6 +79,7 @@ def pretrain(job: Job, places: Places) -> None:
     """Train and write the averaged weights, the final numbers and the loss curve; the first process writes."""
     shards = open_shards(places.shards, job.data)
     rows = Rows(shards, "train", job.data)
+    require_divisible(job)
     fabric = make_fabric(job.launch, count_parameters(job.model, shards.vocab_size))
     zero = fabric.is_global_zero
     for path in (places.out, places.metrics, places.curve) if zero else ():
@@ -106,6 +107,13 @@ def pretrain(job: Job, places: Places) -> None:
         raise
     finally:
         tracker.close(status)
+
+
+def require_divisible(job: Job) -> None:
+    """Refuse a batch that cannot be shared out evenly."""
+    rows, processes = job.pretrain.batch_rows, count_processes(job.launch)
+    if rows % processes:
+        raise Problem(f"pretrain.batch_rows = {rows}: does not divide among {processes} processes; change one of the two")
 
 
 def carry_on(run: Run, runs: Path, name: str, job: Job, shards: Shards) -> None:

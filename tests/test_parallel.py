@@ -1,0 +1,146 @@
+"""Several processes on CPUs with gloo: the same training as one process, shards that any number of processes can read."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sunfish.config import check, compose
+from sunfish.problems import Problem
+from sunfish.text.shards import Shards
+from sunfish.training.parallel import choose_precision, choose_strategy, count_devices
+from tests.conftest import THIMBLE
+
+EXACT = ["launch.precision=32-true", "launch.num_threads=1", "pretrain.log_every=1"]
+
+
+def command(folder: Path, shards: Path, overrides: list[str], runs: str = "runs") -> list[str]:
+    folder.mkdir(exist_ok=True)
+    compose([*THIMBLE, *EXACT, *overrides], folder / "params.yaml")
+    places = {"out": "denoiser", "metrics": "metrics.json", "curve": "curve.csv", "runs": runs}
+    named = [part for key, name in places.items() for part in (f"--{key}", str(folder / name))]
+    return ["-m", "stages.pretrain", "--params", str(folder / "params.yaml"), "--shards", str(shards), *named]
+
+
+def train(folder: Path, shards: Path, *overrides: str) -> list[float]:
+    subprocess.run([sys.executable, *command(folder, shards, list(overrides))], check=True, capture_output=True, timeout=300)
+    return losses(folder)
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "curve.csv").open() as file:
+        return [float(line["loss"]) for line in csv.DictReader(file)]
+
+
+def assert_same_training(ours: list[float], theirs: list[float]) -> None:
+    """Equal at first; later Newton-Schulz, which works in bf16, magnifies another order of summation."""
+    assert ours[:2] == pytest.approx(theirs[:2], abs=1e-5) and ours == pytest.approx(theirs, abs=1e-2)
+
+
+@pytest.fixture(scope="module")
+def one(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of it."""
+    folder = tmp_path_factory.mktemp("one")
+    train(folder, shards.folder, "pretrain.micro_rows=8")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_as_one(shards: Shards, one: Path, tmp_path: Path, strategy: str) -> None:
+    """Accumulation, clipping by the true norm, Muon, averages and saving: the curve and the weights are those of one process."""
+    two = train(tmp_path / "two", shards.folder, "pretrain.micro_rows=2", "launch.devices=2", f"launch.strategy={strategy}")
+    assert_same_training(losses(one), two)
+    ours, theirs = (load_file(folder / "denoiser" / "model.safetensors") for folder in (one, tmp_path / "two"))
+    assert set(ours) == set(theirs)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=0.02, rtol=0.05)
+
+
+@pytest.mark.slow
+def test_shards_of_two_processes_are_carried_on_by_one_after_sigterm(shards: Shards, tmp_path: Path) -> None:
+    whole = train(tmp_path / "one", shards.folder, "pretrain.steps=40", "pretrain.micro_rows=8")
+    long = ["pretrain.steps=40", "pretrain.micro_rows=8", "launch.strategy=fsdp"]
+    both = command(tmp_path / "two", shards.folder, [*long, "launch.devices=2"])
+    process = subprocess.Popen([sys.executable, *both], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    log = tmp_path / "two" / "runs"
+    while not any(len(path.read_text().splitlines()) > 5 for path in log.glob("*/log.jsonl")):
+        assert process.poll() is None and not time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)  # to the first process only: it tells the other
+    assert process.wait(60) == 75
+    assert len(list(next(log.glob("*")).glob("step-*/*.safetensors"))) % 2 == 0
+    done = subprocess.run(
+        [sys.executable, *command(tmp_path / "two", shards.folder, [*long, "launch.devices=1"])], check=True, capture_output=True, text=True
+    )
+    assert "carrying on from step" in done.stdout
+    assert_same_training(whole, losses(tmp_path / "two"))
+
+
+@pytest.mark.slow
+def test_hybrid_shards_within_a_node_and_replicates_between(shards: Shards, one: Path, tmp_path: Path) -> None:
+    """Two torchrun agents stand for two nodes of two processes."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    stage = command(tmp_path / "four", shards.folder, ["launch.strategy=hybrid"])
+    start = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    agents = [
+        subprocess.Popen(
+            [*start, f"--node-rank={node}", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=x", *stage], stderr=subprocess.DEVNULL
+        )
+        for node in (0, 1)
+    ]
+    assert [agent.wait(240) for agent in agents] == [0, 0]
+    assert_same_training(losses(one), losses(tmp_path / "four"))
+
+
+def launch_of(tmp_path: Path, *overrides: str) -> object:
+    compose([*overrides], tmp_path / "params.yaml")
+    return check(tmp_path / "params.yaml")["launch"]
+
+
+def test_auto_replicates_small_models_and_shards_large_ones(tmp_path: Path) -> None:
+    launch = launch_of(tmp_path)
+    assert [choose_strategy(launch, *case) for case in ((1, 10**10), (8, 10**6), (8, 10**9))] == ["single", "ddp", "fsdp"]
+
+
+@pytest.mark.parametrize(("strategy", "processes"), [("single", 2), ("ddp", 1), ("hybrid", 1)])
+def test_a_strategy_that_does_not_fit_is_said(tmp_path: Path, strategy: str, processes: int) -> None:
+    with pytest.raises(Problem, match=f"launch.strategy = '{strategy}': does not fit {processes} process"):
+        choose_strategy(launch_of(tmp_path, f"launch.strategy={strategy}"), processes, 1)
+
+
+def test_what_torchrun_and_srun_started_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = launch_of(tmp_path, "launch.devices=3")
+    assert count_devices(launch, has_gpu=False) == (3, 1)
+    monkeypatch.setattr(os, "environ", {"SLURM_NTASKS": "16", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"})
+    assert count_devices(launch, has_gpu=False) == (8, 2)
+    monkeypatch.setattr(os, "environ", {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "12", "TORCHELASTIC_RUN_ID": "x"})
+    assert count_devices(launch, has_gpu=False) == (4, 3)
+
+
+def test_devices_and_precisions_that_are_not_there_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(Problem, match=r"launch.devices = 8: this machine shows 2 CUDA devices"):
+        count_devices(launch_of(tmp_path, "launch.devices=8"), has_gpu=True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    with pytest.raises(Problem, match="Tesla T4 has no bf16"):
+        choose_precision(launch_of(tmp_path, "launch.precision=bf16-mixed"), has_gpu=True)
+
+
+def test_a_batch_that_does_not_divide_is_said(shards: Shards, tmp_path: Path) -> None:
+    stage = command(tmp_path, shards.folder, ["launch.devices=3"])
+    done = subprocess.run([sys.executable, *stage], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "pretrain.batch_rows = 8: does not divide among 3 processes" in done.stderr and "Traceback" not in done.stderr
