@@ -2,10 +2,14 @@
 
 All calls go through a queue to one thread; what fails is said once and dropped, since the JSON lines on disk are the truth.
 Metrics go in batches: one by one, each is a transaction of some milliseconds in a thread that shares Python's lock with the training.
+
+    python -m sunfish.tracking runs/75b8e5187b93cd55     # send what MLflow missed of a run
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import queue
 import sys
@@ -15,6 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sunfish.config import read_section
+from sunfish.files import read_json
+from sunfish.problems import Problem, report_problems
 from sunfish.sections.tracking import Section
 
 SECONDS_TO_FINISH = 30.0
@@ -53,6 +60,25 @@ class Tracker:
 
             for start in range(0, len(waiting), BATCH):
                 self.client.log_batch(self.run_id, metrics=[Metric(*values) for values in waiting[start : start + BATCH]])
+
+        self._put(send)
+
+    def replay(self, run_dir: Path) -> None:
+        """Send a run's configuration, and the logged steps that MLflow does not have yet."""
+        told = read_json(run_dir / "told.json")
+        self.log_params({key: value for key, value in told.items() if key != "shards"})
+
+        def send() -> None:
+            from mlflow.entities import Metric
+
+            lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+            there = {metric.step for metric in self.client.get_metric_history(self.run_id, "loss")}
+            now = int(time.time() * 1000)
+            missing = [(key, value, now, line["step"]) for line in lines if line["step"] not in there for key, value in line.items()]
+            metrics = [Metric(*values) for values in missing if values[0] != "step"]
+            for start in range(0, len(metrics), BATCH):
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+            print(f"{run_dir}: {len({m.step for m in metrics})} of {len(lines)} logged steps were missing and are in MLflow now")
 
         self._put(send)
 
@@ -129,3 +155,23 @@ class Tracker:
 def project_root() -> Path:
     """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the current one."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()
+
+
+@report_problems
+def main() -> None:
+    """Send to MLflow what it missed of a run, from the JSON lines on disk."""
+    parser = argparse.ArgumentParser(prog="python -m sunfish.tracking", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="a folder in runs/")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    arguments = parser.parse_args()
+    if not (arguments.run / "log.jsonl").is_file():
+        raise Problem(f"{arguments.run}: holds no log.jsonl; name a run's folder in runs/")
+    tracker = Tracker(read_section(arguments.params, "tracking", Section), {"fingerprint": arguments.run.resolve().name})
+    tracker.replay(arguments.run)
+    tracker.close()
+    if tracker.failed:
+        raise Problem("MLflow still does not answer; the lines stay on disk")
+
+
+if __name__ == "__main__":
+    main()

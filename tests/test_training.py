@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sunfish.config import compose
 from sunfish.model.denoiser import Denoiser
 from sunfish.problems import Problem
 from sunfish.sections.diffusion import Known
@@ -301,6 +302,31 @@ def test_tracking_that_does_not_answer_stops_nothing(capsys: Any, monkeypatch: A
     tracker.log_metrics({"loss": 1.0}, 1)
     tracker.close()
     assert "MLflow does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_mlflow_missed_is_sent_later_and_once(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    from mlflow import MlflowClient
+
+    from sunfish import tracking
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody there from the first step to the last
+    job = dataclasses.replace(job_of(params), tracking=dataclasses.replace(OFF, enabled=True))
+    pretrain(job, places(tmp_path, shards))
+    assert "MLflow does not answer" in capsys.readouterr().err
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    run_dir = next((tmp_path / "runs").iterdir())
+    compose([], tmp_path / "params.yaml")
+    monkeypatch.setattr("sys.argv", ["tracking", str(run_dir), "--params", str(tmp_path / "params.yaml")])
+    for missing in (6, 0):
+        tracking.main()
+        assert f"{missing} of 6 logged steps were missing" in capsys.readouterr().out
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("sunfish").experiment_id])
+    losses = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "loss")}
+    assert losses == {line["step"]: line["loss"] for line in read_lines(run_dir / "log.jsonl")}
+    assert run.data.params["model.width"] == "32" and run.data.tags["fingerprint"] == run_dir.name
 
 
 @pytest.mark.slow

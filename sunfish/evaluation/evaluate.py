@@ -79,11 +79,12 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
     bound, bound_numbers = measure_bound(subject, held_out)
     table = make_table(section.sampler, stored.law, section.num_steps, section.eta, section.settle)
     rows, texts = subject.write_texts(table, section.num_samples, seed=1)
-    frontier = measure_frontier(subject)
+    judged = subject.judge(rows, texts)
+    frontier = sorted([*measure_frontier(subject), {"steps": float(section.num_steps), **judged}], key=_steps)
     real_rows = [_said(row, shards.end_id) for row in held_out.read(held_out.first(section.num_samples)).tolist()]
     metrics: dict[str, Any] = {
         "bound": bound_numbers,
-        "samples": {**subject.judge(rows, texts), "count": len(texts)},
+        "samples": {**judged, "count": len(texts)},
         "real_text": subject.judge(real_rows, [shards.tokenizer.decode(row) for row in real_rows]),
         "how": _how(section),
         "frontier": {str(int(row["steps"])): {k: v for k, v in row.items() if k != "steps"} for row in frontier},
@@ -97,6 +98,10 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
     for path in (places.plots, places.samples):
         tracker.log_artifacts(path, "evaluate")
     tracker.close()
+
+
+def _steps(row: dict[str, float]) -> float:
+    return row["steps"]
 
 
 def _how(section: Evaluate) -> dict[str, Any]:
@@ -125,9 +130,9 @@ def measure_bound(subject: Subject, held_out: Rows) -> tuple[Bound, dict[str, fl
 
 
 def measure_frontier(subject: Subject) -> list[dict[str, float]]:
-    """Return quality by the number of steps."""
+    """Return quality by fewer or more steps than the main number."""
     section, rows = subject.section, []
-    for steps in sorted({*section.frontier_steps, section.num_steps}):
+    for steps in sorted({*section.frontier_steps} - {section.num_steps}):
         table = make_table(section.sampler, subject.stored.law, steps, section.eta, section.settle)
         sampled, texts = subject.write_texts(table, section.frontier_samples, seed=steps)
         rows.append({"steps": float(steps), **subject.judge(sampled, texts)})
