@@ -1,4 +1,4 @@
-"""The training step against the machine's own matrix-product rate, in one run: one JSON line, appended to benchmarks/results.jsonl.
+"""The training step against the machine's own matrix-product rate and a plain PyTorch implementation, interleaved in one run.
 
 python -m benchmarks.training [--model mini] [--batch 32]
 """
@@ -6,61 +6,91 @@ python -m benchmarks.training [--model mini] [--batch 32]
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
-import tempfile
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from sunfish.config import check, compose
+from benchmarks.record import composed, interleave, record, spread
 from sunfish.training.cost import matmul_rate, step_operations
 from sunfish.training.loop import start_run, train_step
 from sunfish.training.parallel import make_fabric
 
-ROUNDS, STEPS = 7, 8
-VOCAB_SIZE, LENGTH = 567, 36  # of the stories: the words, and the usual row
+ROUNDS, STEPS = 7, 5
+STORIES = 567, 36  # vocabulary and usual row
+
+
+class Plain(nn.Module):
+    """Embedding diffusion as older code trains it: nn.TransformerEncoder on noisy embeddings, time added, x_0 regressed, rounding loss."""
+
+    def __init__(self, width: int, num_layers: int, num_heads: int, emb: int, vocab_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, emb)
+        self.inward, self.outward = nn.Linear(2 * emb, width), nn.Linear(width, emb)
+        self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
+        self.position = nn.Parameter(torch.zeros(1024, width))
+        layer = nn.TransformerEncoderLayer(width, num_heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.frequencies = torch.exp(torch.linspace(0, 6, 32))
+
+    def predict(self, x_t: torch.Tensor, t: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+        angles = t[:, None] * self.frequencies
+        time = self.time(torch.cat((angles.sin(), angles.cos()), dim=-1))
+        hidden = self.inward(torch.cat((x_t, previous), dim=-1)) + self.position[: x_t.shape[1]] + time[:, None]
+        return self.outward(self.encoder(hidden))
+
+    def loss(self, ids: torch.Tensor) -> torch.Tensor:
+        x_0, t = self.embedding(ids), torch.rand(len(ids))
+        abar = torch.cos(t * torch.pi / 2)[:, None, None] ** 2
+        x_t = abar.sqrt() * x_0 + (1 - abar).sqrt() * torch.randn_like(x_0)
+        previous, half = torch.zeros_like(x_0), len(ids) // 2
+        with torch.no_grad():
+            previous[:half] = self.predict(x_t[:half], t[:half], previous[:half])
+        x_0_hat = self.predict(x_t, t, previous)
+        logits = x_0_hat @ self.embedding.weight.T
+        return F.mse_loss(x_0_hat, x_0) + F.cross_entropy(logits.flatten(0, 1), ids.flatten())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--vocab", type=int, default=STORIES[0])
+    parser.add_argument("--length", type=int, default=STORIES[1])
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "params.yaml"
-        batch = [f"pretrain.batch_rows={arguments.batch}", f"pretrain.micro_rows={arguments.batch}"] if arguments.batch else []
-        compose([f"model={arguments.model}", *batch], path)
-        params = check(path)
-    vocab_size, length, rows = VOCAB_SIZE, LENGTH, params["pretrain"].batch_rows
-    run = start_run(make_fabric(params["launch"]), params["model"], params["diffusion"], params["pretrain"], vocab_size)
+    batch = [f"pretrain.batch_rows={arguments.batch}", f"pretrain.micro_rows={arguments.batch}"] if arguments.batch else []
+    params = composed(f"model={arguments.model}", *batch, "data=stories", "pretrain.activation_checkpointing=none")
+    vocab_size, length, rows, model = arguments.vocab, arguments.length, params["pretrain"].batch_rows, params["model"]
+    run = start_run(make_fabric(params["launch"]), model, params["diffusion"], params["pretrain"], vocab_size)
+    plain = Plain(model.width, model.num_layers, model.num_heads, model.emb_dim, vocab_size)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4)
     ids = np.random.default_rng(0).integers(vocab_size, size=(rows, length))
-    rates, shares, seconds = [], [], []
-    operations = step_operations(params["model"], vocab_size, rows, length, params["diffusion"].self_conditioning)
-    for _ in range(ROUNDS):
-        rates.append(matmul_rate())
-        started = time.perf_counter()
+    rates: list[float] = []
+
+    def ours() -> None:
         for _ in range(STEPS):
             train_step(run, ids)
-        seconds.append((time.perf_counter() - started) / STEPS)
-        rates.append(matmul_rate())
-        shares.append(operations / seconds[-1] / statistics.mean(rates[-2:]))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    line = {
-        "what": "training step", "model": arguments.model, "rows": rows, "length": length, "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-        "threads": torch.get_num_threads(), "precision": run.fabric._precision.precision,
-        "step_seconds": round(statistics.median(seconds), 5),
-        "operations_per_step": operations, "matmul_rate_gflops": round(statistics.median(rates) / 1e9, 1),
-        "share_of_matmul_rate": round(statistics.median(shares), 3),
-        "share_min_max": [round(min(shares), 3), round(max(shares), 3)],
-    }  # fmt: skip
-    print(json.dumps(line))
-    with (Path(__file__).parent / "results.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+
+    def theirs() -> None:
+        for _ in range(STEPS):
+            plain.loss(torch.from_numpy(ids)).backward()
+            nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    seconds = interleave(ROUNDS, rate=lambda: rates.append(matmul_rate(repeats=20)), ours=ours, plain=theirs)
+    operations = step_operations(model, vocab_size, rows, length, params["diffusion"].self_conditioning)
+    steps = [value / STEPS for value in seconds["ours"]]
+    record(
+        "training step", model=arguments.model, rows=rows, length=length, vocabulary=vocab_size,
+        precision=run.fabric._precision.precision, step_seconds=spread(steps, 5),
+        matmul_gflops=spread([rate / 1e9 for rate in rates[1:]], 1), operations_per_step=operations,
+        share_of_matmul_rate=spread([operations / s / r for s, r in zip(steps, rates[1:], strict=True)]),
+        tokens_per_second=round(rows * length / sorted(steps)[len(steps) // 2]),
+        times_plain_tokens_per_second=spread([b / a for a, b in zip(seconds["ours"], seconds["plain"], strict=True)]),
+        plain_parameters=sum(p.numel() for p in plain.parameters()), parameters=sum(p.numel() for p in run.denoiser.parameters()),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

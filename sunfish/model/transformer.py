@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,9 +96,16 @@ class Block(nn.Module):
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width)
         self.modulation = nn.Linear(cond_dim, 6 * width)
+        self.activation_checkpointing = "none"  # a run's choice, not the model's: what is computed again in the backward pass
         self.beside_attention, self.beside_mlp = (Neighbours(width, neighbours) if neighbours else nn.Identity() for _ in range(2))
 
     def forward(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor) -> Hidden:
+        if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
+            return self._compute(x, cond, cos, sin)
+        keep = _keep_products if self.activation_checkpointing == "selective" else noop_context_fn
+        return checkpoint(_uncached, self._compute, x, cond, cos, sin, use_reentrant=False, context_fn=keep)
+
+    def _compute(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor) -> Hidden:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(cond)[:, None].chunk(6, dim=-1)
         x = x + gate_a * self.attention(self.beside_attention(torch.addcmul(shift_a, norm(x), 1 + scale_a)), cos, sin)
         return x + gate_m * self.mlp(self.beside_mlp(torch.addcmul(shift_m, norm(x), 1 + scale_m)))
@@ -109,26 +117,20 @@ class Transformer(nn.Module):
     def __init__(self, num_layers: int, width: int, num_heads: int, cond_dim: int, neighbours: int) -> None:
         super().__init__()
         self.head_dim = width // num_heads
-        self.activation_checkpointing = "none"  # a run's choice, not the model's: what is computed again in the backward pass
         self.blocks = nn.ModuleList(Block(width, num_heads, cond_dim, neighbours) for _ in range(num_layers))
 
     def forward(self, x: Hidden, cond: Condition) -> Hidden:
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for block in self.blocks:
-            if self.activation_checkpointing != "none" and torch.is_grad_enabled():
-                keep = _keep_products if self.activation_checkpointing == "selective" else noop_context_fn
-                x = checkpoint(_uncached, block, x, cond, cos, sin, use_reentrant=False, context_fn=keep)
-            else:
-                x = block(x, cond, cos, sin)
+            x = block(x, cond, cos, sin)
         return norm(x)
 
 
-def _uncached(block: nn.Module, x: Tensor, *rest: Tensor) -> Tensor:
-    """Call a block so that autocast converts its weights each time: from its cache the second pass would find other operations."""
+def _uncached(compute: Callable[..., Tensor], x: Tensor, *rest: Tensor) -> Tensor:
+    """Compute so that autocast converts weights each time: with its cache the second pass would find other operations."""
     with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type), cache_enabled=False):
-        out: Tensor = block(x, *rest)
-    return out
+        return compute(x, *rest)
 
 
 def _keep_products() -> Any:

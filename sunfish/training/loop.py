@@ -82,9 +82,10 @@ class Record:
 def start_run(fabric: Fabric, model: Model, diffusion: Diffusion, pretrain: Pretrain, vocab_size: int, compiled: bool = False) -> Run:
     """Return a run at step 0."""
     denoiser = build_denoiser(model, diffusion, vocab_size, pretrain.seed)
-    denoiser.transformer.activation_checkpointing = pretrain.activation_checkpointing
-    if compiled:
-        for block in denoiser.transformer.blocks:
+    block: Any
+    for block in denoiser.transformer.blocks:
+        block.activation_checkpointing = pretrain.activation_checkpointing
+        if compiled:
             block.compile()
     wrapped = fabric.setup(StepLoss(denoiser, diffusion))
     ready = wrapped.module.denoiser
