@@ -25,6 +25,7 @@ check: $(READY) ## lint, format, types, import contracts, configuration
 
 bench: $(READY) ## the measurements behind the speed claims
 	@python -m benchmarks.training
+	@python -m benchmarks.upkeep data/shards
 
 setup: $(READY) ## the environment alone
 
