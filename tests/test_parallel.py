@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -84,6 +85,27 @@ def test_shards_of_two_processes_are_carried_on_by_one_after_sigterm(shards: Sha
     )
     assert "carrying on from step" in done.stdout
     assert_same_training(whole, losses(tmp_path / "two"))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_nothing_changes(shards: Shards, tmp_path: Path) -> None:
+    """SIGKILL, also in the middle of a checkpoint (there is one every second step): the curve and the weights are the same bits."""
+    often = ["pretrain.steps=60", "pretrain.checkpoint_every=2"]
+    whole = train(tmp_path / "one", shards.folder, *often)
+    stage, rng = command(tmp_path / "parts", shards.folder, often), np.random.default_rng(0)
+    for _ in range(int(os.environ.get("SUNFISH_KILLS", "2"))):
+        process = subprocess.Popen([sys.executable, *stage], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        logs = list((tmp_path / "parts" / "runs").glob("*/log.jsonl"))
+        before = logs[0].stat().st_mtime_ns if logs else 0
+        while not (found := list((tmp_path / "parts" / "runs").glob("*/log.jsonl"))) or found[0].stat().st_mtime_ns == before:
+            assert process.poll() is None and not time.sleep(0.01)
+        time.sleep(0.15 * rng.random())
+        process.kill()
+        process.wait()
+    subprocess.run([sys.executable, *stage], check=True, capture_output=True)
+    assert losses(tmp_path / "parts") == whole
+    ours, theirs = (load_file(tmp_path / name / "denoiser" / "model.safetensors") for name in ("one", "parts"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.slow

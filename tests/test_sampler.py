@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
-from sunfish.sampler import SAMPLERS, Given, Table, ddim, ddpm, dpm_solver, make_table, walk
+from sunfish.sampler import SAMPLERS, Given, Step, Table, ddim, ddpm, dpm_solver, last_step, make_table, walk
 from sunfish.schedule import linear_beta, uniform
 from tests.oracles import MEAN, STD, Toy, end_of, gaussian_denoiser, gaussian_flow
 
@@ -104,6 +106,24 @@ def test_positions_settle_in_the_order_of_their_certainty_and_stay(rng: np.rando
     assert given.known.all() and given.ids.tolist() == [[0, 1, 2]]
     assert len(steps) < len(table)  # nothing was left to decide
     assert given.text(np.full((1, 3), 9)).tolist() == [[0, 1, 2]]
+
+
+def test_the_last_step_is_had_without_keeping_the_others() -> None:
+    import weakref
+
+    class Logits:
+        pass
+
+    alive: list[weakref.ref] = []
+
+    def steps() -> Iterator[Step]:
+        for index in range(5):
+            logits = Logits()
+            alive.append(weakref.ref(logits))
+            assert sum(ref() is not None for ref in alive) <= 2
+            yield Step(index, None, logits)
+
+    assert last_step(steps()).index == 4
 
 
 def test_what_is_given_is_not_settled_anew_and_1_means_never(rng: np.random.Generator) -> None:

@@ -11,7 +11,7 @@ import torch
 from sunfish.model.inference import TorchNetwork
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import track
-from sunfish.sampler import Given, Table, walk
+from sunfish.sampler import Given, Table, last_step, walk
 from sunfish.session import OnnxNetwork, Session
 
 
@@ -47,9 +47,9 @@ def walk_parity(
         count, seed = min(batch_rows, num - start), start
         with torch.no_grad():
             network = TorchNetwork(stored.denoiser, (count, length), np.random.default_rng(seed))
-            *_, ours = walk(table, network, Given.nothing(count, length))
+            ours = last_step(walk(table, network, Given.nothing(count, length)))
         noise = _noise(network.shape, np.random.default_rng(seed))
-        *_, theirs = walk(table, OnnxNetwork(session, embedding, noise, count), Given.nothing(count, length))
+        theirs = last_step(walk(table, OnnxNetwork(session, embedding, noise, count), Given.nothing(count, length)))
         logits = ours.logits.numpy()
         unequal = logits.argmax(-1) != theirs.logits.argmax(-1)
         best = np.sort(logits, axis=-1)[..., -2:]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.sampler import Given, Table, walk
+from sunfish.sampler import Given, Table, last_step, walk
 
 
 class TorchNetwork:
@@ -42,7 +42,7 @@ class TorchNetwork:
 def sample_ids(denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
     """Return sampled ids, (batch, pos); known positions keep theirs, the rest are the last step's likeliest tokens."""
     network = TorchNetwork(denoiser, given.ids.shape, rng, temperature)
-    *_, last = walk(table, network, given)
+    last = last_step(walk(table, network, given))
     return given.text(network.likeliest(last.logits)[1])
 
 
