@@ -89,10 +89,10 @@ def pretrain(job: Job, places: Places) -> None:
     compiled = fabric.device.type == "cuda" if job.launch.compile is None else job.launch.compile
     run = start_run(fabric, job.model, job.diffusion, job.pretrain, shards.vocab_size, compiled)
     carry_on(run, runs, name, job, shards)
+    peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
     tracker = Tracker(dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name})
     tracker.log_params(flatten({"data": job.data}) | job.told())
     log = RunLog(runs / name, run.step, tracker, writes=zero)
-    peak = peak_operations(fabric.device) * fabric.world_size
     meter = Meter(job.model, shards.vocab_size, job.diffusion.self_conditioning, fabric.device, peak)
     feed = Feed(rows, BatchOrder(rows.length, job.pretrain.batch_rows, job.pretrain.seed), part_of(fabric, job.pretrain.batch_rows))
     status = "FAILED"
