@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from sunfish.config import compose
 from sunfish.model.denoiser import Denoiser
+from sunfish.model.transformer import Transformer
 from sunfish.problems import Problem
 from sunfish.sections.diffusion import Known
 from sunfish.sections.tracking import Section as Tracking
@@ -22,7 +23,7 @@ from sunfish.text.batches import Rows
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
 from sunfish.training import checkpoint, gate, loop
-from sunfish.training.cost import Meter
+from sunfish.training.cost import Meter, activation_bytes
 from sunfish.training.draws import draw_known, draw_step
 from sunfish.training.log import RunLog, read_lines
 from sunfish.training.optim import lr_share
@@ -366,3 +367,27 @@ def test_a_vocabulary_that_does_not_fit_is_said(params: dict, shards: Shards, tm
     data = dataclasses.replace(params["data"], tokenizer=dataclasses.replace(params["data"].tokenizer, vocab_size=300))
     with pytest.raises(Problem, match="does not fit"):
         pretrain(dataclasses.replace(job_of(params), data=data), places(tmp_path, shards))
+
+
+@pytest.mark.parametrize(("kept", "neighbours"), [("none", 0), ("none", 2), ("full", 0), ("full", 2)])
+def test_the_plan_s_activations_are_those_that_are_kept(params: dict, kept: str, neighbours: int) -> None:
+    width, tokens = 512, 64
+
+    def kept_bytes(layers: int) -> int:
+        transformer = Transformer(layers, width, 8, 32, neighbours)
+        weights = {p.untyped_storage().data_ptr() for p in transformer.parameters()}
+        seen: dict[int, Any] = {}
+        for block in transformer.blocks:
+            block.activation_checkpointing = kept
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            seen.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+            return tensor
+
+        with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            transformer(torch.randn(2, tokens // 2, width, requires_grad=True), torch.randn(2, 32))
+        converted = sum(2 * p.numel() for p in transformer.parameters() if p.ndim == 2) if kept == "none" else 0
+        return sum(t.untyped_storage().nbytes() for at, t in seen.items() if at not in weights) - converted
+
+    measured = (kept_bytes(6) - kept_bytes(2)) / 4 / tokens / width
+    assert activation_bytes(dataclasses.replace(params["model"], neighbours=neighbours), kept) == pytest.approx(measured, rel=0.05)

@@ -12,7 +12,8 @@ from sunfish.sections.model import Section
 
 # Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count sparsity).
 DENSE_BF16 = {"B200": 2250e12, "H200": 989.4e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12}
-ACTIVATION_BYTES = {"none": 82, "selective": 26, "full": 4}  # kept per token, layer and unit of width; counted with saved-tensor hooks
+ACTIVATION_BYTES = {"none": 49, "selective": 24, "full": 4}  # kept per token, layer and unit of width in bf16; none and full are held
+NEIGHBOUR_BYTES = 9  # against saved-tensor hooks by a test, selective is the sum of the products' outputs; neighbours add to none
 LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
 GIB = 2**30
 
@@ -96,6 +97,11 @@ class Meter:
         return values
 
 
+def activation_bytes(model: Section, checkpointing: str) -> int:
+    """Return what the backward pass keeps, per token, layer and unit of width, beside attention's probabilities."""
+    return ACTIVATION_BYTES[checkpointing] + NEIGHBOUR_BYTES * (checkpointing == "none" and model.neighbours > 0)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a training will take, per device unless said otherwise."""
@@ -124,7 +130,7 @@ class Plan:
             "gradients": 4 * self.parameters / self.shards,
             "averages": 4 * self.parameters / self.shards,
             "optimiser": (4 * matrices + owned) / self.shards + 8 * rest / self.shards,
-            "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * self.model.width * self.model.num_layers,
+            "activations": activation_bytes(self.model, self.checkpointing) * tokens * self.model.width * self.model.num_layers,
             "logits": LOGIT_BYTES * tokens * self.vocab_size,
         }
         return {name: size / GIB for name, size in held.items()}
