@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sunfish.config import compose
 from sunfish.model.denoiser import Denoiser
@@ -384,7 +385,8 @@ def test_the_plan_s_activations_are_those_that_are_kept(params: dict, kept: str,
             seen.setdefault(tensor.untyped_storage().data_ptr(), tensor)
             return tensor
 
-        with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept_by = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION), torch.autocast("cpu", torch.bfloat16), kept_by:
             transformer(torch.randn(2, tokens // 2, width, requires_grad=True), torch.randn(2, 32))
         converted = sum(2 * p.numel() for p in transformer.parameters() if p.ndim == 2) if kept == "none" else 0
         return sum(t.untyped_storage().nbytes() for at, t in seen.items() if at not in weights) - converted
