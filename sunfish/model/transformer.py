@@ -14,10 +14,12 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
 
-PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten._scaled_dot_product_flash_attention.default]
+PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default]
+PRODUCTS += [torch.ops.aten._scaled_dot_product_flash_attention.default, torch.ops.aten._scaled_dot_product_cudnn_attention.default]
 
 Hidden = Float[Tensor, "batch pos width"]
 Condition = Float[Tensor, "batch cond"]
+Heads = Float[Tensor, "batch head pos dim"]
 
 
 def norm(x: Tensor) -> Tensor:
@@ -31,10 +33,16 @@ def rotary_angles(num_positions: int, head_dim: int, device: torch.device | None
     return torch.arange(num_positions, device=device)[:, None] * frequencies
 
 
-def rotate(x: Float[Tensor, "batch head pos dim"], cos: Tensor, sin: Tensor) -> Float[Tensor, "batch head pos dim"]:
-    """Turn each pair (first half, second half) of a head by its position's angle."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float[Tensor, "*axes pos dim"]:
+    """Turn each pair (first half, second half) of a head by its position's angle; sin is negative for the first half."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+def attend(q: Heads, k: Heads, v: Heads) -> Heads:
+    """Return softmax(q k^T / sqrt(dim)) v."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # the fused kernel's backward pass takes ten times as long there
+        return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class Attention(nn.Module):
@@ -47,9 +55,9 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Hidden, cos: Tensor, sin: Tensor) -> Hidden:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(rotate(norm(q), cos, sin), rotate(norm(k), cos, sin), v)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = rotate(norm(qkv[:2]).to(qkv.dtype), cos.to(qkv.dtype), sin.to(qkv.dtype))
+        return self.out(attend(q, k, qkv[2]).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -121,7 +129,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Hidden, cond: Condition) -> Hidden:
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
-        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        cos, sin = torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin()
         for block in self.blocks:
             x = block(x, cond, cos, sin)
         return norm(x)

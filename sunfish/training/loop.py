@@ -27,8 +27,8 @@ from sunfish.training.cost import Meter
 from sunfish.training.draws import Draws, draw_step
 from sunfish.training.ema import Ema
 from sunfish.training.log import RunLog
-from sunfish.training.optim import clip_gradients, lr_share, make_optimizers, set_lr
-from sunfish.training.parallel import gather, part_of
+from sunfish.training.optim import Optimizers, clip_gradients, lr_share, make_optimizers, set_lr
+from sunfish.training.parallel import gather, multiplies_in_bf16, part_of
 from sunfish.training.state import adamw_steps, law_state, restore, run_tensors
 from sunfish.training.step import StepLoss
 from sunfish.training.stopping import Stopped, StopRequest
@@ -44,7 +44,7 @@ class Run:
 
     fabric: Fabric
     model: Any  # StepLoss, as Fabric wrapped it
-    optimizers: dict[str, torch.optim.Optimizer]
+    optimizers: Optimizers
     ema: Ema
     keeper: LawKeeper
     diffusion: Diffusion
@@ -89,7 +89,7 @@ def start_run(fabric: Fabric, model: Model, diffusion: Diffusion, pretrain: Pret
             block.compile()
     wrapped = fabric.setup(StepLoss(denoiser, diffusion))
     ready = wrapped.module.denoiser
-    optimizers = make_optimizers(ready, pretrain.optim)
+    optimizers = make_optimizers(ready, pretrain.optim, in_bf16=multiplies_in_bf16(fabric))
     return Run(fabric, wrapped, optimizers, Ema(ready, pretrain.ema_decay), LawKeeper(diffusion.law), diffusion, pretrain)
 
 
@@ -108,11 +108,11 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
     record = Record(float((per_example * unknown).sum() / unknown.sum()), grad_norm, share, bool(stops.any()))
     if record.is_finite:
         set_lr(run.optimizers, optim, share)
-        for optimizer in run.optimizers.values():
+        for optimizer in run.optimizers:
             optimizer.step()
         run.ema.update(run.step)
         watch_law(run, draws, per_example)
-    for optimizer in run.optimizers.values():
+    for optimizer in run.optimizers:
         optimizer.zero_grad()
     run.skipped = 0 if record.is_finite else run.skipped + 1
     run.step += 1
@@ -217,7 +217,7 @@ def save(run: Run, run_dir: Path) -> None:
     """Write a checkpoint of everything the next step depends on."""
     state = {
         "law": law_state(run.keeper),
-        "adamw_steps": adamw_steps(run.optimizers["adamw"]),
+        "adamw_steps": adamw_steps(run.optimizers.adamw),
         "skipped": run.skipped,
         "torch": torch.__version__,
     }

@@ -40,8 +40,6 @@ def make_fabric(launch: Section, num_parameters: int = 0) -> Fabric:
     has_gpu = find_gpu(launch)
     devices, num_nodes = count_devices(launch, has_gpu)
     precision = choose_precision(launch, has_gpu)
-    if precision == "bf16-mixed" and not has_gpu:
-        torch.backends.cuda.enable_flash_sdp(False)  # of CPUs too: its bf16 backward pass is several times slower than the plain one
     strategy = make_strategy(choose_strategy(launch, devices * num_nodes, num_parameters), devices, num_nodes, precision)
     fabric = Fabric(accelerator="cuda" if has_gpu else "cpu", strategy=strategy, devices=devices, num_nodes=num_nodes, precision=precision)
     fabric.launch()
@@ -129,11 +127,14 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def take_over(tensor: Tensor, values: Tensor) -> None:
-    """Copy whole `values` into a tensor that may be cut into shards."""
-    if isinstance(tensor, DTensor):
-        values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
-    tensor.copy_(values)
+def like(tensor: DTensor, values: Tensor) -> DTensor:
+    """Return this process's part of whole `values`, cut as `tensor` is."""
+    return distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+
+
+def multiplies_in_bf16(fabric: Fabric) -> bool:
+    """Say whether products are taken in bf16."""
+    return bool(fabric._precision.precision == "bf16-mixed")
 
 
 def part_of(fabric: Fabric, num_rows: int) -> slice:

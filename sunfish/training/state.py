@@ -13,29 +13,21 @@ from sunfish.files import read_json
 from sunfish.training.build import LawKeeper
 from sunfish.training.checkpoint import Tensors, load_tensors
 from sunfish.training.ema import Ema
-from sunfish.training.optim import ShardedMuon, split_parameters
+from sunfish.training.optim import Optimizers, split_parameters
 
-Optimizers = dict[str, torch.optim.Optimizer]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensors:
     """Return all tensors of a run by name, the live ones; states an optimiser has not made yet are left out."""
     muon, adamw = split_parameters(denoiser)
-    momentum, states = momentum_of(optimizers["muon"]), optimizers["adamw"].state
+    momenta, states = optimizers.muon.state, optimizers.adamw.state
     return {
         **{f"model/{name}": tensor.detach() for name, tensor in denoiser.named_parameters()},
         **{f"ema/{name}": tensor for name, tensor in ema.average.items()},
-        **{f"muon/{name}": momentum[p] for name, p in muon.items() if p in momentum},
+        **{f"muon/{name}": momenta[p]["momentum"] for name, p in muon.items() if p in momenta},
         **{f"adamw/{key}/{name}": states[p][key] for name, p in adamw.items() if p in states for key in MOMENTS},
     }
-
-
-def momentum_of(optimizer: torch.optim.Optimizer) -> dict[nn.Parameter, Tensor]:
-    """Return Muon's momentum of the matrices that this process updates."""
-    if isinstance(optimizer, ShardedMuon):
-        return optimizer.momentum()
-    return {p: state["momentum_buffer"] for p, state in optimizer.state.items() if isinstance(p, nn.Parameter)}
 
 
 def adamw_steps(optimizer: torch.optim.Optimizer) -> int:
@@ -52,18 +44,11 @@ def law_state(keeper: LawKeeper) -> Any:
 def restore(fabric: Fabric, folder: Path, denoiser: nn.Module, ema: Ema, optimizers: Optimizers, keeper: LawKeeper) -> dict[str, Any]:
     """Fill everything from a checkpoint and return its state: where the run stood."""
     state: dict[str, Any] = read_json(folder / "state.json")
-    muon, adamw = optimizers["muon"], optimizers["adamw"]
-    if isinstance(muon, ShardedMuon):
-        muon.clear()
-    else:
-        for parameter in muon.param_groups[0]["params"]:
-            muon.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
-    for parameter in adamw.param_groups[0]["params"]:
+    optimizers.muon.clear()
+    for parameter in optimizers.adamw.param_groups[0]["params"]:
         step = torch.tensor(float(state["adamw_steps"]), device=parameter.device)
-        adamw.state[parameter] = {"step": step, **{key: torch.zeros_like(parameter) for key in MOMENTS}}
+        optimizers.adamw.state[parameter] = {"step": step, **{key: torch.zeros_like(parameter) for key in MOMENTS}}
     load_tensors(fabric, folder, run_tensors(denoiser, ema, optimizers))
-    if isinstance(muon, ShardedMuon):
-        muon.take_parameters()
     if keeper.learned and state["law"]:
         keeper.learned.restore(state["law"])
     return state
