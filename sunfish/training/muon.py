@@ -27,7 +27,12 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95, dtype: torch.dtype = torch.bfloat16
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         super().__init__(parameters, {"lr": lr})
         self.weight_decay, self.momentum, self.dtype = weight_decay, momentum, dtype
@@ -51,9 +56,10 @@ class Muon(torch.optim.Optimizer):
         updates = dict(zip(gradients, self._updates(gradients), strict=True))
         lr = self.param_groups[0]["lr"]
         for parameter, owner in zip(self.matrices, self.owners, strict=True):
-            update = updates.get(parameter)
+            if parameter.grad is None:
+                continue
+            update = updates[parameter] if parameter in updates else torch.empty(parameter.shape, dtype=self.dtype, device=parameter.device)
             if isinstance(parameter, DTensor):
-                update = update if update is not None else torch.empty(parameter.shape, dtype=self.dtype, device=parameter.device)
                 dist.broadcast(update, src=owner)
                 update = like(parameter, update)
             rows, columns = parameter.shape
@@ -65,7 +71,7 @@ class Muon(torch.optim.Optimizer):
             return []
         momenta = [self.state[p]["momentum"] for p in gradients]
         torch._foreach_lerp_(momenta, list(gradients.values()), 1 - self.momentum)
-        return orthogonalize(torch._foreach_lerp(list(gradients.values()), momenta, self.momentum), self.dtype)
+        return orthogonalize(list(torch._foreach_lerp(list(gradients.values()), momenta, self.momentum)), self.dtype)
 
 
 def orthogonalize(matrices: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
