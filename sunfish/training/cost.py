@@ -15,6 +15,7 @@ DENSE_BF16 = {"B200": 2250e12, "H200": 989.4e12, "H100": 989.4e12, "A100": 312e1
 ACTIVATION_BYTES = {"none": 49, "selective": 24, "full": 4}  # kept per token, layer and unit of width in bf16; none and full are held
 NEIGHBOUR_BYTES = 9  # against saved-tensor hooks by a test, selective is the sum of the products' outputs; neighbours add to none
 LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
+UPDATE_BYTES = 6  # per entry of a matrix: its direction in fp32, its update in bf16
 GIB = 2**30
 
 
@@ -119,19 +120,22 @@ class Plan:
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
-        """Return GiB by what holds it: weights, gradients, averages and optimiser states in fp32; a micro-batch's activations."""
+        """Return GiB by what holds it: weights, gradients, averages and optimiser states in fp32; a micro-batch's activations and logits,
+        or, once these are gone, what Muon works on: the matrices' whole gradients, their directions and the updates.
+        """
         matrices = self.model.num_layers * 12 * self.model.width**2
         rest = self.parameters - matrices
-        owned = 4 * matrices if self.shards > 1 else 0  # whole copies of the matrices, spread over the processes
+        whole_gradients = 4 * matrices if self.shards > 1 else 0  # of the matrices that a process owns
         block = 12 * self.model.width**2 if self.shards > 1 else 0
         tokens = self.micro_rows * self.row_length
         held = {
             "weights": 4 * self.parameters / self.shards + 2 * 2 * block,
             "gradients": 4 * self.parameters / self.shards,
             "averages": 4 * self.parameters / self.shards,
-            "optimiser": (4 * matrices + owned) / self.shards + 8 * rest / self.shards,
+            "optimiser": (4 * matrices + 8 * rest) / self.shards,
             "activations": activation_bytes(self.model, self.checkpointing) * tokens * self.model.width * self.model.num_layers,
             "logits": LOGIT_BYTES * tokens * self.vocab_size,
+            "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
         }
         return {name: size / GIB for name, size in held.items()}
 
@@ -141,12 +145,14 @@ class Plan:
 
     def report(self, peak: float, share: float) -> str:
         """Return the plan as a table for people, at a `share` of `peak` operations per second per device."""
-        memory, hours = self.memory(), self.operations() / (peak * self.processes * share) / 3600
+        memory = self.memory()
+        in_turn = min(memory["activations"] + memory["logits"], memory["update"])
+        hours = self.operations() / (peak * self.processes * share) / 3600
         lines = [
             ("parameters", f"{self.parameters:,}"),
             ("processes", f"{self.processes} ({self.shards} shard{'s' * (self.shards > 1)} of each weight)"),
             *((f"memory: {name}", f"{size:,.2f} GiB") for name, size in memory.items()),
-            ("memory in all", f"{sum(memory.values()):,.2f} GiB a device"),
+            ("memory in all", f"{sum(memory.values()) - in_turn:,.2f} GiB a device"),
             ("steps", f"{self.steps:,} of {self.batch_rows} rows, {self.micro_rows} at once on a device"),
             ("tokens", f"{self.steps * self.batch_rows * self.row_length:,} at most"),
             ("operations", f"{self.operations():.3g}"),
