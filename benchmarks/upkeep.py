@@ -1,19 +1,18 @@
-"""What a training costs beside its steps: reading batches, and checkpoints.
+"""What a training costs beside its steps: reading batches, and checkpoints, written in between or beside the steps.
 
-python -m benchmarks.upkeep data/shards
+python -m benchmarks.upkeep data/shards [--model mini] [--steps 40]      # steps: enough to last as long as a checkpoint
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.record import composed, interleave, record, spread
 from sunfish.text.batches import BatchOrder, Feed, Rows
 from sunfish.text.shards import Shards
+from sunfish.training.checkpoint import Checkpoints
 from sunfish.training.loop import save, start_run, train_step
 from sunfish.training.parallel import make_fabric
 
@@ -21,8 +20,14 @@ ROUNDS, READS = 9, 50
 
 
 def main() -> None:
-    params, shards = composed(), Shards(Path(sys.argv[1]))
-    section = params["pretrain"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    params = composed(f"model={arguments.model}", "data=stories", "pretrain.batch_rows=32", "pretrain.micro_rows=32")
+    section, shards = params["pretrain"], Shards(arguments.shards)
     run = start_run(make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size)
     rows = Rows(shards, "train", params["data"])
     feed = Feed(rows, BatchOrder(rows.length, section.batch_rows, section.seed), slice(0, section.batch_rows))
@@ -32,13 +37,24 @@ def main() -> None:
         for step in range(READS):
             feed._read(step)
 
+    def steps(checkpoints: Checkpoints | None = None) -> None:
+        if checkpoints:
+            save(run, checkpoints)
+        for _ in range(arguments.steps):
+            train_step(run, feed(run.step))
+        if checkpoints:
+            checkpoints.wait()
+
     with tempfile.TemporaryDirectory() as folder:
-        seconds = interleave(ROUNDS, read=read, step=lambda: train_step(run, feed(run.step)), checkpoint=lambda: save(run, Path(folder)))
-    reads, steps = ([value / per for value in seconds[name]] for name, per in (("read", READS), ("step", 1)))
+        between, beside = (Checkpoints(run.fabric, Path(folder) / name, 1, name == "beside") for name in ("between", "beside"))
+        seconds = interleave(arguments.rounds, read=read, steps=steps, between=lambda: steps(between), beside=lambda: steps(beside))
+        size = sum(path.stat().st_size for path in Path(folder, "between").rglob("*.safetensors"))
+    alone = seconds["steps"]
+    stalls = {name: [1e3 * (s - a) for s, a in zip(seconds[name], alone, strict=True)] for name in ("between", "beside")}
     record(
-        "upkeep", model="mini", read_share_of_step=spread([a / b for a, b in zip(reads, steps, strict=True)], 4),
-        read_ms=spread([1e3 * s for s in reads]), checkpoint_ms=spread([1e3 * s for s in seconds["checkpoint"]], 1),
-        checkpoint_share_at_one_a_minute=round(float(np.median(seconds["checkpoint"])) / 60, 5),
+        "upkeep", model=arguments.model, step_ms=spread([1e3 * s / arguments.steps for s in alone], 1), checkpoint_mib=round(size / 2**20),
+        read_share_of_step=spread([r / READS / (s / arguments.steps) for r, s in zip(seconds["read"], alone, strict=True)], 4),
+        **{f"stall_ms_{name}": spread(values, 1) for name, values in stalls.items()},
     )  # fmt: skip
 
 

@@ -57,10 +57,11 @@ def one(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_train_as_one(shards: Shards, one: Path, tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "beside"), [("ddp", "false"), ("fsdp", "true")])
+def test_two_processes_train_as_one(shards: Shards, one: Path, tmp_path: Path, strategy: str, beside: str) -> None:
     """Accumulation, clipping by the true norm, Muon, averages and saving: the curve and the weights are those of one process."""
-    two = train(tmp_path / "two", shards.folder, "pretrain.micro_rows=2", "launch.devices=2", f"launch.strategy={strategy}")
+    launch = ["launch.devices=2", f"launch.strategy={strategy}", f"launch.async_checkpoints={beside}"]
+    two = train(tmp_path / "two", shards.folder, "pretrain.micro_rows=2", "pretrain.checkpoint_every=3", *launch)
     assert_same_training(losses(one), two)
     ours, theirs = (load_file(folder / "denoiser" / "model.safetensors") for folder in (one, tmp_path / "two"))
     assert set(ours) == set(theirs)
@@ -71,7 +72,7 @@ def test_two_processes_train_as_one(shards: Shards, one: Path, tmp_path: Path, s
 @pytest.mark.slow
 def test_shards_of_two_processes_are_carried_on_by_one_after_sigterm(shards: Shards, tmp_path: Path) -> None:
     whole = train(tmp_path / "one", shards.folder, "pretrain.steps=40", "pretrain.micro_rows=8")
-    long = ["pretrain.steps=40", "pretrain.micro_rows=8", "launch.strategy=fsdp"]
+    long = ["pretrain.steps=40", "pretrain.micro_rows=8", "launch.strategy=fsdp", "launch.async_checkpoints=true"]
     both = command(tmp_path / "two", shards.folder, [*long, "launch.devices=2"])
     process = subprocess.Popen([sys.executable, *both], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     log = tmp_path / "two" / "runs"

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sunfish.text.batches import Rows
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
 from sunfish.training import checkpoint, gate, loop
+from sunfish.training.checkpoint import Checkpoints
 from sunfish.training.cost import Meter, activation_bytes
 from sunfish.training.draws import draw_known, draw_step
 from sunfish.training.log import RunLog, read_lines
@@ -32,6 +34,7 @@ from sunfish.training.muon import Muon, orthogonalize
 from sunfish.training.optim import lr_share
 from sunfish.training.parallel import make_fabric
 from sunfish.training.pretraining import Job, Places, fingerprint, pretrain
+from sunfish.training.state import run_tensors
 
 OFF = Tracking(enabled=False, experiment="test", uri=None)
 MIXED = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0, blind_share=0.0)
@@ -45,6 +48,10 @@ def start(params: dict, shards: Shards, **changes: Any) -> loop.Run:
 def batch(params: dict, shards: Shards, num: int = 8) -> np.ndarray:
     ids = Rows(shards, "train", params["data"]).read(np.arange(num))
     return np.pad(ids, ((0, 0), (0, 96 - ids.shape[1])), constant_values=shards.end_id)
+
+
+def checkpoints_of(run: loop.Run, folder: Path, beside: bool = False) -> Checkpoints:
+    return Checkpoints(run.fabric, folder, keep=2, beside=beside)
 
 
 def places(folder: Path, shards: Shards) -> Places:
@@ -216,7 +223,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_many_stop_with_advice(params: 
         return ids
 
     with pytest.raises(Problem, match="3 steps in a row were skipped.*lower"):
-        loop.train(run, read, tmp_path, log, lambda *_: "", meter(params, shards))
+        loop.train(run, read, checkpoints_of(run, tmp_path), log, lambda *_: "", meter(params, shards))
     assert [json.loads(line)["step"] for line in log.events_path.read_text().splitlines()] == [3, 6, 7, 8]
     assert torch.equal(seen[2], seen[3]) and not torch.equal(seen[3], seen[4])
     assert torch.equal(seen[5], run.denoiser.head_bias) and torch.isfinite(seen[5]).all()
@@ -232,7 +239,7 @@ def test_a_jump_of_the_loss_is_logged_with_its_batch(params: dict, shards: Shard
     monkeypatch.setattr(loop, "train_step", step)
     run = start(params, shards, steps=loop.SPIKE_OVER + 2, sample_every=1000, checkpoint_every=1000)
     log = RunLog(tmp_path, 0, Tracker(OFF, {}))
-    loop.train(run, lambda step: batch(params, shards), tmp_path, log, lambda *_: "", meter(params, shards))
+    loop.train(run, lambda step: batch(params, shards), checkpoints_of(run, tmp_path), log, lambda *_: "", meter(params, shards))
     assert [json.loads(line) for line in log.events_path.read_text().splitlines()] == [
         {"step": loop.SPIKE_OVER + 1, "event": "spike", "loss": "9.0", "grad_norm": "1.0"}
     ]
@@ -254,13 +261,16 @@ def test_a_finished_run_is_extended_and_only_by_steps(params: dict, shards: Shar
         run_all(params, tmp_path, shards, steps=16, extends="nothing")
 
 
-def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: Path, capsys: Any, beside: bool) -> None:
+    (tmp_path / ".step-00000009.tmp").mkdir()  # what a kill in the middle of a save leaves
     run = start(params, shards)
+    checkpoints = checkpoints_of(run, tmp_path, beside)
     for _ in range(3):
         loop.train_step(run, batch(params, shards))
-        loop.save(run, tmp_path)
-    (tmp_path / ".step-00000009.123.tmp").mkdir()  # what a kill in the middle of a save leaves
-    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000003"]
+        loop.save(run, checkpoints)
+    checkpoints.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["LATEST", "step-00000002", "step-00000003"]
     other = start(params, shards)
     assert loop.resume(other, tmp_path) and other.step == 3
     next((tmp_path / "step-00000003").glob("*.safetensors")).write_bytes(b"cut")
@@ -272,10 +282,37 @@ def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: P
         checkpoint.find_checkpoint(tmp_path)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_checkpoint_written_beside_the_training_holds_the_step_it_was_taken_at(
+    params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any
+) -> None:
+    trained_on, save = threading.Event(), checkpoint.dcp.save
+
+    def save_late(*arguments: Any, **named: Any) -> None:
+        assert trained_on.wait(30)
+        save(*arguments, **named)
+
     run = start(params, shards)
     loop.train_step(run, batch(params, shards))
-    loop.save(run, tmp_path)
+    then = {name: tensor.clone() for name, tensor in run_tensors(run.denoiser, run.ema, run.optimizers).items()}
+    checkpoints = checkpoints_of(run, tmp_path, beside=True)
+    monkeypatch.setattr(checkpoint.dcp, "save", save_late)
+    loop.save(run, checkpoints)
+    loop.train_step(run, batch(params, shards))
+    trained_on.set()
+    checkpoints.close()
+    other = start(params, shards)
+    assert loop.resume(other, tmp_path) and other.step == 1
+    for name, tensor in run_tensors(other.denoiser, other.ema, other.optimizers).items():
+        assert torch.equal(tensor, then[name]), name
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_full_disk_leaves_the_checkpoint_before(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, beside: bool) -> None:
+    run = start(params, shards)
+    checkpoints = checkpoints_of(run, tmp_path, beside)
+    loop.train_step(run, batch(params, shards))
+    loop.save(run, checkpoints)
+    checkpoints.wait()
     loop.train_step(run, batch(params, shards))
 
     def full(*_: Any, **__: Any) -> None:
@@ -283,7 +320,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(params: dict, shards: Shards, 
 
     monkeypatch.setattr(checkpoint.dcp, "save", full)
     with pytest.raises(Problem, match="cannot be written.*No space left.*the checkpoint before is kept"):
-        loop.save(run, tmp_path)
+        loop.save(run, checkpoints)
+        checkpoints.wait()
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["step-00000001"]
     again = start(params, shards)
     assert loop.resume(again, tmp_path) and again.step == 1

@@ -16,6 +16,7 @@ class Section:
     devices: int | None  # processes on this machine; null: one a GPU, or one on CPUs. torchrun and srun say it themselves
     strategy: Literal["auto", "single", "ddp", "fsdp", "hybrid"]
     compile: bool | None  # each block by torch.compile; null: on GPUs. On CPUs it needs a C++ compiler
+    async_checkpoints: bool | None  # written while the training goes on; null: on GPUs
     precision: Literal["auto", "32-true", "bf16-mixed"]
     num_threads: int | None  # of the CPU; null: all cores
 

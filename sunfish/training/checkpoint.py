@@ -9,57 +9,110 @@ import logging
 import shutil
 import sys
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from lightning.fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from sunfish.files import read_json, write_json, write_text
 from sunfish.problems import Problem
-from sunfish.training.parallel import on_rank_zero
+from sunfish.training.parallel import gather
 
 Tensors = dict[str, Tensor]  # "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
+UNWRITABLE = OSError, Problem, SafetensorError, dcp.api.CheckpointException
 logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")  # one process is no mistake
 
 
-def save_checkpoint(fabric: Fabric, run_dir: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int) -> None:
-    """Write step-N/ whole, point LATEST at it, and drop all but the last `keep`; every process must call it.
+class Checkpoints:
+    """A run's checkpoints: step-N/ whole, then LATEST points at it, then all but the last `keep` go.
 
-    Raises:
-        Problem: the disk is full or the folder cannot be written; earlier checkpoints are as they were.
+    With `beside`, a checkpoint is copied to the host's memory and written while the training goes on, one at a time. Every process must
+    make the same calls.
     """
-    name = f"step-{step:08d}"
-    aside = run_dir / f".{name}.tmp"
 
-    def begin() -> None:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+    def __init__(self, fabric: Fabric, run_dir: Path, keep: int, beside: bool) -> None:
+        self.fabric, self.run_dir, self.keep = fabric, run_dir, keep
+        self.stager = make_stager(fabric) if beside else None
+        self.group = dist.new_group(backend="gloo") if beside and fabric.world_size > 1 else None  # the training has the other one
+        self.writer = ThreadPoolExecutor(1, "checkpoint")
+        self.under_way: tuple[Path, Future[None]] | None = None
+        if fabric.is_global_zero:
+            for left in run_dir.glob(".step-*.tmp"):
+                shutil.rmtree(left)
+        fabric.barrier()
 
-    def finish() -> None:
+    def save(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
+        """Write a checkpoint, or with `beside` begin to.
+
+        Raises:
+            Problem: this checkpoint, or with `beside` the one before, could not be written; earlier ones are as they were.
+        """
+        self.wait()
+        folder = self.run_dir / f"step-{step:08d}"
+        taken: Any = self.stager.stage(dict(tensors)) if self.stager else dict(tensors)
+        self.under_way = folder, self.writer.submit(self._write, folder, taken, {"step": step, **state})
+        if self.stager is None:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the checkpoint under way is written.
+
+        Raises:
+            Problem: it could not be, on this process or another; earlier ones are as they were.
+        """
+        if self.under_way is None:
+            return
+        (folder, written), self.under_way = self.under_way, None
+        error = written.exception()
+        if error and not isinstance(error, UNWRITABLE):
+            raise error
+        if gather(self.fabric, torch.tensor([float(error is not None)], device=self.fabric.device)).any():
+            reason = str(error or "another process failed").strip().splitlines()[-1]
+            raise Problem(f"{folder}: cannot be written ({reason}); make room and run it again: the checkpoint before is kept") from error
+
+    def close(self) -> None:
+        """Wait as `wait` does, and give the host's memory back."""
+        self.wait()
+        self.writer.shutdown()
+        if self.stager:
+            self.stager.close()
+
+    def _write(self, folder: Path, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        aside = folder.with_name(f".{folder.name}.tmp")
+        try:
+            aside.mkdir(parents=True, exist_ok=True)
+            storage = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
+            dcp.save(tensors, storage_writer=storage, process_group=self.group, no_dist=self.fabric.world_size == 1)
+            if self.fabric.is_global_zero:
+                self._finish(aside, folder, state)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+    def _finish(self, aside: Path, folder: Path, state: dict[str, Any]) -> None:
         sizes = {path.name: path.stat().st_size for path in sorted(aside.glob("*.safetensors"))}
-        write_json(aside / "state.json", {"step": step, **state, "bytes": sizes})
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-        aside.rename(run_dir / name)
-        write_text(run_dir / "LATEST", name)
-        for old in sorted(run_dir.glob("step-*"))[:-keep]:
+        write_json(aside / "state.json", {**state, "bytes": sizes})
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        write_text(self.run_dir / "LATEST", folder.name)
+        for old in sorted(self.run_dir.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old)
 
-    try:
-        on_rank_zero(fabric, begin)
-        dcp.save(
-            dict(tensors), storage_writer=dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True), no_dist=fabric.world_size == 1
-        )
-        on_rank_zero(fabric, finish)
-    except (OSError, SafetensorError, dcp.api.CheckpointException) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        reason = str(error).strip().splitlines()[-1]
-        raise Problem(
-            f"{run_dir / name}: cannot be written ({reason}); make room and run it again: the checkpoint before is kept"
-        ) from error
+
+def make_stager(fabric: Fabric) -> DefaultStager:
+    """Return what copies tensors to the host's memory: from a GPU through pages that it can read by itself, kept for the next time."""
+    on_gpu = fabric.device.type == "cuda"
+    return DefaultStager(
+        StagingOptions(use_pinned_memory=on_gpu, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=on_gpu)
+    )
 
 
 def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:

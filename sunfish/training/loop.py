@@ -22,7 +22,7 @@ from sunfish.sections.diffusion import Section as Diffusion
 from sunfish.sections.model import Section as Model
 from sunfish.sections.pretrain import Section as Pretrain
 from sunfish.training.build import LawKeeper, build_denoiser
-from sunfish.training.checkpoint import find_checkpoint, save_checkpoint
+from sunfish.training.checkpoint import Checkpoints, find_checkpoint
 from sunfish.training.cost import Meter
 from sunfish.training.draws import Draws, draw_step
 from sunfish.training.ema import Ema
@@ -154,7 +154,9 @@ def watch_law(run: Run, draws: Draws, per_example: np.ndarray) -> None:
         learned.refit()
 
 
-def train(run: Run, read_batch: ReadBatch, run_dir: Path, log: RunLog, sample: Callable[[Denoiser, NoiseLaw], str], meter: Meter) -> None:
+def train(
+    run: Run, read_batch: ReadBatch, checkpoints: Checkpoints, log: RunLog, sample: Callable[[Denoiser, NoiseLaw], str], meter: Meter
+) -> None:
     """Train until the last step, from wherever `run` stands; log, sample and save at the configured steps.
 
     Raises:
@@ -178,10 +180,12 @@ def train(run: Run, read_batch: ReadBatch, run_dir: Path, log: RunLog, sample: C
                 log.write_sample(run.step, text)
                 progress.say(f"step {run.step}: {text}")
             if run.step % section.checkpoint_every == 0 or run.step == section.steps or record.stop:
-                save(run, run_dir)
+                save(run, checkpoints)
             if record.stop and run.step < section.steps:
+                checkpoints.wait()
                 progress.say(f"asked to stop: saved at step {run.step:,}; the same command carries on from there")
                 raise Stopped(run.fabric.global_rank)
+    checkpoints.close()
 
 
 def write_sample(run: Run, sample: Callable[[Denoiser, NoiseLaw], str]) -> str:
@@ -213,16 +217,15 @@ def watch_loss(run: Run, record: Record, recent: deque[float], log: RunLog, prog
     recent.append(record.loss)
 
 
-def save(run: Run, run_dir: Path) -> None:
-    """Write a checkpoint of everything the next step depends on."""
+def save(run: Run, checkpoints: Checkpoints) -> None:
+    """Write, or begin to write, a checkpoint of everything the next step depends on."""
     state = {
         "law": law_state(run.keeper),
         "adamw_steps": adamw_steps(run.optimizers.adamw),
         "skipped": run.skipped,
         "torch": torch.__version__,
     }
-    tensors = run_tensors(run.denoiser, run.ema, run.optimizers)
-    save_checkpoint(run.fabric, run_dir, run.step, tensors, state, run.pretrain.keep_checkpoints)
+    checkpoints.save(run.step, run_tensors(run.denoiser, run.ema, run.optimizers), state)
 
 
 def resume(run: Run, run_dir: Path, pointer: str = "LATEST") -> bool:

@@ -10,7 +10,6 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -160,13 +159,6 @@ def count_processes(launch: Section) -> int:
     """Return how many processes will train, over all nodes."""
     devices, nodes = count_devices(launch, find_gpu(launch))
     return devices * nodes
-
-
-def on_rank_zero(fabric: Fabric, write: Callable[[], None]) -> None:
-    """Let one process write, and all wait until it has."""
-    if fabric.is_global_zero:
-        write()
-    fabric.barrier()
 
 
 def gather(fabric: Fabric, values: Tensor) -> np.ndarray:

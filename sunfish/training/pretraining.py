@@ -32,7 +32,7 @@ from sunfish.text.batches import BatchOrder, Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import Tokenizer
 from sunfish.tracking import Tracker, project_root
-from sunfish.training.checkpoint import finish_run
+from sunfish.training.checkpoint import Checkpoints, finish_run
 from sunfish.training.cost import Meter, Plan, peak_operations
 from sunfish.training.log import RunLog
 from sunfish.training.loop import Run, resume, start_run, train
@@ -95,9 +95,11 @@ def pretrain(job: Job, places: Places) -> None:
     log = RunLog(runs / name, run.step, tracker, writes=zero)
     meter = Meter(job.model, shards.vocab_size, job.diffusion.self_conditioning, fabric.device, peak)
     feed = Feed(rows, BatchOrder(rows.length, job.pretrain.batch_rows, job.pretrain.seed), part_of(fabric, job.pretrain.batch_rows))
+    beside = fabric.device.type == "cuda" if job.launch.async_checkpoints is None else job.launch.async_checkpoints
+    checkpoints = Checkpoints(fabric, runs / name, job.pretrain.keep_checkpoints, beside)
     status = "FAILED"
     try:
-        train(run, feed, runs / name, log, sampler_of(shards.tokenizer, rows), meter)
+        train(run, feed, checkpoints, log, sampler_of(shards.tokenizer, rows), meter)
         write_results(run, log, job, places, shards, rows, tracker)
         if zero:
             finish_run(runs / name)
