@@ -44,8 +44,8 @@ def losses(folder: Path) -> list[float]:
 
 
 def assert_same_training(ours: list[float], theirs: list[float]) -> None:
-    """Equal at first; later Newton-Schulz, which works in bf16, magnifies another order of summation."""
-    assert ours[:2] == pytest.approx(theirs[:2], abs=1e-5) and ours == pytest.approx(theirs, abs=1e-2)
+    """Sums in another order differ in a float's last digits, and nothing magnifies that."""
+    assert ours == pytest.approx(theirs, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -66,32 +66,36 @@ def test_two_processes_train_as_one(shards: Shards, one: Path, tmp_path: Path, s
     ours, theirs = (load_file(folder / "denoiser" / "model.safetensors") for folder in (one, tmp_path / "two"))
     assert set(ours) == set(theirs)
     for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], atol=0.02, rtol=0.05)
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
-def test_shards_of_two_processes_are_carried_on_by_one_after_sigterm(shards: Shards, tmp_path: Path) -> None:
-    whole = train(tmp_path / "one", shards.folder, "pretrain.steps=40", "pretrain.micro_rows=8")
-    long = ["pretrain.steps=40", "pretrain.micro_rows=8", "launch.strategy=fsdp", "launch.async_checkpoints=true"]
-    both = command(tmp_path / "two", shards.folder, [*long, "launch.devices=2"])
-    process = subprocess.Popen([sys.executable, *both], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    log = tmp_path / "two" / "runs"
-    while not any(len(path.read_text().splitlines()) > 5 for path in log.glob("*/log.jsonl")):
-        assert process.poll() is None and not time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)  # to the first process only: it tells the other
-    assert process.wait(60) == 75
-    assert len(list(next(log.glob("*")).glob("step-*/*.safetensors"))) % 2 == 0
-    done = subprocess.run(
-        [sys.executable, *command(tmp_path / "two", shards.folder, [*long, "launch.devices=1"])], check=True, capture_output=True, text=True
-    )
+def test_shards_of_four_processes_are_carried_on_by_two_and_by_one_after_sigterm(shards: Shards, tmp_path: Path) -> None:
+    long = ["pretrain.steps=60", "pretrain.micro_rows=8"]
+    whole = train(tmp_path / "whole", shards.folder, *long)
+    for processes, strategy, stop_after in ((4, "fsdp", 5), (2, "ddp", 25)):
+        launch = [f"launch.devices={processes}", f"launch.strategy={strategy}", "launch.async_checkpoints=true"]
+        terminate(command(tmp_path / "parts", shards.folder, [*long, *launch]), tmp_path / "parts" / "runs", stop_after)
+    last = command(tmp_path / "parts", shards.folder, long)
+    done = subprocess.run([sys.executable, *last], check=True, capture_output=True, text=True)
     assert "carrying on from step" in done.stdout
-    assert_same_training(whole, losses(tmp_path / "two"))
+    assert_same_training(whole, losses(tmp_path / "parts"))
+
+
+def terminate(stage: list[str], runs: Path, stop_after: int) -> None:
+    """Start a training and ask its first process to stop after some steps; it tells the others."""
+    process = subprocess.Popen([sys.executable, *stage], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not any(len(path.read_text().splitlines()) > stop_after for path in runs.glob("*/log.jsonl")):
+        assert process.poll() is None and not time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_nothing_changes(shards: Shards, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", ["false", "true"])
+def test_killed_at_random_moments_nothing_changes(shards: Shards, tmp_path: Path, beside: str) -> None:
     """SIGKILL, also in the middle of a checkpoint (there is one every second step): the curve and the weights are the same bits."""
-    often = ["pretrain.steps=60", "pretrain.checkpoint_every=2"]
+    often = ["pretrain.steps=60", "pretrain.checkpoint_every=2", f"launch.async_checkpoints={beside}"]
     whole = train(tmp_path / "one", shards.folder, *often)
     stage, rng = command(tmp_path / "parts", shards.folder, often), np.random.default_rng(0)
     for _ in range(int(os.environ.get("SUNFISH_KILLS", "2"))):
