@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sunfish.config import check, compose
 from sunfish.text.corpus import read_documents
@@ -12,6 +14,13 @@ from sunfish.text.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Undo what a training does to this process: hypothesis draws floats that it would flush to zero."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +63,9 @@ THIMBLE = [
     "evaluate.num_samples=8",
     "evaluate.num_steps=5",
     "evaluate.frontier_steps=[3]",
+    "evaluate.frontier_temperatures=[0.5]",
     "evaluate.frontier_samples=4",
+    "evaluate.infill_rows=8",
     "evaluate.speed_runs=1",
     "export.parity_samples=4",
     "export.parity_steps=5",
@@ -67,6 +78,16 @@ def shards(params: dict, tmp_path_factory: pytest.TempPathFactory) -> Shards:
     folder = tmp_path_factory.mktemp("shards") / "shards"
     make_shards(params, folder)
     return Shards(folder)
+
+
+@pytest.fixture(scope="session")
+def trained(params: dict, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training's folder: denoiser/, curve.csv and all the rest."""
+    from tests.test_training import run_all
+
+    folder = tmp_path_factory.mktemp("trained")
+    run_all(params, folder, shards)
+    return folder
 
 
 def make_shards(params: dict, folder: Path) -> None:

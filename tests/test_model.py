@@ -73,11 +73,15 @@ def test_an_untrained_denoiser_with_the_output_prior_is_the_exact_posterior() ->
     torch.testing.assert_close(denoiser(x_t, logsnr, nothing, known).logits.log_softmax(-1), exact, atol=1e-4, rtol=1e-4)
 
 
+def free(ids: np.ndarray) -> Given:
+    return Given(ids, np.zeros_like(ids, dtype=bool))
+
+
 def test_the_bound_of_the_ideal_denoiser_is_the_entropy() -> None:
     """Tokens drawn evenly and independently: the untrained denoiser is ideal, the entropy is log V; the bound lies on it."""
     denoiser, vocab_size = make(), 11
     rng = np.random.default_rng(0)
-    batches = [rng.integers(vocab_size, size=(100, 8)) for _ in range(4)]
+    batches = [free(rng.integers(vocab_size, size=(100, 8))) for _ in range(4)]
     bound = variational_bound(denoiser, uniform(-14, 8, 50), RowLengths.count([8], 1), batches, 24, rng)
     nats, entropy = bound.nats.mean() / 8, math.log(vocab_size)
     error = bound.nats.std() / 20 / 8
@@ -88,11 +92,19 @@ def test_the_bound_of_the_ideal_denoiser_is_the_entropy() -> None:
 def test_a_row_s_length_costs_what_its_law_says() -> None:
     """Rows of 4 and 8, three to one: the bound is the tokens' entropy and the lengths'."""
     denoiser, rng = make(), np.random.default_rng(0)
-    batches = [rng.integers(11, size=(300, 4)), rng.integers(11, size=(100, 8))]
+    batches = [free(rng.integers(11, size=(300, 4))), free(rng.integers(11, size=(100, 8)))]
     bound = variational_bound(denoiser, uniform(-14, 8, 50), RowLengths.count([4] * 3000 + [8] * 1000, 2), batches, 24, rng)
     assert bound.length_nats.mean() == pytest.approx(0.5623, abs=1e-3)  # 2 log 2 - 0.75 log 3
     assert np.allclose(bound.nats - bound.diffusion_nats - bound.reconstruction_nats - bound.prior_nats, bound.length_nats)
     assert bound.prior_nats[-1] == pytest.approx(2 * bound.prior_nats[0])
+
+
+def test_given_tokens_cost_nothing_and_the_others_their_entropy() -> None:
+    denoiser, rng = make(), np.random.default_rng(0)
+    known = np.tile(np.arange(8) < 6, (400, 1))
+    bound = variational_bound(denoiser, uniform(-14, 8, 50), None, [Given(rng.integers(11, size=known.shape), known)], 24, rng)
+    assert bound.nats.mean() == pytest.approx(2 * math.log(11), rel=0.05)
+    assert not bound.length_nats.any()
 
 
 def test_shapes_are_checked_while_tests_run() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,24 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from sunfish.cli import main
-from sunfish.evaluation.evaluate import Places as EvaluationPlaces
-from sunfish.evaluation.evaluate import evaluate
-from sunfish.evaluation.quality import text_metrics
 from sunfish.export.folder import export_folder
 from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.runtime.prompts import infill_row, prompt_row
 from sunfish.runtime.sampler import Sampler, Settings
-from sunfish.text.shards import Shards
-from tests.test_training import OFF, run_all
-
-
-@pytest.fixture(scope="module")
-def trained(params: dict, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    run_all(params, folder, shards)
-    return folder
+from tests.test_training import OFF
 
 
 @pytest.fixture(scope="module")
@@ -150,27 +138,6 @@ def test_sampling_never_loads_torch(exported: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_evaluation_writes_numbers_pictures_and_samples(params: dict, trained: Path, shards: Shards, tmp_path: Path) -> None:
-    names = {"metrics": "m.json", "plots": "plots", "samples": "samples.txt"}
-    places = EvaluationPlaces(trained / "denoiser", shards.folder, trained / "curve.csv", **{k: tmp_path / v for k, v in names.items()})
-    evaluate(params["data"], params["evaluate"], OFF, places)
-    metrics = read_json(tmp_path / "m.json")
-    assert metrics["real_text"]["stories_consistent"] == 1.0 and metrics["real_text"]["unique"] == 1.0
-    assert metrics["bound"]["bound_over_entropy"] > 1.0
-    assert set(metrics["speed"]) == {"ddpm_1000", "ddim_50", "ddim_10"}
-    assert sorted(p.suffix for p in (tmp_path / "plots").iterdir()) == [".csv", ".csv", ".png", ".png", ".png"]
-    foreign = dataclasses.replace(places, denoiser=Path(shutil.copytree(trained / "denoiser", tmp_path / "foreign")))
-    (foreign.denoiser / "tokenizer.json").write_text("{}")
-    with pytest.raises(Problem, match="another tokenizer"):
-        evaluate(params["data"], params["evaluate"], OFF, foreign)
-
-
-def test_text_metrics_on_texts_one_can_count() -> None:
-    metrics = text_metrics([[1, 1, 2, 2], [1, 1, 2, 2]], ["a", "a"])
-    assert metrics["unique"] == 0.5 and metrics["entropy_per_sample_nats"] == pytest.approx(np.log(2))
-    assert metrics["distinct_2"] == 0.5 and metrics["rep_2"] == 0.0
 
 
 def test_a_prompt_row_leaves_the_rest_to_the_model(sampler: Sampler) -> None:

@@ -15,6 +15,7 @@ from sunfish.diffusion.process import add_noise
 from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser
 from sunfish.progress import track
+from sunfish.sampler import Given
 from sunfish.schedule import NoiseLaw, alpha, draw_times, sigma
 
 NUM_LEVEL_BINS = 30
@@ -54,52 +55,56 @@ class _Terms:
 
 @torch.no_grad()
 def variational_bound(
-    denoiser: Denoiser, law: NoiseLaw, lengths: RowLengths, batches: Sequence[np.ndarray], num_levels: int, rng: np.random.Generator
+    denoiser: Denoiser, law: NoiseLaw, lengths: RowLengths | None, batches: Sequence[Given], num_levels: int, rng: np.random.Generator
 ) -> Bound:
     """Return the bound of batches of ids, each (rows, pos) of one length, every row seen at `num_levels` noise levels.
 
+    What is known costs nothing: the bound is that of the unknown positions given the known ones.
+
     The integral over logsnr is drawn by the noise law and weighted by its density, so it is unbiased. The estimate conditions
     on the denoiser's own first one at the same x_t, which is a function of x_t: the bound stays valid. A row's length is drawn
-    before its text, so it costs -log p(length).
+    before its text, so it costs -log p(length); with `lengths` None it is given and costs nothing.
     """
-    terms = [_terms(denoiser, law, ids, num_levels, rng) for ids in track(batches, "bound", "batches", len(batches))]
-    length_nats = np.concatenate([np.repeat(lengths.nats(ids.shape[1]), len(ids)) for ids in batches])
+    terms = [_terms(denoiser, law, given, num_levels, rng) for given in track(batches, "bound", "batches", len(batches))]
+    sizes = np.concatenate([np.full(len(given.ids), given.ids.shape[1]) for given in batches])
+    length_nats = np.zeros(len(sizes)) if lengths is None else lengths.nats(sizes)
     diffusion, reconstruction, prior = (np.concatenate([getattr(t, k) for t in terms]) for k in ("diffusion", "reconstruction", "prior"))
     levels, ce = (np.concatenate([getattr(t, k) for t in terms]) for k in ("logsnr", "ce"))
     return Bound(diffusion, reconstruction, prior, length_nats, *_by_level(law, levels, ce))
 
 
-def _terms(denoiser: Denoiser, law: NoiseLaw, ids: np.ndarray, num_levels: int, rng: np.random.Generator) -> _Terms:
-    levels = np.stack([draw_times(len(ids), rng) for _ in range(num_levels)], axis=1)
+def _terms(denoiser: Denoiser, law: NoiseLaw, given: Given, num_levels: int, rng: np.random.Generator) -> _Terms:
+    rows, unknown = len(given.ids), (~given.known).sum(axis=1)
+    levels = np.stack([draw_times(rows, rng) for _ in range(num_levels)], axis=1)
     levels = law.logsnr_at((levels + np.arange(num_levels)) / num_levels)
-    seen = [_at_level(denoiser, ids, levels[:, k], rng) for k in range(num_levels)]
+    seen = [_at_level(denoiser, given, levels[:, k], rng) for k in range(num_levels)]
     diffusion, ce = (np.stack([pair[i] for pair in seen], axis=1) for i in (0, 1))
-    reconstruction = _at_level(denoiser, ids, np.full(len(ids), law.logsnr[0]), rng)[1] * ids.shape[1]
-    prior = np.full(len(ids), prior_kl_nats(denoiser, law, ids.shape[1]))
+    reconstruction = _at_level(denoiser, given, np.full(rows, law.logsnr[0]), rng)[1] * unknown
+    prior = prior_kl_nats(denoiser, law) * unknown
     return _Terms((diffusion / law.density(levels)).mean(axis=1), reconstruction, prior, levels, ce)
 
 
-def _at_level(denoiser: Denoiser, ids: np.ndarray, logsnr: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _at_level(denoiser: Denoiser, given: Given, logsnr: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the diffusion term per unit of logsnr (nats per row) and the cross-entropy (nats per token)."""
     device = next(denoiser.parameters()).device
-    target, level = torch.from_numpy(ids).to(device), torch.from_numpy(logsnr).float().to(device)
+    target, known, level = (torch.from_numpy(values).to(device) for values in (given.ids, given.known, logsnr.astype(np.float32)))
     x_0 = denoiser.embed(target)
     eps = torch.from_numpy(rng.standard_normal(x_0.shape, dtype=np.float32)).to(device)
-    x_t, nothing = add_noise(x_0, eps, level), torch.zeros_like(target, dtype=torch.bool)
-    first = denoiser(x_t, level, torch.zeros_like(x_t), nothing).x_0_hat
-    x_0_hat, logits = denoiser(x_t, level, first, nothing)
-    return _numpy(diffusion_nats(x_0, x_0_hat, level, ~nothing)), _numpy(cross_entropy(logits, target, ~nothing))
+    x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
+    first = denoiser(x_t, level, torch.zeros_like(x_t), known).x_0_hat
+    x_0_hat, logits = denoiser(x_t, level, first, known)
+    return _numpy(diffusion_nats(x_0, x_0_hat, level, ~known)), _numpy(cross_entropy(logits, target, ~known))
 
 
 def _numpy(values: Tensor) -> np.ndarray:
     return values.double().cpu().numpy()
 
 
-def prior_kl_nats(denoiser: Denoiser, law: NoiseLaw, num_positions: int) -> float:
-    """Return KL(q(x_1 | x_0) || N(0, 1)) per row; every embedding has mean square 1, so it is the same for all rows."""
+def prior_kl_nats(denoiser: Denoiser, law: NoiseLaw) -> float:
+    """Return KL(q(x_1 | x_0) || N(0, 1)) per position; every embedding has mean square 1, so it is the same for all."""
     variance = float(sigma(law.logsnr[-1])) ** 2
     per_coordinate = 0.5 * (float(alpha(law.logsnr[-1])) ** 2 + variance - 1.0 - math.log(variance))
-    return per_coordinate * num_positions * denoiser.section.emb_dim
+    return per_coordinate * denoiser.section.emb_dim
 
 
 def _by_level(law: NoiseLaw, levels: np.ndarray, ce: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
-"""Pictures of an evaluation, as PNG."""
+"""Pictures of an evaluation, as PNG, and the same numbers as CSV for `dvc plots`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,43 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from sunfish.evaluation.bound import Bound
+from sunfish.evaluation.trajectory import Trajectory
+from sunfish.files import replacing
 
 INK, ACCENT, PALE = "#1b3a4b", "#e4572e", "#9fb8c6"
+STORY_SHARES, TEXT_SHARES = ("sentences_valid", "stories_consistent"), ("distinct_2", "rep_2", "unique")
+
+Curve = list[dict[str, float]]
+
+
+def read_curve(path: Path) -> Curve:
+    """Return the logged steps of a training."""
+    with path.open(encoding="utf-8") as file:
+        return [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+
+
+def write_plots(path: Path, curve: Curve, bound: Bound, metrics: dict[str, Any], trajectory: Trajectory, words: list[str]) -> None:
+    """Write all pictures and tables, whole or not at all."""
+    keys = STORY_SHARES if "stories_consistent" in metrics["samples"] else TEXT_SHARES
+    by_steps = [{"steps": float(steps), **row} for steps, row in metrics["frontier"].items()]
+    with replacing(path) as folder:
+        folder.mkdir()
+        draw_loss_curve(folder / "loss_curve.png", curve)
+        draw_loss_by_level(folder / "loss_by_level.png", bound)
+        draw_quality_by_steps(folder / "quality_by_steps.png", by_steps, keys)
+        draw_quality_by_entropy(folder / "quality_by_entropy.png", metrics, keys[1])
+        draw_trajectory(folder / "trajectory.png", trajectory, words)
+        levels = zip(bound.level_logsnr, bound.level_ce, bound.level_density, strict=True)
+        _write_csv(folder / "loss_by_level.csv", ("logsnr", "cross_entropy_nats", "law_density"), levels)
+        columns = ("steps", *keys)
+        _write_csv(folder / "quality_by_steps.csv", columns, ([row[key] for key in columns] for row in by_steps))
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[float]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _picture(path: Path, draw: Callable[[Any], None], title: str) -> None:
@@ -27,8 +63,8 @@ def _picture(path: Path, draw: Callable[[Any], None], title: str) -> None:
     plt.close(figure)
 
 
-def draw_loss_curve(path: Path, curve: list[dict[str, float]]) -> None:
-    """Draw the training loss, raw and smoothed, and the learning rate below it."""
+def draw_loss_curve(path: Path, curve: Curve) -> None:
+    """Draw the training loss, raw and smoothed."""
     steps, loss = np.array([line["step"] for line in curve]), np.array([line["loss"] for line in curve])
 
     def draw(axes: Any) -> None:
@@ -59,16 +95,47 @@ def draw_loss_by_level(path: Path, bound: Bound) -> None:
     _picture(path, draw, "Held-out loss by noise level")
 
 
-def draw_quality_by_steps(path: Path, frontier: list[dict[str, float]], keys: tuple[str, ...]) -> None:
+def draw_quality_by_steps(path: Path, by_steps: list[dict[str, float]], keys: tuple[str, ...]) -> None:
     """Draw quality against the number of sampling steps."""
 
     def draw(axes: Any) -> None:
         for key, color in zip(keys, (ACCENT, INK, PALE), strict=False):
-            axes.plot([row["steps"] for row in frontier], [row[key] for row in frontier], "o-", color=color, label=key.replace("_", " "))
+            axes.plot([row["steps"] for row in by_steps], [row[key] for row in by_steps], "o-", color=color, label=key.replace("_", " "))
         axes.set(xlabel="denoiser calls per text", ylabel="share", xscale="log", ylim=(-0.02, 1.02))
-        steps = sorted({int(row["steps"]) for row in frontier})
+        steps = [int(row["steps"]) for row in by_steps]
         axes.set_xticks(steps, [str(n) for n in steps])
         axes.minorticks_off()
         axes.legend(frameon=False)
 
     _picture(path, draw, "Quality by sampling steps")
+
+
+def draw_quality_by_entropy(path: Path, metrics: dict[str, Any], key: str) -> None:
+    """Draw quality against variety, by temperature, with real text as a star: only points of like entropy compare."""
+
+    def draw(axes: Any) -> None:
+        heats = metrics["temperatures"]
+        points = [(row["entropy_corpus_nats"], row[key]) for row in heats.values()]
+        axes.plot(*zip(*points, strict=True), "o-", color=ACCENT, label="temperatures")
+        for heat, point in zip(heats, points, strict=True):
+            axes.annotate(f"T {heat}", point, textcoords="offset points", xytext=(6, 6), color=INK)
+        real = metrics["real_text"]
+        axes.plot(real["entropy_corpus_nats"], real[key], "*", markersize=14, color=INK, label="real held-out text")
+        axes.set(xlabel="entropy of tokens over all texts (nats)", ylabel=key.replace("_", " "), ylim=(-0.02, 1.05))
+        axes.legend(frameon=False)
+
+    _picture(path, draw, "Quality by variety")
+
+
+def draw_trajectory(path: Path, trajectory: Trajectory, words: list[str]) -> None:
+    """Draw how sure each position is at each step of one text; `words` stand below, as they came out."""
+
+    def draw(axes: Any) -> None:
+        axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        image = axes.imshow(trajectory.probability, aspect="auto", cmap="YlGnBu", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(ylabel="step, from noise to text")
+        axes.set_xticks(range(len(words)), words, rotation=90, fontsize=max(3, 8 - len(words) // 16))
+        axes.figure.colorbar(image, ax=axes, label="probability of the likeliest token", pad=0.02)
+
+    _picture(path, draw, "One text coming out of the noise")

@@ -4,38 +4,100 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import cache
 
 import numpy as np
 
-from sunfish.text.stories import judge
+from sunfish.text.lexicon import CLOSINGS, MIDDLES, NAMES, OPENINGS, WORDS
+from sunfish.text.stories import judge, options, split_sentences, write_stories
+
+REFERENCE_STORIES, REFERENCE_SEED = 5_000, 2**32  # of the grammar; no corpus is written from so large a seed
+DRAWN = {"people": "[name]", "objects": "[object]"}
+PEOPLE, OBJECTS = frozenset(itertools.chain(*NAMES.values())), frozenset(WORDS["object"])
+
+Shares = dict[Hashable, float]
 
 
 def story_metrics(texts: Sequence[str]) -> dict[str, float]:
-    """Return the share of sentences valid under the grammar and of stories consistent from the first word to the last."""
+    """Return the share of sentences valid under the grammar, of stories consistent from the first word to the last, and how far
+    the people, objects and sentence forms are from the grammar's frequencies (total variation: 0 alike, 1 nothing in common).
+    """
     verdicts = [judge(text) for text in texts]
     sentences = [valid for verdict in verdicts for valid in verdict.valid]
+    ours, grammars = count_story_words(texts), _grammar_shares()
     return {
         "sentences_valid": float(np.mean(sentences)) if sentences else 0.0,
         "stories_consistent": float(np.mean([verdict.consistent for verdict in verdicts])),
+        **{f"{kind}_total_variation": total_variation(_shares(ours[kind]), grammars[kind]) for kind in grammars},
     }
 
 
+def count_story_words(texts: Sequence[str]) -> dict[str, Counter[Hashable]]:
+    """Count who each story is about, the first object it names, and the forms of its sentences."""
+    words = [text.split() for text in texts]
+    forms = (_form_of(" ".join(sentence)) for text in texts for sentence in split_sentences(text))
+    return {
+        "people": Counter(name for row in words if (name := next(filter(PEOPLE.__contains__, row), None))),
+        "objects": Counter(thing for row in words if (thing := next(filter(OBJECTS.__contains__, row), None))),
+        "forms": Counter(form for form in forms if form is not None),
+    }
+
+
+@cache
+def _grammar_shares() -> dict[str, Shares]:
+    """Return how often the grammar says what: people and objects exactly, forms in stories that it wrote."""
+    drawn: dict[str, Shares] = {kind: {option.words[0]: option.probability for option in options(slot, {})} for kind, slot in DRAWN.items()}
+    stories = list(itertools.islice(write_stories(REFERENCE_SEED), REFERENCE_STORIES))
+    return {**drawn, "forms": _shares(count_story_words(stories)["forms"])}
+
+
+def _shares(counts: Counter[Hashable]) -> Shares:
+    return {key: count / counts.total() for key, count in counts.items()}
+
+
+@cache
+def _form_of(sentence: str) -> int | None:
+    """Return the number of the first form a sentence may have by itself, or None."""
+    return next((number for number, pattern in enumerate(_patterns()) if pattern.fullmatch(sentence)), None)
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(" ".join(map(_pattern, form.parts))) for form in OPENINGS + MIDDLES + CLOSINGS)
+
+
+def _pattern(part: str) -> str:
+    if part[0] not in "[{":
+        return re.escape(part)
+    return "(?:" + "|".join(sorted({re.escape(" ".join(option.words)) for option in options(part, {})})) + ")"
+
+
+def total_variation(ours: Shares, theirs: Shares) -> float:
+    """Return half the sum of differences between two distributions; 1 where one is empty."""
+    if not ours or not theirs:
+        return 1.0
+    return 0.5 * sum(abs(ours.get(key, 0.0) - theirs.get(key, 0.0)) for key in ours | theirs)
+
+
 def text_metrics(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> dict[str, float]:
-    """Return what any text shows: the share that is unique, unigram entropy in nats, distinct and repeated pairs.
+    """Return what any text shows: the share that is unique, unigram entropy in nats, distinct pairs and triples, repeated pairs.
 
     `rows` are token ids up to the first end token.
     """
     entropies = [_entropy(Counter(row)) for row in rows if len(row)]
     pairs = [list(itertools.pairwise(row)) for row in rows]
     flat = [pair for row in pairs for pair in row]
+    triples = [triple for row in rows for triple in zip(row, row[1:], row[2:], strict=False)]
     repeated = [1 - len(set(row)) / len(row) for row in pairs if row]
     return {
         "unique": len(set(texts)) / len(texts),
         "entropy_per_sample_nats": float(np.mean(entropies)) if entropies else 0.0,
         "entropy_corpus_nats": _entropy(Counter(token for row in rows for token in row)),
         "distinct_2": len(set(flat)) / max(1, len(flat)),
+        "distinct_3": len(set(triples)) / max(1, len(triples)),
         "rep_2": float(np.mean(repeated)) if repeated else 0.0,
         "tokens_per_sample": float(np.mean([len(row) for row in rows])),
     }

@@ -23,17 +23,29 @@ class Section:
     temperature: float  # of every estimate: below 1 sharpens
     settle: float  # a position keeps its token above this probability; 1: none does before the end
     frontier_steps: tuple[int, ...]
-    frontier_samples: int
+    frontier_temperatures: tuple[float, ...]
+    frontier_samples: int  # at each of them
+    infill_rows: int
     batch_rows: int
     speed_runs: int
     shown_samples: int
 
     def __post_init__(self) -> None:
         require(self.sampler in SAMPLERS, "sampler", f"must be one of {', '.join(SAMPLERS)}")
-        for key in ("bound_rows", "bound_levels", "num_samples", "frontier_samples", "batch_rows", "speed_runs", "shown_samples"):
+        for key in (
+            "bound_rows",
+            "bound_levels",
+            "num_samples",
+            "frontier_samples",
+            "infill_rows",
+            "batch_rows",
+            "speed_runs",
+            "shown_samples",
+        ):
             require(getattr(self, key) > 0, key, "must be at least 1")
         require(self.num_steps >= 2, "num_steps", "must be at least 2")
         require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
         require(0.0 < self.settle <= 1.0, "settle", "must lie above 0 and be at most 1 (1: never)")
         require(self.temperature > 0.0, "temperature", "must be above 0")
         require(all(n >= 2 for n in self.frontier_steps), "frontier_steps", "must all be at least 2")
+        require(all(heat > 0.0 for heat in self.frontier_temperatures), "frontier_temperatures", "must all be above 0")

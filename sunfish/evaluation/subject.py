@@ -1,0 +1,96 @@
+"""What is evaluated: a denoiser, the shards it was trained on, and how its text is to be judged."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sunfish.evaluation.quality import story_metrics, text_metrics
+from sunfish.model.inference import sample_free
+from sunfish.model.store import StoredDenoiser, read_denoiser
+from sunfish.problems import Problem
+from sunfish.progress import Progress
+from sunfish.sampler import Table, make_table
+from sunfish.sections.data import Section as Data
+from sunfish.sections.data import Stories
+from sunfish.sections.evaluate import Section
+from sunfish.text.batches import Rows
+from sunfish.text.shards import Shards, sha256
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts as ids up to the first end token and as words, and what one took to write: seconds of a full batch's share, 0 for real ones."""
+
+    ids: list[list[int]]
+    words: list[str]
+    seconds_each: float = 0.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A denoiser and all that its evaluation needs beside it."""
+
+    stored: StoredDenoiser
+    shards: Shards
+    held_out: Rows
+    is_stories: bool
+    section: Section
+
+    @classmethod
+    def read(cls, denoiser: Path, shards_dir: Path, data: Data, section: Section) -> Subject:
+        """Read both folders.
+
+        Raises:
+            Problem: they have different tokenizers, or there is no held-out row.
+        """
+        stored, shards = read_denoiser(denoiser), Shards(shards_dir)
+        if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
+            raise Problem(f"{denoiser}: was trained with another tokenizer than {shards_dir}; run the pretrain stage again")
+        return cls(stored, shards, Rows(shards, "heldout", data), isinstance(data.source, Stories), section)
+
+    def table(self, num_steps: int | None = None) -> Table:
+        """Return the configured sampler's table, with other steps if told."""
+        section = self.section
+        return make_table(section.sampler, self.stored.law, num_steps or section.num_steps, section.eta, section.settle)
+
+    def write_texts(self, num: int, seed: int, num_steps: int | None = None, temperature: float | None = None) -> Texts:
+        """Sample `num` texts, as configured unless told otherwise."""
+        table, heat = self.table(num_steps), temperature or self.section.temperature
+        rng, rows = np.random.default_rng((self.section.seed, seed)), list[list[int]]()
+        values, counts = np.unique(self.stored.lengths.draw(num, rng), return_counts=True)
+        started = time.perf_counter()
+        with Progress(f"sample x {len(table)}, T {heat:g}", num, "texts") as progress:
+            for length, total in zip(values.tolist(), counts.tolist(), strict=True):
+                for start in range(0, total, self.section.batch_rows):
+                    count = min(self.section.batch_rows, total - start)
+                    rows += self.cut(sample_free(self.stored.denoiser, table, count, length, rng, heat))
+                    progress.add(count)
+        seconds = time.perf_counter() - started
+        return self.texts([rows[k] for k in rng.permutation(num)], seconds / num)
+
+    def real_texts(self, num: int) -> Texts:
+        """Return the first `num` held-out rows."""
+        return self.texts(self.cut(self.held_out.read(self.held_out.first(num))))
+
+    def texts(self, rows: list[list[int]], seconds_each: float = 0.0) -> Texts:
+        """Return rows of ids as texts."""
+        return Texts(rows, [self.shards.tokenizer.decode(row) for row in rows], seconds_each)
+
+    def cut(self, ids: np.ndarray) -> list[list[int]]:
+        """Return rows up to their first end token."""
+        end = self.shards.end_id
+        return [row[: row.index(end)] if end in row else row for row in ids.tolist()]
+
+    def words_of(self, ids: np.ndarray) -> list[str]:
+        """Return a row's tokens, one by one; nothing for end tokens."""
+        end, decode = self.shards.end_id, self.shards.tokenizer.decode
+        return ["" if token == end else decode([token]).strip() for token in ids.tolist()]
+
+    def judge(self, texts: Texts) -> dict[str, float]:
+        """Return all that can be said of texts."""
+        seconds = {"seconds_per_text": texts.seconds_each} if texts.seconds_each else {}
+        return {**(story_metrics(texts.words) if self.is_stories else {}), **text_metrics(texts.ids, texts.words), **seconds}

@@ -1,0 +1,35 @@
+"""One text as it comes out of the noise: what stands where at each step, and how surely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.inference import TorchNetwork
+from sunfish.sampler import Given, Table, walk
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Each step's likeliest ids, their probabilities (1 where settled), which have settled, and the noise level."""
+
+    ids: np.ndarray  # (steps, pos)
+    probability: np.ndarray  # (steps, pos)
+    settled: np.ndarray  # bool, (steps, pos)
+    logsnr: np.ndarray  # (steps,)
+
+
+@torch.no_grad()
+def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generator, temperature: float) -> Trajectory:
+    """Sample one text of `length` tokens and keep what each step thinks of it."""
+    given, network = Given.nothing(1, length), TorchNetwork(denoiser, (1, length), rng, temperature)
+    ids, probability, settled = [], [], []
+    for step in walk(table, network, given):
+        sure, likeliest = network.likeliest(step.logits)
+        ids.append(given.text(likeliest)[0])
+        probability.append(np.where(given.known, 1.0, sure)[0])
+        settled.append(given.known[0].copy())
+    return Trajectory(np.array(ids), np.array(probability), np.array(settled), table.logsnr[: len(ids)])
