@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
+export PYTHONDONTWRITEBYTECODE :=
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
@@ -26,12 +27,15 @@ check: $(READY) ## lint, format, types, import contracts, configuration
 bench: $(READY) ## the measurements behind the speed claims
 	@python -m benchmarks.training
 	@python -m benchmarks.upkeep data/shards
+	@python -m benchmarks.tracking
+	@python -m benchmarks.scaling data/shards
 
 setup: $(READY) ## the environment alone
 
+# Packages are compiled when they are first imported: most of their files never are, and compiling all takes longer than installing.
 $(READY): requirements.lock pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
