@@ -49,6 +49,19 @@ def test_the_readme_s_tree_is_the_tree() -> None:
     assert named == there
 
 
+def test_the_readme_s_numbers_are_the_committed_run_s() -> None:
+    readme, metrics = (ROOT / "README.md").read_text(), json.loads((ROOT / "metrics" / "evaluate.json").read_text())
+    trained = json.loads((ROOT / "metrics" / "pretrain.json").read_text())
+    samples, bound = metrics["samples"], metrics["bound"]
+    told = [f"{100 * samples[key]:.1f}%" for key in ("sentences_valid", "stories_consistent", "unique", "distinct_2")]
+    told += [f"{100 * metrics['infilling']['stories_consistent']:.1f}%", f"{samples['forms_total_variation']:.2f}"]
+    told += [f"{bound['nats_per_row']:.1f} ± {bound['nats_per_row_standard_error']:.1f}", f"{bound['nats_per_token']:.3f}"]
+    told += [f"{row['seconds']:.3f} | {row['tokens_per_second']:,.0f} |" for row in metrics["speed"].values()]
+    told += [f"{trained['parameters']:,} parameters, {trained['steps']:,} steps"]
+    told += [f"> {text}" for text in (ROOT / "samples" / "samples.txt").read_text().split("\n\n")[:4]]
+    assert [number for number in told if number not in readme] == []
+
+
 def test_nothing_unpickles() -> None:
     for path in [*(ROOT / "sunfish").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
         assert not re.search(r"torch\.load|pickle\.|allow_pickle=True|joblib", path.read_text()), path

@@ -1,0 +1,125 @@
+"""SunFish beside its twins, trained on the same rows with the same operations: bounds, text at several temperatures, the oracle's word.
+
+python -m benchmarks.twins.compare --shards data/shards --denoiser models/denoiser --twins models/twins --out benchmarks/twins/results.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.twins.network import Twin, read_twin
+from benchmarks.twins.objective import row_nats, write_rows
+from sunfish.config import check
+from sunfish.evaluation.evaluate import measure_bound
+from sunfish.evaluation.subject import Subject, Texts
+from sunfish.files import write_json
+from sunfish.lengths import RowLengths
+from sunfish.problems import report_problems
+from sunfish.progress import Progress, track
+from sunfish.training.parallel import keep_freed_memory
+
+TEMPERATURES = (0.6, 0.8, 1.0)
+SHOWN = (
+    "sentences_valid", "stories_consistent", "people_total_variation", "forms_total_variation", "unique", "entropy_per_sample_nats",
+    "entropy_corpus_nats", "distinct_2", "rep_2", "seconds_per_text",
+)  # fmt: skip
+
+
+@report_problems
+def main() -> None:
+    """Measure SunFish and both twins on the same texts."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--shards", type=Path, required=True)
+    parser.add_argument("--denoiser", type=Path, required=True)
+    parser.add_argument("--twins", type=Path, required=True, help="folder of masked/ and autoregressive/")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    params = check(arguments.params)
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+    subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], params["evaluate"])
+    twins = {kind: read_twin(arguments.twins / kind) for kind in ("masked", "autoregressive")}
+    judge = twins["autoregressive"][0]
+    write_json(
+        arguments.out,
+        {
+            "held_out": {"sunfish": measure_bound(subject)[1], **{kind: measure_twin(subject, *twin) for kind, twin in twins.items()}},
+            "texts": {
+                "real": judged(subject, judge, subject.real_texts(params["evaluate"].num_samples)),
+                "sunfish": by_temperature(subject, judge, lambda heat: subject.write_texts(params["evaluate"].num_samples, 1, None, heat)),
+                **{kind: by_temperature(subject, judge, writer(subject, kind, *twin)) for kind, twin in twins.items()},
+            },
+            "parameters": {kind: sum(p.numel() for p in twin.parameters()) for kind, (twin, _) in twins.items()},
+            "how": {"num_samples": params["evaluate"].num_samples, "num_steps": params["evaluate"].num_steps, "weights": "ema"},
+        },
+    )
+
+
+def by_temperature(subject: Subject, judge: Twin, write: Callable[[float], Texts]) -> dict[str, Any]:
+    """Return what can be said of a model's texts at each temperature."""
+    return {f"{heat:g}": judged(subject, judge, write(heat)) for heat in TEMPERATURES}
+
+
+def writer(subject: Subject, kind: str, twin: Twin, lengths: RowLengths) -> Callable[[float], Texts]:
+    """Return a function that lets a twin write as many texts as SunFish, the masked one in as many steps and of the same lengths."""
+    section, end = subject.section, subject.shards.end_id
+
+    def write(heat: float) -> Texts:
+        rng, rows, started = np.random.default_rng((section.seed, 1)), list[list[int]](), time.perf_counter()
+        drawn = lengths.draw(section.num_samples, rng) if kind == "masked" else np.full(section.num_samples, lengths.longest)
+        with Progress(f"{kind}, T {heat:g}", section.num_samples, "texts") as progress:
+            for length, total in zip(*(values.tolist() for values in np.unique(drawn, return_counts=True)), strict=True):
+                for start in range(0, total, section.batch_rows):
+                    count = min(section.batch_rows, total - start)
+                    rows += subject.cut(write_rows(twin, count, length, section.num_steps, heat, end, rng))
+                    progress.add(count)
+        return subject.texts(rows, (time.perf_counter() - started) / section.num_samples)
+
+    return write
+
+
+@torch.no_grad()
+def measure_twin(subject: Subject, twin: Twin, lengths: RowLengths) -> dict[str, float]:
+    """Return held-out nats per token: exact, or the masked twin's bound with what the length costs."""
+    section, held_out, end = subject.section, subject.held_out, subject.shards.end_id
+    indices, rng = held_out.first(section.bound_rows), np.random.default_rng((section.seed, 0))
+    nats = []
+    for ids in track(held_out.batches(indices, section.batch_rows), twin.kind, "batches", None):
+        if twin.kind == "autoregressive":
+            nats.append(row_nats(twin, ids, end, rng).double().numpy())
+            continue
+        levels = (np.arange(section.bound_levels)[:, None] + 1.0 - rng.random((1, len(ids)))) / section.bound_levels
+        drawn = [row_nats(twin, ids, end, rng, times).double().numpy() for times in levels]
+        nats.append(np.mean(drawn, axis=0) + lengths.nats(np.full(len(ids), ids.shape[1])))
+    rows, tokens = np.concatenate(nats), float(held_out.num_tokens[indices].sum())
+    return {
+        "nats_per_token": float(rows.sum()) / tokens,
+        "nats_per_token_standard_error": float(rows.std(ddof=1)) * math.sqrt(len(rows)) / tokens,
+        "nats_per_row": float(rows.mean()),
+        "rows": len(rows),
+    }
+
+
+@torch.no_grad()
+def judged(subject: Subject, judge: Twin, texts: Texts) -> dict[str, float]:
+    """Return what any evaluation says of texts, and their perplexity under the autoregressive twin."""
+    end, rng = subject.shards.end_id, np.random.default_rng(0)
+    nats, tokens = 0.0, 0
+    for row in texts.ids:
+        nats += float(row_nats(judge, np.array([[*row, end]]), end, rng))
+        tokens += len(row) + 1
+    everything = subject.judge(texts)
+    return {"judged_perplexity": math.exp(nats / tokens), **{key: everything[key] for key in SHOWN if key in everything}}
+
+
+if __name__ == "__main__":
+    main()

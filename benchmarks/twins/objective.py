@@ -1,0 +1,68 @@
+"""What the twins minimise, how likely they find a text, and how they write one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.twins.network import Twin
+from sunfish.schedule import draw_times
+
+
+def row_nats(twin: Twin, ids: np.ndarray, end_id: int, rng: np.random.Generator, times: np.ndarray | None = None) -> Tensor:
+    """Return -log p of each row of ids, (rows,): exact up to the first end token, or an unbiased draw of the masked twin's bound."""
+    target = torch.from_numpy(ids)
+    if twin.kind == "autoregressive":
+        begun = torch.cat((torch.full((len(ids), 1), twin.special), target[:, :-1]), dim=1)
+        return (token_nats(twin(begun), target) * said(target, end_id)).sum(dim=1)
+    times = 1.0 - draw_times(len(ids), rng) if times is None else times  # in (0, 1]
+    masked = torch.from_numpy(rng.random(ids.shape) < times[:, None])
+    logits = twin(torch.where(masked, twin.special, target))
+    return (token_nats(logits, target) * masked).sum(dim=1) / torch.from_numpy(times).float()
+
+
+def token_nats(logits: Tensor, target: Tensor) -> Tensor:
+    """Return -log p of each token, (rows, pos)."""
+    return F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+
+
+def said(ids: Tensor, end_id: int) -> Tensor:
+    """Return which positions belong to the text: up to the first end token, that one included."""
+    ends = (ids == end_id).long()
+    return ends.cumsum(dim=1) - ends == 0
+
+
+def train_loss(twin: Twin, ids: np.ndarray, end_id: int, rng: np.random.Generator) -> Tensor:
+    """Return nats per token: of the text (autoregressive) or of all positions (masked: MDLM's bound with linear masking).
+
+    Source: [MDLM] eq. 8; its SUBS rules hold by construction: the mask has no logit, and what is not masked gets no loss.
+    """
+    nats = row_nats(twin, ids, end_id, rng)
+    tokens = said(torch.from_numpy(ids), end_id).sum() if twin.kind == "autoregressive" else ids.size
+    return nats.sum() / tokens
+
+
+def draw_tokens(logits: Tensor, temperature: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a token a position by Gumbel noise in float64: float32 would lower the temperature."""
+    values = logits.double().numpy() / temperature
+    return np.argmax(values + rng.gumbel(size=values.shape), axis=-1)
+
+
+@torch.no_grad()
+def write_rows(twin: Twin, num: int, length: int, num_steps: int, temperature: float, end_id: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `num` rows: word by word up to `length`, or unmasked in `num_steps` by ancestral sampling. Source: [MDLM] section 3.3."""
+    if twin.kind == "autoregressive":
+        ids = torch.full((num, length + 1), twin.special)
+        for position in range(length):
+            logits = twin(ids[:, : position + 1])[:, -1]
+            ids[:, position + 1] = torch.from_numpy(draw_tokens(logits, temperature, rng))
+        ids[:, -1] = torch.where((ids[:, 1:] == end_id).any(dim=1), ids[:, -1], end_id)
+        return ids[:, 1:].numpy()
+    ids = torch.full((num, length), twin.special)
+    for t, s in zip(np.linspace(1, 0, num_steps + 1)[:-1], np.linspace(1, 0, num_steps + 1)[1:], strict=True):
+        drawn = torch.from_numpy(draw_tokens(twin(ids), temperature, rng))
+        shown = torch.from_numpy(rng.random((num, length)) < (t - s) / t) & (ids == twin.special)
+        ids = torch.where(shown, drawn, ids)
+    return ids.numpy()

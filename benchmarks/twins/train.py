@@ -1,0 +1,64 @@
+"""Train a twin on the same rows in the same order, by the same optimisers, for the same number of operations as SunFish.
+
+python -m benchmarks.twins.train masked --shards data/shards --out models/twins/masked
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+
+from benchmarks.twins.network import Kind, make_twin, write_twin
+from benchmarks.twins.objective import train_loss
+from sunfish.config import check
+from sunfish.problems import report_problems
+from sunfish.progress import Progress
+from sunfish.text.batches import BatchOrder, Feed, Rows
+from sunfish.text.shards import Shards
+from sunfish.training.cost import step_operations
+from sunfish.training.ema import Ema
+from sunfish.training.optim import clip_gradients, lr_share, make_optimizers, set_lr
+from sunfish.training.parallel import make_fabric, multiplies_in_bf16
+
+
+@report_problems
+def main() -> None:
+    """Train one twin."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("kind", choices=get_args(Kind))
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--shards", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    params, shards = check(arguments.params), Shards(arguments.shards)
+    model, section, rows = params["model"], params["pretrain"], Rows(shards, "train", params["data"])
+    fabric = make_fabric(params["launch"])
+    wrapped = fabric.setup(make_twin(model, shards.vocab_size, arguments.kind, section.seed))
+    twin = wrapped.module
+    optimizers, ema = make_optimizers(twin, section.optim, multiplies_in_bf16(fabric)), Ema(twin, section.ema_decay)
+    feed = Feed(rows, BatchOrder(rows.length, section.batch_rows, section.seed), slice(0, section.batch_rows))
+    ours, theirs = (step_operations(model, shards.vocab_size, 1, 1, share) for share in (params["diffusion"].self_conditioning, 0.0))
+    steps = round(section.steps * ours / theirs)
+    with Progress(arguments.kind, steps, "steps") as progress:
+        for step in range(steps):
+            with fabric.autocast():
+                loss = train_loss(twin, feed(step), shards.end_id, np.random.default_rng((section.seed, step)))
+            fabric.backward(loss)
+            clip_gradients(twin, section.optim.clip_norm)
+            set_lr(optimizers, section.optim, lr_share(step, steps, section.optim))
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            ema.update(step)
+            progress.add(1, f"loss {float(loss.detach()):.3f}")
+            if not torch.isfinite(loss):
+                raise SystemExit(f"step {step}: the loss is {float(loss)}")
+    write_twin(arguments.out, twin, ema.average, rows.lengths())
+
+
+if __name__ == "__main__":
+    main()

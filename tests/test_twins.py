@@ -1,0 +1,81 @@
+"""The comparators must be right too: causal where they say so, exact where they say so, and their draws unbiased."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.twins.network import CausalNeighbours, Twin, make_twin, read_twin, write_twin
+from benchmarks.twins.objective import draw_tokens, row_nats, said, train_loss, write_rows
+from sunfish.lengths import RowLengths
+from tests.test_model import SMALL
+
+VOCAB, END = 11, 0
+
+
+def scrambled(kind: str) -> Twin:
+    """A twin of which every weight says something."""
+    twin = make_twin(SMALL, VOCAB, kind, 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return twin.eval()
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "masked"])
+def test_only_the_masked_twin_sees_what_comes_later(kind: str) -> None:
+    twin, ids = scrambled(kind), torch.arange(8)[None] % VOCAB
+    changed = ids.clone()
+    changed[0, 5] = 9
+    differ = (twin(ids) != twin(changed)).any(dim=-1)[0]
+    assert bool(differ[:5].any()) == (kind == "masked") and differ[5:].any()
+    assert any(isinstance(module, CausalNeighbours) for module in twin.modules()) == (kind == "autoregressive")
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "masked"])
+def test_a_twin_that_knows_nothing_pays_the_full_price(kind: str) -> None:
+    """Before training all tokens are alike: log V each, up to the end token, or, on average, at every position."""
+    twin, rng = make_twin(SMALL, VOCAB, kind, 0), np.random.default_rng(0)
+    ids = np.tile(np.array([3, 4, 5, END, END, END, END, END]), (4000, 1))
+    nats = row_nats(twin, ids, END, rng).detach().numpy() / math.log(VOCAB)
+    tokens = 4 if kind == "autoregressive" else 8
+    assert nats.mean() == pytest.approx(tokens, rel=1e-5 if kind == "autoregressive" else 0.1)
+    assert float(train_loss(twin, ids, END, rng)) == pytest.approx(math.log(VOCAB), rel=0.1)
+
+
+def test_a_text_ends_with_its_first_end_token() -> None:
+    assert said(torch.tensor([[4, END, END], [END, 4, END], [4, 4, 4]]), END).tolist() == [
+        [True, True, False], [True, False, False], [True, True, True]
+    ]  # fmt: skip
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -3.0]).expand(40_000, 4)
+    for heat in (1.0, 0.5):
+        shares = np.bincount(draw_tokens(logits, heat, np.random.default_rng(0)), minlength=4) / 40_000
+        assert shares == pytest.approx((logits[0] / heat).softmax(-1).numpy(), abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "masked"])
+def test_a_twin_learns_two_texts_and_writes_them(kind: str, tmp_path: Path) -> None:
+    texts = np.array([[1, 2, 3, 4, END, END], [5, 6, 7, 8, 9, END]])
+    twin, rng = make_twin(SMALL, VOCAB, kind, 0), np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        train_loss(twin, np.repeat(texts, 8, axis=0), END, rng).backward()
+        optimizer.step()
+    write_twin(tmp_path / "twin", twin, dict(twin.named_parameters()), RowLengths.count([6, 6], 1))
+    again, lengths = read_twin(tmp_path / "twin")
+    assert lengths.longest == 6
+    rows = write_rows(again, 20, 6, 300, 0.7, END, rng)
+    assert rows.shape == (20, 6) and rows.max() < VOCAB
+    ends = [4, 5]  # where each text's first end token stands
+    right = [any((row[: end + 1] == text[: end + 1]).all() for text, end in zip(texts, ends, strict=True)) for row in rows]
+    assert np.mean(right) > 0.8
+    assert float(row_nats(again, texts, END, rng, np.ones(2)).mean()) < 6 * math.log(VOCAB)
