@@ -88,7 +88,7 @@ def terminate(stage: list[str], runs: Path, stop_after: int) -> None:
     while not any(len(path.read_text().splitlines()) > stop_after for path in runs.glob("*/log.jsonl")):
         assert process.poll() is None and not time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
+    assert process.wait(30) == 75
 
 
 @pytest.mark.slow
