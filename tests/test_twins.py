@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from benchmarks.twins.network import CausalNeighbours, Twin, make_twin, read_twin, write_twin
 from benchmarks.twins.objective import draw_tokens, row_nats, said, train_loss, write_rows
 from sunfish.lengths import RowLengths
+from tests.conftest import ROOT
 from tests.test_model import SMALL
 
 VOCAB, END = 11, 0
@@ -79,3 +81,9 @@ def test_a_twin_learns_two_texts_and_writes_them(kind: str, tmp_path: Path) -> N
     right = [any((row[: end + 1] == text[: end + 1]).all() for text, end in zip(texts, ends, strict=True)) for row in rows]
     assert np.mean(right) > 0.8
     assert float(row_nats(again, texts, END, rng, np.ones(2)).mean()) < 6 * math.log(VOCAB)
+
+
+def test_the_twins_pipeline_names_files_that_are_there() -> None:
+    stages = yaml.safe_load((ROOT / "benchmarks" / "twins" / "dvc.yaml").read_text())["stages"]
+    deps = [*stages["train"]["do"]["deps"], *stages["compare"]["deps"]]
+    assert all((ROOT / dep).is_file() for dep in deps if dep.endswith(".py"))
