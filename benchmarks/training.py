@@ -27,13 +27,13 @@ class Plain(nn.Module):
     Logits come from x_0_hat and the embeddings or, for a model with a head of its own, from such a head, so that sizes are equal.
     """
 
-    def __init__(self, model: Section, vocab_size: int) -> None:
+    def __init__(self, model: Section, vocab_size: int, length: int) -> None:
         super().__init__()
         width, emb = model.width, model.emb_dim
         self.embedding = nn.Embedding(vocab_size, emb)
         self.inward, self.outward = nn.Linear(2 * emb, width), nn.Linear(width, emb)
         self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
-        self.position = nn.Parameter(torch.zeros(1024, width))
+        self.position = nn.Parameter(torch.zeros(length, width))
         layer = nn.TransformerEncoderLayer(
             width, model.num_heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
@@ -74,7 +74,7 @@ def main() -> None:
     params = composed(f"model={arguments.model}", *batch, "data=stories", "pretrain.activation_checkpointing=none")
     vocab_size, length, rows, model = arguments.vocab, arguments.length, params["pretrain"].batch_rows, params["model"]
     run = start_run(make_fabric(params["launch"]), model, params["diffusion"], params["pretrain"], vocab_size, arguments.compile)
-    plain = Plain(model, vocab_size)
+    plain = Plain(model, vocab_size, length)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4)
     ids = np.random.default_rng(0).integers(vocab_size, size=(rows, length))
     rates: list[float] = []
