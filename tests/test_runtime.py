@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,8 @@ from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.runtime.prompts import infill_row, prompt_row
-from sunfish.runtime.sampler import Sampler, Settings
+from sunfish.runtime.sampler import Frame, Sampler, Settings
+from sunfish.runtime.watch import draw, watch
 from tests.test_training import OFF
 
 
@@ -144,3 +147,47 @@ def test_a_prompt_row_leaves_the_rest_to_the_model(sampler: Sampler) -> None:
     row = prompt_row(sampler.tokenizer, "once anna", 10)
     count = len(sampler.tokenizer.encode("once anna"))
     assert row.known.sum() == count and row.known[:count].all()
+
+
+def test_a_stream_ends_in_the_text_that_generate_returns(sampler: Sampler) -> None:
+    settings = Settings(steps=6, seed=3, settle=0.02)
+    frames = list(sampler.stream(2, settings=settings))
+    assert [frame.text for frame in frames if frame.is_last] == sampler.generate(2, settings=settings)
+    first = frames[: [frame.is_last for frame in frames].index(True) + 1]
+    assert [frame.step for frame in first] == list(range(1, len(first) + 1)) and first[-1].step <= 6
+    assert all(len(frame.words) == len(frame.probability) == len(frame.stays) for frame in frames)
+    prompted = list(sampler.stream(prompt="once anna had", settings=settings))
+    assert prompted[-1].text == sampler.generate(prompt="once anna had", settings=settings)[0]
+    assert all(frame.text.startswith("once anna had") for frame in prompted)
+
+
+def test_a_filling_is_streamed_with_what_is_given_in_place(sampler: Sampler) -> None:
+    text, settings = "one day [MASK:2] went to the park . she was [MASK] .", Settings(steps=4)
+    frames = list(sampler.stream_infill(text, 2, settings))
+    assert [frame.text for frame in frames if frame.is_last] == sampler.infill(text, 2, settings)
+    assert all(frame.text.startswith("one day") and frame.text.endswith(" .") and frame.stays.any() for frame in frames)
+
+
+def test_a_character_of_several_tokens_is_one_word(sampler: Sampler) -> None:
+    ids = sampler.tokenizer.encode("a café")
+    assert "".join(sampler._words(ids)) == "a café"
+
+
+def test_watching_leaves_the_text_and_nothing_else(sampler: Sampler) -> None:
+    frames, out = list(sampler.stream(settings=Settings(steps=5))), io.StringIO()
+    watch(frames, out, step_seconds=0.0)
+    assert f"step 1 of {frames[0].num_steps}" in out.getvalue()
+    assert out.getvalue().endswith(f"\x1b[J{frames[-1].text}\n\n")
+
+
+def test_a_frame_fits_its_terminal() -> None:
+    words = ["once", " anna", " had", " a", " dog", " ."]
+    frame = Frame(1, 2, words, np.array([1.0, 0.1, 0.3, 0.7, 0.8, 0.9]), np.array([True, *[False] * 5]))
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in draw(frame, 10)]
+    assert lines == ["once ····", "had a dog", "."] and draw(frame, 80)[0].startswith("\x1b[1monce\x1b[0m\x1b[2m ····\x1b[0m")
+    assert all(len(line) <= 10 for line in lines)
+
+
+def test_watching_needs_a_terminal(exported: Path) -> None:
+    done = cli(exported, "generate", "--watch")
+    assert done.exit_code == 1 and "--watch draws in a terminal" in done.output

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from sunfish.session import FORMAT, OnnxNetwork, Session
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 BATCH_ROWS = 16
+Shown = Callable[[np.ndarray], np.ndarray]  # a row's ids -> the positions that people are shown
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,23 @@ class Settings:
     temperature: float | None = None
     settle: float | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One text at one step: the words as they would stand now, how sure each is (1 where given or settled), and which stay."""
+
+    step: int  # from 1
+    num_steps: int
+    words: list[str]  # with their spaces; joined they are the text
+    probability: np.ndarray  # (words,)
+    stays: np.ndarray  # bool, (words,)
+    is_last: bool = False
+
+    @property
+    def text(self) -> str:
+        """Return the words as one text."""
+        return "".join(self.words)
 
 
 class Sampler:
@@ -62,18 +82,31 @@ class Sampler:
         """
         self._check(num, length)
         rngs = _generators(settings.seed, num)
-        given = 0 if prompt is None else len(prompt_ids(self.tokenizer, prompt))
-        rooms = [int(self.lengths.draw(1, rng, given + 1)[0]) if length is None else length for rng in rngs]
-        rows = [free_row(room) if prompt is None else prompt_row(self.tokenizer, prompt, room) for room in rooms]
-        return [self.tokenizer.decode_row(ids.tolist()) for ids in self._sample(rows, rngs, settings)]
+        rows = [self._row(length, prompt, rng) for rng in rngs]
+        return [self.tokenizer.decode(ids[self._until_end(ids)].tolist()) for ids in self._sample(rows, rngs, settings)]
 
     def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[str]:
         """Return `num` ways to fill the gaps of `text`; all else stays as it is."""
         self._check(num, None)
         row = infill_row(self.tokenizer, text, self.lengths)
-        end = int(np.flatnonzero(~row.known | (row.ids != self.tokenizer.end_id))[-1]) + 1
         sampled = self._sample([row] * num, _generators(settings.seed, num), settings)
-        return [self.tokenizer.decode(ids[:end].tolist()).replace(self.tokenizer.end, "") for ids in sampled]
+        shown = self._around_gaps(row)
+        return [self.tokenizer.decode(ids[shown(ids)].tolist()) for ids in sampled]
+
+    def stream(
+        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()
+    ) -> Iterator[Frame]:
+        """Yield every step of the `num` texts that `generate` returns, one text after the other."""
+        self._check(num, length)
+        for rng in _generators(settings.seed, num):
+            yield from self._frames(self._row(length, prompt, rng), rng, settings, self._until_end)
+
+    def stream_infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> Iterator[Frame]:
+        """Yield every step of the `num` fillings that `infill` returns, one after the other."""
+        self._check(num, None)
+        row = infill_row(self.tokenizer, text, self.lengths)
+        for rng in _generators(settings.seed, num):
+            yield from self._frames(row, rng, settings, self._around_gaps(row))
 
     def table(self, settings: Settings) -> Table:
         """Return the sampler's table, or say what is wrong with the settings."""
@@ -92,6 +125,11 @@ class Sampler:
         if temperature <= 0:
             raise Problem(f"--temperature = {temperature}: must be above 0")
         return temperature
+
+    def _row(self, length: int | None, prompt: str | None, rng: np.random.Generator) -> Row:
+        given = 0 if prompt is None else len(prompt_ids(self.tokenizer, prompt))
+        room = int(self.lengths.draw(1, rng, given + 1)[0]) if length is None else length
+        return free_row(room) if prompt is None else prompt_row(self.tokenizer, prompt, room)
 
     def _check(self, num: int, length: int | None) -> None:
         if num < 1:
@@ -117,15 +155,48 @@ class Sampler:
     def _sample_batch(
         self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float, progress: Progress
     ) -> np.ndarray:
-        given = Given(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
-        shape = (given.ids.shape[1], self.embedding.shape[1])
-        noise = lambda: np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])  # noqa: E731
-        network = OnnxNetwork(self.session, self.embedding, noise, len(rows), temperature)
+        given, network = self._start(rows, rngs, temperature)
         last = Step(0, None, None)
         for last in walk(table, network, given):
             progress.add()
         progress.add(len(table) - 1 - last.index)  # a walk that settled early
         return given.text(network.likeliest(last.logits)[1])
+
+    def _start(self, rows: list[Row], rngs: list[np.random.Generator], temperature: float) -> tuple[Given, OnnxNetwork]:
+        given = Given(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
+        shape = (given.ids.shape[1], self.embedding.shape[1])
+        noise = lambda: np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])  # noqa: E731
+        return given, OnnxNetwork(self.session, self.embedding, noise, len(rows), temperature)
+
+    def _frames(self, row: Row, rng: np.random.Generator, settings: Settings, shown: Shown) -> Iterator[Frame]:
+        table = self.table(settings)
+        given, network = self._start([row], [rng], self.temperature(settings))
+        frame: Frame | None = None
+        for step in walk(table, network, given):
+            if frame is not None:
+                yield frame
+            sure, likeliest = network.likeliest(step.logits)
+            ids, known = given.text(likeliest)[0], given.known[0]
+            where = shown(ids)
+            words = self._words(ids[where].tolist())
+            frame = Frame(step.index + 1, len(table), words, np.where(known, 1.0, sure[0])[where], known[where])
+        if frame is not None:
+            yield replace(frame, is_last=True)
+
+    def _words(self, ids: list[int]) -> list[str]:
+        """Return what each token adds to the text of those before it; a character that takes several comes with its last one."""
+        begun = [self.tokenizer.decode(ids[: n + 1]).rstrip("\ufffd") for n in range(len(ids) - 1)]
+        texts = ["", *begun, self.tokenizer.decode(ids)] if ids else [""]
+        return [text[len(before) :] for before, text in pairwise(texts)]
+
+    def _until_end(self, ids: np.ndarray) -> np.ndarray:
+        """Return the positions before the first end token."""
+        return np.flatnonzero(np.cumsum(ids == self.tokenizer.end_id) == 0)
+
+    def _around_gaps(self, row: Row) -> Shown:
+        """Return a function that returns the positions of a text with gaps: none of the filling behind it, no end token in a gap."""
+        last = int(np.flatnonzero(~row.known | (row.ids != self.tokenizer.end_id))[-1])
+        return lambda ids: np.flatnonzero(ids[: last + 1] != self.tokenizer.end_id)
 
 
 def _generators(seed: int, num: int) -> list[np.random.Generator]:
