@@ -59,7 +59,13 @@ def test_the_readme_s_numbers_are_the_committed_run_s() -> None:
     told += [f"{row['seconds']:.3f} | {row['tokens_per_second']:,.0f} |" for row in metrics["speed"].values()]
     told += [f"{trained['parameters']:,} parameters, {trained['steps']:,} steps"]
     told += [f"> {text}" for text in (ROOT / "samples" / "samples.txt").read_text().split("\n\n")[:4]]
+    twins = json.loads((ROOT / "benchmarks" / "twins" / "results.json").read_text())
+    told += [f"{numbers['nats_per_token']:.3f}" for numbers in twins["held_out"].values()]
+    shown = [twins["texts"][kind][heat] for kind, heat in (("sunfish", "1"), ("masked", "0.8"), ("autoregressive", "0.8"))]
+    told += [f"{100 * row['stories_consistent']:.1f}% | {row['entropy_corpus_nats']:.2f} |" for row in shown]
     assert [number for number in told if number not in readme] == []
+    entropies = [row["entropy_corpus_nats"] for row in shown]
+    assert max(entropies) - min(entropies) < 0.1  # or they would not rank
 
 
 def test_nothing_unpickles() -> None:
