@@ -1,4 +1,7 @@
-"""sunfish generate | infill | info: the command line over an exported folder. A face, no logic."""
+"""sunfish generate | infill | info: the command line over an exported folder. A face, no logic.
+
+Exit codes: 0 all went well; 1 something you can mend, said in one line; 2 an option that does not exist or cannot be read; 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,19 @@ import click
 
 from sunfish.problems import Problem, report_problems
 
+EXIT_CODES = "Exit codes: 0 all went well; 1 something you can mend, said in one line; 2 a wrong option; 130 interrupted."
 MODEL = click.option(
     "--model", "folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL", show_default=True,
     help="Folder of an exported model.",
 )  # fmt: skip
-SAMPLING = [
+LOADING = [
     MODEL,
+    click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="int8 is smaller and faster."),
+    click.option("--provider", "providers", multiple=True, envvar="SUNFISH_PROVIDERS", help="Of ONNX Runtime, the preferred one first."),
+    click.option("--threads", "num_threads", type=click.IntRange(min=1), help="[default: all usable cores]"),
+]
+SAMPLING = [
+    *LOADING,
     click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
     click.option("--sampler", type=click.Choice(["ddim", "ddpm", "dpm-solver"]), help="[default: the model's]"),
     click.option("--steps", type=int, help="Denoiser calls per text: more is better and slower.  [default: the model's]"),
@@ -25,6 +35,7 @@ SAMPLING = [
     click.option("--temperature", type=float, help="Below 1: safer words, less variety.  [default: the model's]"),
     click.option("--settle", type=float, help="Fix a word once the model is this sure of it; 1: never.  [default: the model's]"),
     click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text."),
+    click.option("--batch", type=int, help="Texts denoised together.  [default: as many as take little memory]"),
     click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
     click.option("--watch", is_flag=True, help="Show each text come out of the noise, step by step; in a terminal."),
 ]
@@ -37,7 +48,7 @@ def sampling(command: Any) -> Any:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(package_name="sunfish")
 def main() -> None:
     """Write text by diffusion, all positions at once, or fill the gaps in a given one."""
@@ -48,43 +59,50 @@ def main() -> None:
 @click.option("--length", type=int, help="Tokens per text at most.  [default: the model's]")
 @click.option("--prompt", help="How every text begins.")
 @report_problems
-def generate(folder: Path, num: int, length: int | None, prompt: str | None, as_json: bool, watch: bool, **settings: Any) -> None:
+def generate(num: int, length: int | None, prompt: str | None, as_json: bool, watch: bool, **told: Any) -> None:
     """Write NUM texts."""
-    from sunfish.runtime.sampler import Sampler, Settings
-
     _require_terminal(watch, as_json)
-    sampler, told = Sampler.load(folder), Settings(**settings)
+    sampler, settings = _load(told)
     if watch:
-        _watch(sampler.stream(num, length, prompt, told))
+        _watch(sampler.stream(num, length, prompt, settings))
     else:
-        _show(sampler.generate(num, length, prompt, told), as_json, {"prompt": prompt, **settings})
+        _show(sampler.generate(num, length, prompt, settings), as_json, {"prompt": prompt, **told})
 
 
 @main.command()
 @sampling
 @click.argument("text")
 @report_problems
-def infill(folder: Path, text: str, num: int, as_json: bool, watch: bool, **settings: Any) -> None:
+def infill(text: str, num: int, as_json: bool, watch: bool, **told: Any) -> None:
     """Fill the gaps in TEXT: [MASK] is one token, [MASK:n] is n."""
-    from sunfish.runtime.sampler import Sampler, Settings
-
     _require_terminal(watch, as_json)
-    sampler, told = Sampler.load(folder), Settings(**settings)
+    sampler, settings = _load(told)
     if watch:
-        _watch(sampler.stream_infill(text, num, told))
+        _watch(sampler.stream_infill(text, num, settings))
     else:
-        _show(sampler.infill(text, num, told), as_json, {"text": text, **settings})
+        _show(sampler.infill(text, num, settings), as_json, {"text": text, **told})
 
 
 @main.command()
-@MODEL
+@click.argument("folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @report_problems
-def info(folder: Path) -> None:
-    """Say what a folder holds, what made it and how exact it is."""
-    from sunfish.files import read_json
-    from sunfish.runtime.sampler import check_folder
+def info(folder: Path, as_json: bool) -> None:
+    """Say what FOLDER is, what made it, how exact it is; every file is held against its digest."""
+    from sunfish.runtime.info import describe, read_info
 
-    click.echo(json.dumps({**read_json(folder / "config.json"), **check_folder(folder)}, indent=2))
+    told = read_info(folder)
+    click.echo(json.dumps(told, indent=2) if as_json else describe(folder, told))
+
+
+def _load(told: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the sampler and its settings, taking the options that load a folder out of those that are left to print."""
+    from sunfish.runtime.sampler import Sampler, Settings
+    from sunfish.session import CPU
+
+    folder, precision, providers = told.pop("folder"), told["precision"], told.pop("providers") or CPU
+    sampler = Sampler.load(folder, precision, providers, told.pop("num_threads"))
+    return sampler, Settings(**{name: value for name, value in told.items() if name != "precision"})
 
 
 def _require_terminal(watch: bool, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
     x_next = c_x * x + c_0 * x_0_hat + c_p * x_0_prev + c_n * noise
 
-The loop knows neither torch nor ONNX: anything with `*` and `+` will do. Known positions are set back at every row. A position
+The loop knows neither torch nor ONNX Runtime: a network takes a row at a time. Known positions are set back at every row. A position
 settles, becomes known, once the model is sure of its token: what others still decide then rests on a word and not on a guess.
 """
 
@@ -11,13 +11,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from sunfish.schedule import Array, NoiseLaw, alpha, sampling_times, sigma
 
 NEVER = 1.0  # no token is surer than certain
+MAX_STEPS = 10_000
+COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,16 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.logsnr)
+
+    def rows(self) -> Array:
+        """Return (steps, 6), its columns `COLUMNS`: what a network reads, a row a step."""
+        settle = np.full_like(self.logsnr, self.settle_above)
+        return np.stack((self.logsnr, self.c_x, self.c_0, self.c_p, self.c_n, settle), axis=1)
+
+    @property
+    def num_draws(self) -> int:
+        """Return how often a walk draws noise: at its start, and for every row that adds some."""
+        return 1 + int(np.count_nonzero(self.c_n))
 
 
 def ddim(law: NoiseLaw, num_steps: int, eta: float = 0.0) -> Table:
@@ -79,8 +91,10 @@ def make_table(name: str, law: NoiseLaw, num_steps: int, eta: float = 0.0, settl
     """Return a sampler's table by name.
 
     Raises:
-        ValueError: unknown name, fewer than 2 steps, eta outside [0, 1], or settle_above outside (0, 1].
+        ValueError: unknown name, fewer than 2 or more than 10,000 steps, eta outside [0, 1], or settle_above outside (0, 1].
     """
+    if num_steps > MAX_STEPS:
+        raise ValueError(f"{num_steps} steps are more than {MAX_STEPS:,}, far beyond where more steps help")
     if not 0.0 < settle_above <= NEVER:
         raise ValueError(f"settle must lie above 0 and be at most 1 (1: no word settles before the end), got {settle_above}")
     if name == "ddim":
@@ -94,9 +108,9 @@ def make_table(name: str, law: NoiseLaw, num_steps: int, eta: float = 0.0, settl
     return dataclasses.replace(table, settle_above=settle_above)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Given:
-    """Which positions have their token, and which one: those given from the start, and those that settled on the way."""
+    """Which positions have their token from the start, and which one."""
 
     ids: np.ndarray  # (batch, pos)
     known: np.ndarray  # bool, (batch, pos)
@@ -106,78 +120,46 @@ class Given:
         """Return rows of which nothing is given."""
         return cls(np.zeros((num, length), np.int64), np.zeros((num, length), bool))
 
-    def settle(self, probability: np.ndarray, ids: np.ndarray, above: float) -> bool:
-        """Take over the `ids` whose `probability` is above a bound, and say whether there were any; what is known stays."""
-        sure = (probability > above) & ~self.known
-        self.ids, self.known = np.where(sure, ids, self.ids), self.known | sure
-        return bool(sure.any())
 
-    def text(self, likeliest: np.ndarray) -> np.ndarray:
-        """Return the known ids, and the `likeliest` ones elsewhere."""
-        return np.where(self.known, self.ids, likeliest)
+class Look(NamedTuple):
+    """Where a walk stands: the ids as they would be now, how probable the likeliest are, which are known; each (batch, pos)."""
+
+    ids: np.ndarray
+    probability: np.ndarray
+    known: np.ndarray
 
 
 class Network(Protocol):
-    """What a walk asks of torch or of ONNX Runtime; their arrays pass through it untouched."""
+    """Texts in the making; their state stays where it is computed, with torch or with ONNX Runtime."""
 
-    def noise(self) -> Any:
-        """Return a fresh standard normal, (batch, pos, emb)."""
+    def start(self, given: Given) -> None:
+        """Draw noise for all that is not given."""
         ...
 
-    def clean(self, given: Given) -> tuple[Any, Any]:
-        """Return the known embeddings, 0 elsewhere, (batch, pos, emb), and 1 where they are known, 0 elsewhere, (batch, pos, 1)."""
+    def step(self, row: Array) -> None:
+        """Denoise at the row's noise level, settle what is sure, and move on; noise is drawn only if the row's c_n is not 0."""
         ...
 
-    def denoise(self, x: Any, logsnr: float, x_0_prev: Any, given: Given) -> tuple[Any, Any]:
-        """Return x_0_hat, (batch, pos, emb), and logits, (batch, pos, vocab)."""
-        ...
-
-    def likeliest(self, logits: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the probability of each position's likeliest token, and its id, both (batch, pos)."""
+    def look(self) -> Look:
+        """Return where the texts stand."""
         ...
 
 
-@dataclass(frozen=True)
-class Step:
-    """Where a walk stands after one row."""
-
-    index: int
-    x_0_hat: Any
-    logits: Any
-
-
-def walk(table: Table, network: Network, given: Given) -> Iterator[Step]:
-    """Walk from noise to data, yielding each row's estimate; `given.text` of the last one's likeliest ids is the text.
-
-    Settled positions are added to `given`. A walk whose positions have all settled ends there.
+def walk(table: Table, network: Network, given: Given) -> Iterator[int]:
+    """Walk from noise to data, yielding after each row, from 0; a walk whose positions have all settled ends there.
 
     Source: [DDIM] eq. 12 for the rows; [MaskGIT] section 3.2 for fixing what is certain first.
     """
-    x_known, known = network.clean(given)
-    x = network.noise() * (1 - known) + x_known * known
-    x_0_prev = x * 0
-    rows = zip(table.logsnr, table.c_x, table.c_0, table.c_p, table.c_n, strict=True)
-    for index, (logsnr, *row) in enumerate(rows):
-        c_x, c_0, c_p, c_n = map(float, row)
-        x_0_hat, logits = network.denoise(x, float(logsnr), x_0_prev, given)
-        yield Step(index, x_0_hat, logits)
-        if table.settle_above < NEVER and given.settle(*network.likeliest(logits), table.settle_above):
-            if given.known.all():
-                return
-            x_known, known = network.clean(given)
-            x_0_hat = x_0_hat * (1 - known) + x_known * known
-        x = c_x * x + c_0 * x_0_hat
-        if c_p:
-            x = x + c_p * x_0_prev
-        if c_n:
-            x = x + c_n * network.noise()
-        x = x * (1 - known) + x_known * known
-        x_0_prev = x_0_hat
+    network.start(given)
+    for index, row in enumerate(table.rows()):
+        network.step(row)
+        yield index
+        if table.settle_above < NEVER and network.look().known.all():
+            return
 
 
-def last_step(steps: Iterator[Step]) -> Step:
-    """Return a walk's last step and keep none of the others: their logits would fill the memory."""
-    step = next(steps)
-    for step in steps:
+def finish(table: Table, network: Network, given: Given) -> np.ndarray:
+    """Walk to the end and return the ids, (batch, pos)."""
+    for _ in walk(table, network, given):
         pass
-    return step
+    return network.look().ids

@@ -1,59 +1,102 @@
-"""The exported denoiser behind ONNX Runtime."""
+"""The exported step behind ONNX Runtime: texts in the making whose state stays on the device from step to step."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from sunfish.problems import Problem
-from sunfish.sampler import Given
+from sunfish.sampler import COLUMNS, Given, Look
+from sunfish.schedule import Array
 
-FORMAT = 3  # of the exported folder: its files and what they hold
+FORMAT = 4  # of the exported folder: its files and what they hold
+CPU = ("CPUExecutionProvider",)
+CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+STATE = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next"}  # a step's input <- the output before
 
 
-class Session:
-    """One loaded graph; `call` is the denoiser."""
+GRAPHS = {
+    "model": "the denoiser: (x_t, logsnr, x_0_prev, known, temperature) -> (x_0_hat, logits)",
+    "step": "one row of a sampler's table: (x, x_0_prev, ids, known, noise, row, temperature) -> the same after it, text, certainty",
+    "sampler": "the whole walk: (noise, table, ids, known, temperature) -> text",
+}
+PRECISIONS = ("fp32", "int8")
 
-    def __init__(self, path: Path, num_threads: int | None = None, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
-        missing = [name for name in providers if name not in ort.get_available_providers()]
-        if missing:
-            raise Problem(f"{missing[0]} is not installed; this onnxruntime has {', '.join(ort.get_available_providers())}")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads or os.cpu_count() or 1
-        options.inter_op_num_threads = 1
-        try:
-            self.session = ort.InferenceSession(str(path), options, providers=list(providers))
-        except Exception as error:  # the library's own exceptions share no class
-            raise Problem(f"{path}: cannot be loaded by onnxruntime ({str(error).splitlines()[0]})") from error
 
-    def call(self, x_t: Any, logsnr: Any, x_0_prev: Any, known: Any, temperature: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return (x_0_hat, logits); float32 arrays, `known` bool."""
-        feed = {"x_t": x_t, "logsnr": logsnr, "x_0_prev": x_0_prev, "known": known, "temperature": temperature}
-        x_0_hat, logits = self.session.run(["x_0_hat", "logits"], feed)
-        return x_0_hat, logits
+def graph_path(folder: Path, graph: str, precision: str = PRECISIONS[0]) -> Path:
+    """Return where an exported folder holds a graph."""
+    return folder / "onnx" / f"{graph}{'' if precision == PRECISIONS[0] else '_quantized'}.onnx"
+
+
+def open_session(path: Path, num_threads: int | None = None, providers: Sequence[str] = CPU) -> ort.InferenceSession:
+    """Load a graph.
+
+    Raises:
+        Problem: a provider that is not installed, or a file that is no graph.
+    """
+    there = ort.get_available_providers()
+    missing = [name for name in providers if name not in there]
+    if missing:
+        raise Problem(f"{missing[0]} is not installed; this onnxruntime has {', '.join(there)}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # weights kept in 8 bits are read once, not in every call
+    try:
+        return ort.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # the library's own exceptions share no class
+        raise Problem(f"{path}: cannot be loaded by onnxruntime ({str(error).splitlines()[0]})") from error
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class OnnxNetwork:
-    """A graph, its embeddings, a source of noise and a temperature, as `sampler.walk` wants them."""
+    """A step graph and a source of noise, as `sampler.walk` wants them.
 
-    def __init__(
-        self, session: Session, embedding: np.ndarray, noise: Callable[[], np.ndarray], num_rows: int, temperature: float = 1.0
-    ) -> None:
-        self.session, self.embedding, self.noise = session, embedding, noise
-        self.heat = np.full(num_rows, temperature, np.float32)
+    Every part of the state has two places on the device; a step reads one and writes the other, so that nothing is allocated or
+    copied from step to step.
+    """
 
-    def clean(self, given: Given) -> tuple[np.ndarray, np.ndarray]:
-        known = given.known[..., None].astype(np.float32)
-        return self.embedding[given.ids] * known, known
+    def __init__(self, session: ort.InferenceSession, noise: Callable[[], np.ndarray], temperature: float = 1.0) -> None:
+        self.session, self.noise, self.temperature = session, noise, temperature
+        self.device = "cuda" if session.get_providers()[0] in CUDA else "cpu"
 
-    def denoise(self, x: np.ndarray, logsnr: float, x_0_prev: np.ndarray, given: Given) -> tuple[np.ndarray, np.ndarray]:
-        return self.session.call(x, np.full_like(self.heat, logsnr), x_0_prev, given.known, self.heat)
+    def start(self, given: Given) -> None:
+        noise, shape = self.noise(), given.ids.shape
+        state = {"x": noise, "x_0_prev": np.zeros_like(noise), "ids": given.ids.astype(np.int64), "known": given.known}
+        places = [self._values(state), self._values(state)]
+        self.told = self._values({"noise": noise, "row": np.zeros(len(COLUMNS), np.float32)})
+        self.told |= self._values({"temperature": np.full(shape[0], self.temperature, np.float32)})
+        self.seen = self._values({"text": given.ids.astype(np.int64), "probability": np.zeros(shape, np.float32)})
+        self.turns = [self._bind(*pair) for pair in (places, places[::-1])]
+        self.known = [place["known"] for place in places]
 
-    def likeliest(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        best = logits.max(axis=-1, keepdims=True)
-        return 1 / np.exp(logits - best).sum(axis=-1), logits.argmax(axis=-1)
+    def step(self, row: Array) -> None:
+        self.told["row"].update_inplace(row.astype(np.float32))
+        if row[COLUMNS.index("c_n")]:
+            self.told["noise"].update_inplace(self.noise())
+        self.session.run_with_iobinding(self.turns[0])
+        self.turns.reverse()
+        self.known.reverse()
+
+    def look(self) -> Look:
+        values = (self.seen["text"], self.seen["probability"], self.known[0])
+        return Look(*(value.numpy().copy() for value in values))  # on a CPU `numpy` is a view, which the next step writes over
+
+    def _values(self, arrays: dict[str, np.ndarray]) -> dict[str, ort.OrtValue]:
+        return {name: ort.OrtValue.ortvalue_from_numpy(array.copy(), self.device, 0) for name, array in arrays.items()}
+
+    def _bind(self, source: dict[str, ort.OrtValue], target: dict[str, ort.OrtValue]) -> ort.IOBinding:
+        binding = self.session.io_binding()
+        for name, value in (source | self.told).items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in ({STATE[name]: value for name, value in target.items()} | self.seen).items():
+            binding.bind_ortvalue_output(name, value)
+        return binding

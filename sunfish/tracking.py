@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import queue
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from sunfish.sections.tracking import Section
 
 SECONDS_TO_FINISH = 30.0
 SECONDS_BETWEEN_BATCHES = 20.0
+PACKAGE = Path(__file__).parent
 BATCH = 1000  # metrics that MLflow takes at once; parameters and tags a tenth of it
 
 
@@ -105,6 +109,27 @@ class Tracker:
         else:
             self._put(lambda: self.client.log_artifact(self.run_id, str(path), folder))
 
+    def log_model(self, script: Path, folder: Path, name: str) -> None:
+        """Log an exported folder as a model that takes and gives texts, registered as `name`, its alias `newest` moved to it.
+
+        `script` is the model's code; the project's package goes with it, so that it runs where the project is not installed.
+        """
+
+        def send() -> None:
+            import mlflow
+
+            logging.getLogger("mlflow").setLevel(logging.WARNING)
+            mlflow.set_tracking_uri(self.uri)
+            with mlflow.start_run(run_id=self.run_id):
+                logged = mlflow.pyfunc.log_model(
+                    name=name, python_model=str(script), artifacts={"folder": str(folder)}, code_paths=[str(PACKAGE)],
+                    input_example=(["the dog [MASK] ."], {"seed": 0}), pip_requirements=["mlflow", *runtime_requirements()],
+                    registered_model_name=name,
+                )  # fmt: skip
+            self.client.set_registered_model_alias(name, "newest", logged.registered_model_version)
+
+        self._put(send)
+
     def close(self, status: str = "FINISHED") -> None:
         """End the run with a status and wait a little for what is still in the queue."""
         if self.enabled:
@@ -129,17 +154,16 @@ class Tracker:
 
     def _open(self, section: Section, tags: dict[str, str]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        import logging
-
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
         root = project_root()
         uri = os.environ.get("MLFLOW_TRACKING_URI") or section.uri or f"sqlite:///{root / 'mlflow.db'}"
-        self.client = MlflowClient(tracking_uri=uri)
+        self.uri, self.client = uri, MlflowClient(tracking_uri=uri)
         found = self.client.get_experiment_by_name(section.experiment)
         place = (root / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
         experiment = found.experiment_id if found else self.client.create_experiment(section.experiment, artifact_location=place)
@@ -150,6 +174,12 @@ class Tracker:
         for key in ("DVC_EXP_NAME", "DVC_STAGE"):
             if os.environ.get(key):
                 self.client.set_tag(self.run_id, key, os.environ[key])
+
+
+def runtime_requirements() -> list[str]:
+    """Return the packages of the runtime layer, as installed here: what sampling an exported folder needs."""
+    needed = [re.split(r"[><=! ;\[]", line)[0] for line in requires("sunfish") or [] if "extra ==" not in line]
+    return [f"{name}=={version(name)}" for name in needed]
 
 
 def project_root() -> Path:

@@ -67,8 +67,9 @@ THIMBLE = [
     "evaluate.frontier_samples=4",
     "evaluate.infill_rows=8",
     "evaluate.speed_runs=1",
-    "export.parity_samples=4",
-    "export.parity_steps=5",
+    "export.parity_texts=4",
+    "export.parity_texts_ddpm=1",
+    "export.quality_rows=4",
     "tracking=off",
 ]
 
@@ -88,6 +89,19 @@ def trained(params: dict, shards: Shards, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("trained")
     run_all(params, folder, shards)
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(params: dict, trained: Path, shards: Shards) -> Path:
+    """An exported folder, with what the export stage measures."""
+    from sunfish.evaluation.exported import bound_of
+    from sunfish.evaluation.subject import Subject
+    from sunfish.export.folder import export_folder
+
+    subject = Subject.read(trained / "denoiser", shards.folder, params["data"], params["evaluate"])
+    rows = params["export"].quality_rows
+    export_folder(trained / "denoiser", trained / "onnx", trained / "export.json", params["export"], lambda g: bound_of(subject, g, rows))
+    return trained / "onnx"
 
 
 def make_shards(params: dict, folder: Path) -> None:

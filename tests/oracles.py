@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from sunfish.model.denoiser import Prediction
+from sunfish.model.inference import TorchNetwork
 from sunfish.sampler import Given, Table, walk
 from sunfish.schedule import NoiseLaw, alpha, sigma
 
 MEAN, STD = 0.7, 0.4  # of Gaussian data
 
+Denoise = Callable[[Tensor, float, Tensor], tuple[Tensor, Tensor]]  # (x, logsnr, x_0_prev) -> (x_0_hat, logits)
 
-def gaussian_denoiser(x: np.ndarray, logsnr: float, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+
+def gaussian_denoiser(x: Tensor, logsnr: float, _: Tensor) -> tuple[Tensor, Tensor]:
     """E[x_0 | x_t] for x_0 ~ N(MEAN, STD^2), exactly."""
     a, s = float(alpha(logsnr)), float(sigma(logsnr))
     gain = a * STD**2 / (a**2 * STD**2 + s**2)
@@ -25,27 +31,50 @@ def gaussian_flow(x_1: np.ndarray, law: NoiseLaw) -> np.ndarray:
     return MEAN + STD * (x_1 - a * MEAN) / np.sqrt(a**2 * STD**2 + s**2)
 
 
-class Toy:
-    """A network of a noise source, a denoiser and clean embeddings, for walks over plain arrays."""
+class ToyDenoiser(nn.Module):
+    """A closed form in a denoiser's place."""
 
-    def __init__(
-        self, noise: Callable[[], np.ndarray], denoise: Callable[..., tuple] = gaussian_denoiser, table: np.ndarray | None = None
-    ) -> None:
-        self.noise, self.call, self.table = noise, denoise, np.zeros((1, 1)) if table is None else table
+    def __init__(self, denoise: Denoise, embeddings: np.ndarray) -> None:
+        super().__init__()
+        self.denoise = denoise
+        self.weight = nn.Parameter(torch.from_numpy(embeddings), requires_grad=False)
 
-    def clean(self, given: Given) -> tuple[np.ndarray, np.ndarray]:
-        known = given.known[..., None].astype(float)
-        return self.table[given.ids] * known, known
+    def forward(self, x: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, temperature: Tensor) -> Prediction:
+        return Prediction(*self.denoise(x, float(logsnr[0]), x_0_prev))
 
-    def denoise(self, x: np.ndarray, logsnr: float, x_0_prev: np.ndarray, given: Given) -> tuple[np.ndarray, np.ndarray]:
-        return self.call(x, logsnr, x_0_prev)
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.weight[ids]
 
-    def likeliest(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return odds.max(axis=-1) / odds.sum(axis=-1), logits.argmax(axis=-1)
+
+class Toy(TorchNetwork):
+    """The project's own step around a closed form, in float64 and with noise of one's choice."""
+
+    def __init__(self, noise: Callable[[], np.ndarray], denoise: Denoise = gaussian_denoiser, embeddings: np.ndarray | None = None) -> None:
+        table = np.zeros((1, 1)) if embeddings is None else embeddings
+        super().__init__(ToyDenoiser(denoise, table), np.random.default_rng(0))  # type: ignore[arg-type]
+        self.draw = noise
+
+    def _noise(self) -> Tensor:
+        return torch.from_numpy(self.draw())
+
+    @property
+    def x_0_hat(self) -> np.ndarray:
+        return self.moved.x_0_hat.numpy()
 
 
 def end_of(table: Table, x_1: np.ndarray) -> np.ndarray:
     """Walk a deterministic table from x_1 with the Gaussian denoiser; its last estimate is where it lands."""
-    *_, last = walk(table, Toy(lambda: x_1), Given.nothing(*x_1.shape[:2]))
-    return last.x_0_hat
+    toy = Toy(lambda: x_1)
+    walk_all(table, toy, Given.nothing(*x_1.shape[:2]))
+    return toy.x_0_hat
+
+
+def walk_all(table: Table, toy: Toy, given: Given) -> int:
+    """Walk to the end and return how many rows it took."""
+    with torch.no_grad():
+        return sum(1 for _ in walk(table, toy, given))
+
+
+def drawn(noises: Iterator[np.ndarray]) -> Callable[[], np.ndarray]:
+    """Return a source of these draws."""
+    return lambda: next(noises)

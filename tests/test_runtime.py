@@ -10,25 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from click.testing import CliRunner
 
 from sunfish.cli import main
-from sunfish.export.folder import export_folder
-from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.runtime.prompts import infill_row, prompt_row
 from sunfish.runtime.sampler import Frame, Sampler, Settings
 from sunfish.runtime.watch import draw, watch
-from tests.test_training import OFF
-
-
-@pytest.fixture(scope="module")
-def exported(params: dict, trained: Path) -> Path:
-    export_folder(trained / "denoiser", trained / "onnx", trained / "export.json", params["export"], OFF)
-    return trained / "onnx"
+from sunfish.sampler import Given
+from sunfish.session import OnnxNetwork
 
 
 @pytest.fixture(scope="module")
@@ -41,31 +33,34 @@ def cli(exported: Path, *arguments: str) -> Any:
     return CliRunner().invoke(main, [verb, "--model", str(exported), *rest])
 
 
-def test_the_graph_says_what_torch_says(trained: Path, exported: Path) -> None:
-    parity = read_json(trained / "export.json")["parity"]
-    assert parity["different_ids"] == 0 and parity["ids"] == 4 * read_json(exported / "config.json")["row_lengths"]["lengths"][-1]
-    assert parity["relative_error_per_call"] < 1e-5
-
-
-def test_the_graph_takes_any_batch_and_length(exported: Path) -> None:
-    graph = onnx.load(exported / "onnx" / "model.onnx").graph
-    shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.input, *graph.output]}
-    assert shapes["x_t"][:2] == ["batch", "pos"] and shapes["logits"][:2] == ["batch", "pos"] and shapes["logsnr"] == ["batch"]
-    assert list(shapes) == ["x_t", "logsnr", "x_0_prev", "known", "temperature", "x_0_hat", "logits"]
-
-
 def test_the_same_seed_gives_the_same_text_however_many(sampler: Sampler) -> None:
     settings = Settings(steps=4, seed=7)
     assert sampler.generate(3, settings=settings)[:2] == sampler.generate(2, settings=settings)
 
 
-def test_another_seed_gives_another_text(sampler: Sampler, monkeypatch: Any) -> None:
-    def echo(x: np.ndarray, *_: object) -> Any:  # a denoiser that believes whatever it sees
-        return x, x @ sampler.embedding.T
+def test_another_seed_draws_other_noise(sampler: Sampler, monkeypatch: Any) -> None:
+    drawn = []
+    start = OnnxNetwork.start
 
-    monkeypatch.setattr(sampler.session, "call", echo)
-    texts = [sampler.generate(1, settings=Settings(steps=4, seed=seed)) for seed in (7, 8, 7)]
-    assert texts[0] == texts[2] != texts[1]
+    def started(network: OnnxNetwork, given: Given) -> None:
+        start(network, given)
+        drawn.append(network.told["noise"].numpy().copy())
+
+    monkeypatch.setattr(OnnxNetwork, "start", started)
+    for seed in (7, 8, 7):
+        sampler.generate(1, length=10, settings=Settings(steps=4, seed=seed))
+    assert np.array_equal(drawn[0], drawn[2]) and not np.array_equal(drawn[0], drawn[1])
+
+
+def test_the_batch_changes_nothing(sampler: Sampler) -> None:
+    texts = [sampler.generate(5, length=20, settings=Settings(steps=4, seed=3, batch=batch)) for batch in (1, 2, 5, None)]
+    assert all(text == texts[0] for text in texts)
+
+
+def test_eight_bits_write_too(exported: Path) -> None:
+    small = Sampler.load(exported, precision="int8")
+    assert small.generate(2, settings=Settings(steps=4)) == small.generate(2, settings=Settings(steps=4))
+    assert small.infill("one day [MASK] went to the park .", settings=Settings(steps=4))[0].endswith(" went to the park .")
 
 
 def test_infilling_keeps_every_given_word(sampler: Sampler) -> None:
@@ -98,6 +93,13 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["generate", "--length", "97"], "must lie between 1 and {longest}"),
         (["generate", "--length", "0"], "must lie between 1 and {longest}"),
         (["generate", "--num", "0"], "must be at least 1"),
+        (["generate", "--num", "2000000"], "at most 1,000,000"),
+        (["generate", "--batch", "0"], "--batch = 0: must be at least 1"),
+        (["generate", "--batch", "100000000", "--num", "1000000", "--length", "8"], "are free"),
+        (["generate", "--steps", "20000"], "more than 10,000"),
+        (["generate", "--provider", "NoSuchProvider"], "NoSuchProvider is not installed; this onnxruntime has"),
+        (["generate", "--prompt", "one \udce9"], "half a surrogate pair"),
+        (["infill", "one \udce9 [MASK]"], "half a surrogate pair"),
         (["generate", "--steps", "1"], "at least 2 steps"),
         (["generate", "--eta", "2"], "eta must lie between"),
         (["generate", "--temperature", "0"], "must be above 0"),
@@ -112,14 +114,56 @@ def test_bad_input_is_one_clear_line(exported: Path, sampler: Sampler, arguments
     assert done.output.startswith("error: ") and done.output.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["[MASK] day", "one day [MASK]", "[MASK]", "[MASK:2] [MASK] [MASK:3]", "[MASK] один 一天 [MASK:2]", "[MASK]🐟[MASK]"]
+)
+def test_gaps_stand_anywhere_in_any_script(sampler: Sampler, text: str) -> None:
+    given = [part for part in re.split(r" ?\[MASK(?::\d+)?\]", text) if part]
+    (filled,) = sampler.infill(text, settings=Settings(steps=3))
+    assert all(part in filled for part in given)
+
+
+def test_a_mix_up_of_two_folders_is_named(exported: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    shutil.copyfile(folder / "onnx" / "sampler.onnx", folder / "onnx" / "step.onnx")
+    with pytest.raises(Problem, match=r"step\.onnx: was altered"):
+        Sampler.load(folder)
+    manifest = json.loads((exported / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
+    with pytest.raises(Problem, match="format 3, this version reads format 4"):
+        Sampler.load(folder)
+    del manifest["bytes"]["int8"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Problem, match="holds no int8 graphs, only fp32"):
+        Sampler.load(folder, precision="int8")
+
+
+def test_no_room_is_said_before_it_is_tried(exported: Path, sampler: Sampler, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sunfish.runtime.memory.free_bytes", lambda: 1000)
+    with pytest.raises(Problem, match="the weights of .* take about"):
+        Sampler.load(exported)
+    with pytest.raises(Problem, match="1 texts of 8 tokens at once take about"):
+        sampler.generate(1, length=8)
+    monkeypatch.setattr("sunfish.runtime.memory.free_bytes", lambda: None)
+    assert len(sampler.generate(1, length=8, settings=Settings(steps=2))) == 1
+
+
 def test_json_for_programs(exported: Path) -> None:
     done = cli(exported, "generate", "--num", "2", "--steps", "3", "--json")
     answer = json.loads(done.stdout)
     assert len(answer["texts"]) == 2 and answer["settings"]["seed"] == 0
-    assert json.loads(cli(exported, "info").stdout)["parity"]["different_ids"] == 0
 
 
-@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json", "noise_law.json", "embedding.npy", "manifest.json"])
+def test_a_folder_says_what_it_is(exported: Path) -> None:
+    told = json.loads(CliRunner().invoke(main, ["info", str(exported), "--json"]).stdout)
+    assert told["licence"] == "MIT" and all(walk["different_ids"] == 0 for walk in told["parity"]["walks"])
+    lines = CliRunner().invoke(main, ["info", str(exported)]).stdout
+    assert f"{told['parameters']:,} parameters" in lines and told["made_from"]["model_sha256"] in lines and "step_quantized.onnx" in lines
+    missing = CliRunner().invoke(main, ["info", str(exported / "nowhere")])
+    assert missing.exit_code == 1 and "is not an exported model" in missing.output
+
+
+@pytest.mark.parametrize("name", ["onnx/step.onnx", "onnx/model.onnx_data", "tokenizer.json", "noise_law.json", "manifest.json"])
 def test_a_missing_or_altered_file_is_named(exported: Path, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "copy"))
     if name != "manifest.json":

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from sunfish.sampler import SAMPLERS, Given, Step, Table, ddim, ddpm, dpm_solver, last_step, make_table, walk
+from sunfish.sampler import COLUMNS, SAMPLERS, Given, Table, ddim, ddpm, dpm_solver, make_table
 from sunfish.schedule import linear_beta, uniform
-from tests.oracles import MEAN, STD, Toy, end_of, gaussian_denoiser, gaussian_flow
+from tests.oracles import MEAN, STD, Toy, drawn, end_of, gaussian_denoiser, gaussian_flow, walk_all
 
 LAW = uniform(-9, 16, 2)
 
@@ -24,9 +24,10 @@ def test_order_of_convergence_on_gaussian_data(make, order: int) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_have_the_data_s_mean_and_spread(name: str, rng: np.random.Generator) -> None:
     shape = (1, 40_000, 1)
-    *_, last = walk(make_table(name, LAW, 200), Toy(lambda: rng.standard_normal(shape)), Given.nothing(*shape[:2]))
-    assert last.x_0_hat.mean() == pytest.approx(MEAN, abs=0.02)
-    assert last.x_0_hat.std() == pytest.approx(STD, abs=0.02)
+    toy = Toy(lambda: rng.standard_normal(shape))
+    walk_all(make_table(name, LAW, 200), toy, Given.nothing(*shape[:2]))
+    assert toy.x_0_hat.mean() == pytest.approx(MEAN, abs=0.02)
+    assert toy.x_0_hat.std() == pytest.approx(STD, abs=0.02)
 
 
 def test_ddpm_is_ddim_with_eta_one() -> None:
@@ -46,7 +47,6 @@ def test_ddpm_rows_are_the_posterior_of_the_paper() -> None:
 @pytest.mark.parametrize(("steps", "eta"), [(1000, 0.0), (1000, 1.0), (1000, 0.4)])
 def test_parity_with_diffusers(steps: int, eta: float) -> None:
     diffusers = pytest.importorskip("diffusers")
-    torch = pytest.importorskip("torch")
     scheduler = diffusers.DDIMScheduler(
         num_train_timesteps=1000, beta_schedule="linear", clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading"
     )
@@ -59,13 +59,13 @@ def test_parity_with_diffusers(steps: int, eta: float) -> None:
     theirs = torch.from_numpy(x_1)
     for i, t in enumerate(scheduler.timesteps):
         abar = float(scheduler.alphas_cumprod[t])
-        x_0_hat, _ = gaussian_denoiser(theirs.numpy(), np.log(abar / (1 - abar)), theirs)
-        eps = (theirs - abar**0.5 * torch.from_numpy(x_0_hat)) / (1 - abar) ** 0.5
+        x_0_hat, _ = gaussian_denoiser(theirs, np.log(abar / (1 - abar)), theirs)
+        eps = (theirs - abar**0.5 * x_0_hat) / (1 - abar) ** 0.5
         theirs = scheduler.step(eps, t, theirs, eta=eta, variance_noise=torch.from_numpy(noises[i])).prev_sample
     table = ddim(linear_beta(), steps, eta)
-    drawn = iter([x_1, *noises])
-    *_, last = walk(table, Toy(lambda: next(drawn)), Given.nothing(1, 6))
-    np.testing.assert_allclose(last.x_0_hat, theirs.numpy(), atol=1e-10)
+    toy = Toy(drawn(iter([x_1, *noises])))
+    walk_all(table, toy, Given.nothing(1, 6))
+    np.testing.assert_allclose(toy.x_0_hat, theirs.numpy(), atol=1e-10)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -74,65 +74,53 @@ def test_known_positions_stay(name: str, rng: np.random.Generator) -> None:
     embeddings = rng.standard_normal((3, 2))
     given = Given(np.array([[2, 0, 1, 0, 0]]), np.array([[True, False, True, False, False]]))
 
-    def denoise(x: np.ndarray, logsnr: float, previous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        seen.append(x)
+    def denoise(x: Tensor, logsnr: float, previous: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(x.numpy())
         return x * 0.3, x
 
-    list(walk(make_table(name, LAW, 10), Toy(lambda: rng.standard_normal(shape), denoise, embeddings), given))
+    walk_all(make_table(name, LAW, 10), Toy(lambda: rng.standard_normal(shape), denoise, embeddings), given)
     assert len(seen) == 10 and all(np.array_equal(x[given.known], embeddings[[2, 1]]) for x in seen)
 
 
 EMBEDDINGS = np.eye(3)
 
 
-def confident(x: np.ndarray, logsnr: float, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def confident(x: Tensor, logsnr: float, _: Tensor) -> tuple[Tensor, Tensor]:
     """Sure of token k at position k, and the surer the less noise there is; the first position soonest."""
     logits = EMBEDDINGS[None] * (logsnr - np.array([-5.0, 0.0, 5.0])[None, :, None])
-    return np.zeros_like(x), logits
+    return torch.zeros_like(x), torch.from_numpy(logits)
 
 
 def test_positions_settle_in_the_order_of_their_certainty_and_stay(rng: np.random.Generator) -> None:
-    given, seen = Given.nothing(1, 3), []
+    seen = []
 
-    def denoise(x: np.ndarray, *rest: object) -> tuple[np.ndarray, np.ndarray]:
-        seen.append((given.known[0].tolist(), x[0].copy()))
+    def denoise(x: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+        seen.append((toy.state.known[0].tolist(), x[0].numpy()))
         return confident(x, *rest)
 
     table = make_table("ddpm", LAW, 100, settle_above=0.9)
-    steps = list(walk(table, Toy(lambda: rng.standard_normal((1, 3, 3)), denoise, EMBEDDINGS), given))
+    toy = Toy(lambda: rng.standard_normal((1, 3, 3)), denoise, EMBEDDINGS)
+    steps = walk_all(table, toy, Given.nothing(1, 3))
     orders = [known for i, (known, _) in enumerate(seen) if i == 0 or known != seen[i - 1][0]]
     assert orders == [[False] * 3, [True, False, False], [True, True, False]]
     assert all(np.array_equal(x[known], EMBEDDINGS[known]) for known, x in seen)
-    assert given.known.all() and given.ids.tolist() == [[0, 1, 2]]
-    assert len(steps) < len(table)  # nothing was left to decide
-    assert given.text(np.full((1, 3), 9)).tolist() == [[0, 1, 2]]
+    assert toy.look().known.all() and toy.look().ids.tolist() == [[0, 1, 2]]
+    assert steps < len(table)  # nothing was left to decide
 
 
-def test_the_last_step_is_had_without_keeping_the_others() -> None:
-    import weakref
-
-    class Logits:
-        pass
-
-    alive: list[weakref.ref] = []
-
-    def steps() -> Iterator[Step]:
-        for index in range(5):
-            logits = Logits()
-            alive.append(weakref.ref(logits))
-            assert sum(ref() is not None for ref in alive) <= 2
-            yield Step(index, None, logits)
-
-    assert last_step(steps()).index == 4
+def test_a_row_is_what_the_table_says() -> None:
+    table = make_table("dpm-solver", LAW, 5, settle_above=0.7)
+    for column, name in zip(table.rows().T, COLUMNS, strict=True):
+        assert np.array_equal(column, np.broadcast_to(getattr(table, name), 5))
+    assert make_table("ddpm", LAW, 5).num_draws == 5 and make_table("ddim", LAW, 5).num_draws == 1  # the last row adds no noise
 
 
 def test_what_is_given_is_not_settled_anew_and_1_means_never(rng: np.random.Generator) -> None:
     given = Given(np.array([[2, 0, 0]]), np.array([[True, False, False]]))
-    network = Toy(lambda: rng.standard_normal((1, 3, 3)), confident, EMBEDDINGS)
-    list(walk(make_table("ddim", LAW, 50, settle_above=0.9), network, given))
-    assert given.ids.tolist() == [[2, 1, 2]]
-    never = Given.nothing(1, 3)
-    assert len(list(walk(make_table("ddim", LAW, 50), network, never))) == 50 and not never.known.any()
+    toy = Toy(lambda: rng.standard_normal((1, 3, 3)), confident, EMBEDDINGS)
+    walk_all(make_table("ddim", LAW, 50, settle_above=0.9), toy, given)
+    assert toy.look().ids.tolist() == [[2, 1, 2]]
+    assert walk_all(make_table("ddim", LAW, 50), toy, Given.nothing(1, 3)) == 50 and not toy.look().known.any()
 
 
 def test_the_last_row_lands_on_the_estimate() -> None:
@@ -146,5 +134,7 @@ def test_bad_settings_are_refused() -> None:
         make_table("euler", LAW, 10)
     with pytest.raises(ValueError, match="settle must lie above 0"):
         make_table("ddim", LAW, 10, settle_above=0.0)
+    with pytest.raises(ValueError, match="more than 10,000"):
+        make_table("ddim", LAW, 20_000)
     with pytest.raises(ValueError, match="eta must lie between"):
         ddim(LAW, 10, eta=1.5)

@@ -25,11 +25,8 @@ class Trajectory:
 @torch.no_grad()
 def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generator, temperature: float) -> Trajectory:
     """Sample one text of `length` tokens and keep what each step thinks of it."""
-    given, network = Given.nothing(1, length), TorchNetwork(denoiser, (1, length), rng, temperature)
-    ids, probability, settled = [], [], []
-    for step in walk(table, network, given):
-        sure, likeliest = network.likeliest(step.logits)
-        ids.append(given.text(likeliest)[0])
-        probability.append(np.where(given.known, 1.0, sure)[0])
-        settled.append(given.known[0].copy())
-    return Trajectory(np.array(ids), np.array(probability), np.array(settled), table.logsnr[: len(ids)])
+    network = TorchNetwork(denoiser, rng, temperature)
+    with denoiser.embedding.held():
+        looks = [network.look() for _ in walk(table, network, Given.nothing(1, length))]
+    ids, sure, settled = (np.concatenate(values) for values in zip(*looks, strict=True))
+    return Trajectory(ids, np.where(settled, 1.0, sure), settled, table.logsnr[: len(ids)])

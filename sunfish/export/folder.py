@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import torch
 
-from sunfish.export.graph import export_graph
-from sunfish.export.parity import call_error, walk_parity
+from sunfish.export.card import model_card
+from sunfish.export.graph import export_denoiser, export_step
+from sunfish.export.loop import sampler_graph
+from sunfish.export.parity import call_error, has_openvino, hold_against_torch, in_graph, step_by_step
+from sunfish.export.quantize import quantize
+from sunfish.export.weights import save_graphs
 from sunfish.files import replacing, write_json
 from sunfish.model.store import TOKENIZER_FILES, StoredDenoiser, read_denoiser
 from sunfish.problems import Problem
-from sunfish.sampler import ddim
+from sunfish.sampler import COLUMNS, Table, ddim, ddpm, dpm_solver
 from sunfish.sections.export import Section
-from sunfish.sections.tracking import Section as Tracking
-from sunfish.session import FORMAT, Session
+from sunfish.session import FORMAT, GRAPHS, PRECISIONS, graph_path, open_session
 from sunfish.text.shards import sha256
-from sunfish.tracking import Tracker
 
-CARD = """# A SunFish denoiser
+REFERENCE_TEXTS, REFERENCE_STEPS = 2, 4  # the reference evaluator is plain Python
+MAX_REFERENCE_PARAMETERS = 20_000_000
 
-A continuous diffusion language model with {parameters:,} parameters, trained on rows of up to {row_length} tokens, exported to ONNX
-(opset {opset}). It is sampled with `sunfish generate --model .` and `sunfish infill --model . "text with a [MASK] ."`, or by any
-program that runs ONNX: `onnx/model.onnx` maps (x_t, logsnr, x_0_prev, known, temperature) to (x_0_hat, logits); `noise_law.json`
-holds the noise law (t -> logsnr, linear between knots), `embedding.npy` the token embeddings.
-
-Against torch, on the same noise: {ids:,} ids of {texts} texts after {steps} DDIM steps, {different_ids} different, {near_ties} near-ties;
-largest relative error of a single call {error:.1e}.
-"""
+Measure = Callable[[Path], dict[str, float]]  # the path of a denoiser's graph -> what is said of its text
 
 
-def export_folder(denoiser_dir: Path, out_dir: Path, metrics_path: Path, section: Section, tracking: Tracking) -> None:
-    """Write the folder, its manifest and the parity numbers.
+def export_folder(denoiser_dir: Path, out_dir: Path, metrics_path: Path, section: Section, measure: Measure | None = None) -> None:
+    """Write the folder, its manifest and the numbers; `measure` is put to the graphs of every precision.
 
     Raises:
         Problem: the graph does not say what torch says; nothing is written then.
@@ -45,47 +44,93 @@ def export_folder(denoiser_dir: Path, out_dir: Path, metrics_path: Path, section
     stored = read_denoiser(denoiser_dir)
     with replacing(out_dir) as folder:
         (folder / "onnx").mkdir(parents=True)
-        export_graph(stored.denoiser, folder / "onnx" / "model.onnx", section.opset)
-        parity = _hold_against_torch(stored, folder, section)
-        _write_rest(stored, folder, section, parity)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        write_json(folder / "manifest.json", {
+        _write_graphs(stored, folder / "onnx", section)
+        _write_rest(stored, folder, section)
+        manifest = {
             "format": FORMAT,
-            "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
+            "parameters": sum(p.numel() for p in stored.denoiser.parameters()),
+            "licence": section.licence,
             "made_from": {"model_sha256": stored.digest()},
             "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
-            "parity": parity,
-        })  # fmt: skip
-        write_json(metrics_path, {"parity": parity, "bytes": sum(path.stat().st_size for path in files)})
-    tracker = Tracker(tracking, {"model_sha256": stored.digest()})
-    tracker.log_metrics({f"export.{key}": float(value) for key, value in parity.items()})
-    tracker.log_artifacts(out_dir, "onnx")
-    tracker.close()
+            "parity": _hold_against_torch(stored, folder, section),
+            "quality": {name: measure(graph_path(folder, "model", name)) for name in _precisions(section)} if measure else {},
+        }
+        (folder / "README.md").write_text(model_card(manifest, stored, section), encoding="utf-8")
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        sizes = {name: _size(folder, name) for name in _precisions(section)}
+        told = {"bytes": sizes, "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
+        write_json(folder / "manifest.json", {**manifest, **told})
+        write_json(metrics_path, {"parity": manifest["parity"], "quality": manifest["quality"], "bytes": sizes})
+
+
+def _precisions(section: Section) -> tuple[str, ...]:
+    return PRECISIONS if section.int8 else PRECISIONS[:1]
+
+
+def _size(folder: Path, precision: str) -> int:
+    """Return the bytes of a precision's step and weights: what sampling needs."""
+    step = graph_path(folder, "step", precision)
+    return step.stat().st_size + graph_path(folder, "model", precision).with_suffix(".onnx_data").stat().st_size
+
+
+def _write_graphs(stored: StoredDenoiser, folder: Path, section: Section) -> None:
+    """Write denoiser, step and sampler over one file of weights, and the same in 8 bits over another."""
+    with tempfile.TemporaryDirectory() as place:
+        exact = {"model": export_denoiser(stored.denoiser, section.opset), "step": export_step(stored.denoiser, section.opset)}
+        save_graphs(Path(place), exact, "weights")
+        graphs = [{name: ir.load(Path(place) / f"{name}.onnx") for name in exact} for _ in _precisions(section)]
+        if section.int8:
+            kinds = dataclasses.asdict(section.int8)
+            graphs[1] = {name: quantize(graph, **kinds) for name, graph in graphs[1].items()}
+        for precision, pair in zip(_precisions(section), graphs, strict=True):
+            pair["sampler"] = sampler_graph(pair["step"])
+            for name, graph in pair.items():
+                _describe(graph, stored, f"{name}, {precision}")
+            names = {graph_path(folder, name, precision).stem: graph for name, graph in pair.items()}
+            save_graphs(folder, names, graph_path(folder, "model", precision).with_suffix(".onnx_data").name)
+
+
+def _describe(graph: ir.Model, stored: StoredDenoiser, what: str) -> None:
+    """Say in the graph itself what it is and what made it: a file is found without its folder."""
+    graph.producer_name, graph.producer_version = "sunfish", str(FORMAT)
+    graph.doc_string = f"SunFish {what}: {GRAPHS[what.split(',')[0]]}"
+    graph.metadata_props.update({"sunfish.format": str(FORMAT), "sunfish.graph": what, "sunfish.model_sha256": stored.digest()})
 
 
 def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) -> dict[str, Any]:
-    session = Session(folder / "onnx" / "model.onnx", torch.get_num_threads())
+    """Return how exact the fp32 graphs are, or raise a Problem."""
+    session = open_session(graph_path(folder, "model"), torch.get_num_threads())
     error = call_error(stored, session, np.random.default_rng(0))
-    parity = walk_parity(stored, session, ddim(stored.law, section.parity_steps), section.parity_samples, section.tie_margin)
-    parity["relative_error_per_call"] = error
-    if error > section.max_relative_error:
+    if not error <= section.max_relative_error:
         raise Problem(f"the exported graph differs from torch by {error:.1e} in one call, more than export.max_relative_error allows")
-    return parity
+    step, sampler = graph_path(folder, "step"), graph_path(folder, "sampler")
+    engines = {"onnxruntime, step by step": step_by_step(step), "onnxruntime, one call": in_graph(sampler, "onnxruntime")}
+    others = {"openvino, one call": in_graph(sampler, "openvino")} if has_openvino() else {}
+    if sum(p.numel() for p in stored.denoiser.parameters()) <= MAX_REFERENCE_PARAMETERS:
+        others["onnx reference, one call"] = in_graph(sampler, "reference")
+    walks = []
+    for name, table, texts in parity_walks(stored, section.parity_texts, section.parity_texts_ddpm):
+        walks += hold_against_torch(stored, engines, name, table, texts, section.tie_margin)
+    if others:
+        walks += hold_against_torch(stored, others, "ddim", ddim(stored.law, REFERENCE_STEPS), REFERENCE_TEXTS, section.tie_margin)
+    return {"relative_error_per_call": error, "walks": walks}
 
 
-def _write_rest(stored: StoredDenoiser, folder: Path, section: Section, parity: dict[str, Any]) -> None:
+def parity_walks(stored: StoredDenoiser, texts: int, texts_ddpm: int) -> list[tuple[str, Table, int]]:
+    """Return the walks that are compared: name, table, number of texts."""
+    law = stored.law
+    walks = [("ddim", ddim(law, 50), texts), ("dpm-solver", dpm_solver(law, 10), texts), ("ddpm", ddpm(law, 1000), texts_ddpm)]
+    return [walk for walk in walks if walk[2] > 0]
+
+
+def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:
     denoiser = stored.denoiser
-    model = dataclasses.asdict(denoiser.section)
     sampler = {"name": "ddim", "steps": section.sampler_steps, "eta": section.sampler_eta}
     sampler |= {"temperature": section.sampler_temperature, "settle": section.sampler_settle}
     sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
-    write_json(folder / "config.json", {"model": model, **sizes, "sampler": sampler})
+    write_json(folder / "config.json", {"model": dataclasses.asdict(denoiser.section), **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())
-    np.save(folder / "embedding.npy", denoiser.embedding.table().detach().numpy().astype(np.float32))
+    table = dataclasses.replace(ddim(stored.law, section.sampler_steps, section.sampler_eta), settle_above=section.sampler_settle)
+    write_json(folder / "table.json", {"columns": COLUMNS, "rows": table.rows().tolist()})
     for name in TOKENIZER_FILES:
         shutil.copyfile(stored.folder / name, folder / name)
-    count = sum(p.numel() for p in denoiser.parameters())
-    card = CARD.format(
-        parameters=count, row_length=stored.lengths.longest, opset=section.opset, error=parity["relative_error_per_call"], **parity
-    )
-    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,54 +1,130 @@
-"""torch -> ONNX: the denoiser as one graph with dynamic batch and length, attention decomposed into portable nodes."""
+"""torch -> ONNX: the denoiser and the sampler's step, with dynamic batch and length, attention decomposed into portable nodes."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
-from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from sunfish.model.denoiser import Denoiser
+from sunfish.model.step import Step
+from sunfish.sampler import COLUMNS
 
-INPUTS = ("x_t", "logsnr", "x_0_prev", "known", "temperature")
-OUTPUTS = ("x_0_hat", "logits")
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 7  # neither 0 nor 1: those would be taken for constants
+ROW, TEXT = {0: "batch"}, {0: "batch", 1: "pos"}
 
 
 class _Plain(nn.Module):
-    """The denoiser with a tuple for an answer."""
+    """A module with a plain tuple for an answer."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.module = module
 
-    def forward(self, x_t: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        x_0_hat, logits = self.denoiser(x_t, logsnr, x_0_prev, known, temperature)
-        return x_0_hat, logits
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.module(*inputs))
 
 
-def export_graph(denoiser: Denoiser, path: Path, opset: int) -> None:
-    """Write `model.onnx` (weights beside it above 2 GB)."""
-    emb = denoiser.section.emb_dim
-    x, previous = torch.zeros(2, EXAMPLE_BATCH, EXAMPLE_LENGTH, emb).unbind()  # two tensors: one given twice becomes one input
-    known = torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, dtype=torch.bool)
-    example = (x, torch.zeros(EXAMPLE_BATCH), previous, known, torch.ones(EXAMPLE_BATCH))
-    row, text = {0: "batch"}, {0: "batch", 1: "pos"}
-    with warnings.catch_warnings():
+def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
+    """Return the graph (x_t, logsnr, x_0_prev, known, temperature) -> (x_0_hat, logits)."""
+    x, previous, _, ids = _example(denoiser)
+    rows = torch.zeros(EXAMPLE_BATCH), torch.ones(EXAMPLE_BATCH)
+    inputs = {"x_t": x, "logsnr": rows[0], "x_0_prev": previous, "known": ids > 0, "temperature": rows[1]}
+    shapes = {"x_t": TEXT, "logsnr": ROW, "x_0_prev": TEXT, "known": TEXT, "temperature": ROW}
+    return _export(denoiser, denoiser, inputs, shapes, ["x_0_hat", "logits"], opset)
+
+
+def export_step(denoiser: Denoiser, opset: int) -> ir.Model:
+    """Return the graph of `Step`: (x, x_0_prev, ids, known, noise, row, temperature) -> the state after, the text, how sure it is."""
+    x, previous, noise, ids = _example(denoiser)
+    inputs = {"x": x, "x_0_prev": previous, "ids": ids, "known": ids > 0, "noise": noise}
+    inputs |= {"row": torch.zeros(len(COLUMNS)), "temperature": torch.ones(EXAMPLE_BATCH)}
+    shapes = {**dict.fromkeys(("x", "x_0_prev", "ids", "known", "noise"), TEXT), "row": {}, "temperature": ROW}
+    outputs = ["x_next", "x_0_hat", "ids_next", "known_next", "text", "probability"]
+    return _export(Step(denoiser), denoiser, inputs, shapes, outputs, opset)
+
+
+def _example(denoiser: Denoiser) -> list[Tensor]:
+    x = torch.zeros(3, EXAMPLE_BATCH, EXAMPLE_LENGTH, denoiser.section.emb_dim)  # apart: a tensor given twice becomes one input
+    return [*x.unbind(), torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, dtype=torch.int64)]
+
+
+def _export(
+    module: nn.Module, denoiser: Denoiser, inputs: dict[str, Tensor], shapes: dict[str, dict[int, str]], outputs: list[str], opset: int
+) -> ir.Model:
+    with denoiser.embedding.held(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Plain(denoiser.cpu().float()),
-            example,
-            dynamo=True,
-            opset_version=opset,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=(text, row, text, text, row),
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    size = sum(p.numel() * 4 for p in denoiser.parameters())
-    program.save(path, external_data=size > 2**31 - 2**20)
+            _Plain(module), tuple(inputs.values()), dynamo=True, opset_version=opset, input_names=list(inputs), output_names=outputs,
+            dynamic_shapes=(tuple(shapes.values()),), verbose=False,
+        )  # fmt: skip
+        if program is None:
+            raise RuntimeError("torch.onnx.export returned no program")
+        _name_weights(program.model.graph, denoiser)
+    _forget_source(program.model)
+    return program.model
+
+
+def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
+    """Give every weight its name in the model, and the nodes that read it too: `val_158` says nothing to whoever opens the graph.
+
+    The exporter transposes matrices and gives them numbers; they are found again by what they hold.
+    """
+    parameters = {name: value.detach().numpy() for name, value in denoiser.named_parameters() if name != "embedding.weight"}
+    parameters["embedding.table"] = denoiser.embedding.table().detach().numpy()
+    if not (denoiser.section.tied_head or denoiser.section.output_prior):
+        del parameters["head.weight"]  # it is the readout
+    known = {_content(array): name for name, array in parameters.items()}
+    known |= {_content(array.T): f"{name}.T" for name, array in parameters.items() if array.ndim == 2}
+    known[_content(_readout(denoiser).T)] = "readout.weight.T"
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        name = known.get(_content(tensor.numpy())) if tensor is not None and tensor.size > 1 else None
+        if name is None or name in graph.initializers:
+            continue
+        graph.initializers.pop(str(value.name))
+        value.name = name
+        graph.initializers[name] = value
+        for number, node in enumerate(value.consumers()):
+            node.name = f"{name.removesuffix('.T').removesuffix('.weight')}.{node.op_type}{number or ''}"
+    for node in graph:
+        turned = node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
+        if turned is not None and turned.op_type == "Transpose" and not _depends_on_inputs(turned):
+            turned.name, node.name = "readout.Transpose", "readout.MatMul"  # ONNX Runtime turns the table once, as it loads the graph
+
+
+def _readout(denoiser: Denoiser) -> np.ndarray:
+    """Return the matrix that logits are a product with; a small one comes out of the exporter ready, a large one as nodes."""
+    table, section = denoiser.embedding.table(), denoiser.section
+    if section.tied_head:
+        return table.detach().numpy()
+    weight = denoiser.readout(table) if section.output_prior else denoiser.head.weight
+    return weight.detach().numpy()
+
+
+def _depends_on_inputs(node: ir.Node) -> bool:
+    """Say whether a node's value depends on what a graph is called with, and not on weights alone."""
+    producers = [(value, value.producer()) for value in node.inputs if value is not None]
+    return any(_depends_on_inputs(before) if before is not None else value.const_value is None for value, before in producers)
+
+
+def _forget_source(model: ir.Model) -> None:
+    """Leave out where in whose files each node was traced: it is most of the graph, and differs from machine to machine."""
+    model.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _content(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    """Return what tells arrays apart: shape and a digest."""
+    return array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()

@@ -86,11 +86,18 @@ class Denoiser(nn.Module):
         return self._logits(x_t, logsnr, x_0_prev, known, self.embedding.table())
 
     def _logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, table: Float[Tensor, "vocab emb"]) -> Logits:
-        hidden = self.head(self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr)))
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr))
         prior = matched_filter_scale(logsnr)[:, None, None] * x_t if self.section.output_prior else None
         if self.section.tied_head:  # both are products with the table: one will do
+            hidden = self.head(hidden)
             return F.linear(hidden if prior is None else hidden + prior, table) + self.head_bias
-        return hidden + self.head_bias if prior is None else hidden + self.head_bias + F.linear(prior, table)
+        if prior is None:
+            return self.head(hidden) + self.head_bias
+        return F.linear(torch.cat((hidden, prior), dim=-1), self.readout(table)) + self.head_bias
+
+    def readout(self, table: Float[Tensor, "vocab emb"]) -> Float[Tensor, "vocab width_and_emb"]:
+        """Return the head's weights and the table side by side: one product, where two would write and add logits twice."""
+        return torch.cat((self.head.weight, table), dim=-1)
 
     def _inputs(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Hidden:
         """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, and a flag.

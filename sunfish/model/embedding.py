@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,20 @@ class Embedding(nn.Module):
     def __init__(self, vocab_size: int, emb_dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, emb_dim))
+        self._held: Tensor | None = None
 
     def table(self) -> Float[Tensor, "vocab emb"]:
         """Return the normalised rows."""
-        return F.normalize(self.weight, dim=-1) * self.weight.shape[-1] ** 0.5
+        return F.normalize(self.weight, dim=-1) * self.weight.shape[-1] ** 0.5 if self._held is None else self._held
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside the block the rows are normalised once, for many calls between which the weights do not change."""
+        self._held = self.table().detach()
+        try:
+            yield
+        finally:
+            self._held = None
 
     def forward(self, ids: Ids) -> Embeddings:
         return F.embedding(ids, self.table())

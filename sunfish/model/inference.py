@@ -1,4 +1,4 @@
-"""Walk a sampler's table with a torch denoiser; noise comes from numpy, so the same seed means the same noise everywhere."""
+"""Walk a table with a torch denoiser; noise comes from numpy, so the same seed means the same noise everywhere."""
 
 from __future__ import annotations
 
@@ -7,43 +7,48 @@ import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.sampler import Given, Table, last_step, walk
+from sunfish.model.step import Moved, State, Step
+from sunfish.sampler import COLUMNS, Given, Look, Table, finish
+from sunfish.schedule import Array
 
 
 class TorchNetwork:
-    """A denoiser, a source of noise and a temperature, as `sampler.walk` wants them.
+    """A denoiser and a source of noise, as `sampler.walk` wants them.
 
     `temperature` sharpens (below 1) or flattens every estimate x_0_hat.
     """
 
-    def __init__(self, denoiser: Denoiser, shape: tuple[int, int], rng: np.random.Generator, temperature: float = 1.0) -> None:
-        self.denoiser, self.rng = denoiser, rng
-        self.shape = (*shape, denoiser.section.emb_dim)
-        self.device = next(denoiser.parameters()).device
-        self.heat = torch.full(shape[:1], temperature, device=self.device)
+    def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0) -> None:
+        self.denoiser, self.rng, self.temperature = denoiser, rng, temperature
+        self.turn, self.device = Step(denoiser), next(denoiser.parameters()).device
 
-    def noise(self) -> Tensor:
+    def start(self, given: Given) -> None:
+        ids, known = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known))
+        self.shape = self.denoiser.embed(ids).shape
+        self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
+        x = self._noise()
+        self.still = torch.zeros_like(x)
+        self.state = State(x, self.still, ids, known)
+
+    def step(self, row: Array) -> None:
+        noise = self._noise() if row[COLUMNS.index("c_n")] else self.still
+        told = torch.from_numpy(row).to(self.device, noise.dtype)
+        self.moved: Moved = self.turn(*self.state, noise, told, self.heat)
+        self.state = State(*self.moved[:4])
+
+    def look(self) -> Look:
+        moved = self.moved
+        return Look(moved.text.cpu().numpy(), moved.probability.float().cpu().numpy(), moved.known.cpu().numpy())
+
+    def _noise(self) -> Tensor:
         return torch.from_numpy(self.rng.standard_normal(self.shape, dtype=np.float32)).to(self.device)
-
-    def clean(self, given: Given) -> tuple[Tensor, Tensor]:
-        known = torch.from_numpy(given.known).to(self.device)[..., None]
-        return self.denoiser.embed(torch.from_numpy(given.ids).to(self.device)) * known, known.float()
-
-    def denoise(self, x: Tensor, logsnr: float, x_0_prev: Tensor, given: Given) -> tuple[Tensor, Tensor]:
-        level = torch.full(self.heat.shape, logsnr, device=self.device)
-        return self.denoiser(x, level, x_0_prev, torch.from_numpy(given.known).to(self.device), self.heat)
-
-    def likeliest(self, logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        best, ids = logits.float().max(dim=-1)
-        return (best - logits.float().logsumexp(dim=-1)).exp().cpu().numpy(), ids.cpu().numpy()
 
 
 @torch.no_grad()
 def sample_ids(denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
     """Return sampled ids, (batch, pos); known positions keep theirs, the rest are the last step's likeliest tokens."""
-    network = TorchNetwork(denoiser, given.ids.shape, rng, temperature)
-    last = last_step(walk(table, network, given))
-    return given.text(network.likeliest(last.logits)[1])
+    with denoiser.embedding.held():
+        return finish(table, TorchNetwork(denoiser, rng, temperature), given)
 
 
 def sample_free(denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:

@@ -40,7 +40,8 @@ def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float
 
 def attend(q: Heads, k: Heads, v: Heads) -> Heads:
     """Return softmax(q k^T / sqrt(dim)) v."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # the fused kernel's backward pass takes ten times as long there
+    slow = q.device.type == "cpu" and q.dtype == torch.bfloat16  # the fused kernel's backward pass takes ten times as long there
+    if slow or torch.compiler.is_exporting():  # and its decomposition in an exported graph four times as many nodes
         return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(dim=-1) @ v
     return F.scaled_dot_product_attention(q, k, v)
 

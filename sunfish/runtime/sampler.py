@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
 from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.progress import Progress
+from sunfish.runtime.memory import require_room, rows_at_once
 from sunfish.runtime.prompts import Row, free_row, infill_row, prompt_ids, prompt_row
-from sunfish.sampler import Given, Step, Table, make_table, walk
+from sunfish.sampler import Given, Table, make_table, walk
 from sunfish.schedule import NoiseLaw
-from sunfish.session import FORMAT, OnnxNetwork, Session
+from sunfish.session import CPU, FORMAT, PRECISIONS, OnnxNetwork, graph_path, open_session
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
-BATCH_ROWS = 16
+MAX_TEXTS = 1_000_000  # one call keeps all its texts
 Shown = Callable[[np.ndarray], np.ndarray]  # a row's ids -> the positions that people are shown
 
 
@@ -35,6 +37,7 @@ class Settings:
     temperature: float | None = None
     settle: float | None = None
     seed: int = 0
+    batch: int | None = None  # texts denoised together; None: as many as take little memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,23 +60,27 @@ class Frame:
 class Sampler:
     """An exported denoiser, ready to write. The same seed gives the same text."""
 
-    def __init__(self, session: Session, tokenizer: Tokenizer, law: NoiseLaw, table: np.ndarray, config: dict[str, Any]) -> None:
-        self.session, self.tokenizer, self.law, self.embedding, self.config = session, tokenizer, law, table, config
+    def __init__(self, session: ort.InferenceSession, tokenizer: Tokenizer, law: NoiseLaw, config: dict[str, Any]) -> None:
+        self.session, self.tokenizer, self.law, self.config = session, tokenizer, law, config
         self.lengths = RowLengths.from_json(config["row_lengths"])
 
     @classmethod
-    def load(cls, folder: Path | str, num_threads: int | None = None) -> Sampler:
-        """Load a folder, every file held against its manifest.
+    def load(cls, folder: Path | str, precision: str = "fp32", providers: Sequence[str] = CPU, num_threads: int | None = None) -> Sampler:
+        """Load a folder, every file it needs held against the manifest.
+
+        `precision` is fp32 or int8; `providers` are ONNX Runtime's, in order of preference.
 
         Raises:
-            Problem: no such folder, or a missing, altered or foreign file, by name.
+            Problem: no such folder or precision; a missing, altered or foreign file, by name; a provider that is not installed; no room.
         """
         folder = Path(folder)
-        check_folder(folder)
+        if precision not in PRECISIONS:
+            raise Problem(f"--precision = {precision}: must be one of {', '.join(PRECISIONS)}")
+        check_folder(folder, precision)
+        require_room(graph_path(folder, "model", precision).with_suffix(".onnx_data").stat().st_size, f"the weights of {folder}")
         law = NoiseLaw.from_json(read_json(folder / "noise_law.json"))
-        embedding = np.load(folder / "embedding.npy", allow_pickle=False)
-        session = Session(folder / "onnx" / "model.onnx", num_threads)
-        return cls(session, read_tokenizer(folder), law, embedding, read_json(folder / "config.json"))
+        session = open_session(graph_path(folder, "step", precision), num_threads, providers)
+        return cls(session, read_tokenizer(folder), law, read_json(folder / "config.json"))
 
     def generate(self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()) -> list[str]:
         """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
@@ -132,8 +139,8 @@ class Sampler:
         return free_row(room) if prompt is None else prompt_row(self.tokenizer, prompt, room)
 
     def _check(self, num: int, length: int | None) -> None:
-        if num < 1:
-            raise Problem(f"--num = {num}: must be at least 1")
+        if not 1 <= num <= MAX_TEXTS:
+            raise Problem(f"--num = {num}: must be at least 1 and at most {MAX_TEXTS:,}")
         longest = self.lengths.longest
         if length is not None and not 1 <= length <= longest:
             raise Problem(f"--length = {length}: must lie between 1 and {longest}, the longest this model was trained at")
@@ -144,7 +151,7 @@ class Sampler:
         groups: dict[int, list[int]] = {}
         for k, row in enumerate(rows):
             groups.setdefault(len(row.ids), []).append(k)
-        batches = [group[i : i + BATCH_ROWS] for group in groups.values() for i in range(0, len(group), BATCH_ROWS)]
+        batches = [part for length, group in groups.items() for part in _parts(group, self._batch(settings, length, len(group)))]
         sampled: dict[int, np.ndarray] = {}
         with Progress("denoise", len(table) * len(batches), "calls") as progress:
             for batch in batches:
@@ -152,34 +159,39 @@ class Sampler:
                 sampled |= dict(zip(batch, ids, strict=True))
         return [sampled[k] for k in range(len(rows))]
 
+    def _batch(self, settings: Settings, length: int, num: int) -> int:
+        """Return how many rows of a length are denoised together."""
+        if settings.batch is not None and settings.batch < 1:
+            raise Problem(f"--batch = {settings.batch}: must be at least 1")
+        return rows_at_once(self.config, length, num, settings.batch)
+
     def _sample_batch(
         self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float, progress: Progress
     ) -> np.ndarray:
         given, network = self._start(rows, rngs, temperature)
-        last = Step(0, None, None)
-        for last in walk(table, network, given):
+        index = 0
+        for index in walk(table, network, given):
             progress.add()
-        progress.add(len(table) - 1 - last.index)  # a walk that settled early
-        return given.text(network.likeliest(last.logits)[1])
+        progress.add(len(table) - 1 - index)  # a walk that settled early
+        return network.look().ids
 
     def _start(self, rows: list[Row], rngs: list[np.random.Generator], temperature: float) -> tuple[Given, OnnxNetwork]:
         given = Given(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
-        shape = (given.ids.shape[1], self.embedding.shape[1])
+        shape = (given.ids.shape[1], self.config["model"]["emb_dim"])
         noise = lambda: np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])  # noqa: E731
-        return given, OnnxNetwork(self.session, self.embedding, noise, len(rows), temperature)
+        return given, OnnxNetwork(self.session, noise, temperature)
 
     def _frames(self, row: Row, rng: np.random.Generator, settings: Settings, shown: Shown) -> Iterator[Frame]:
         table = self.table(settings)
         given, network = self._start([row], [rng], self.temperature(settings))
         frame: Frame | None = None
-        for step in walk(table, network, given):
+        for index in walk(table, network, given):
             if frame is not None:
                 yield frame
-            sure, likeliest = network.likeliest(step.logits)
-            ids, known = given.text(likeliest)[0], given.known[0]
+            ids, sure, known = (values[0] for values in network.look())
             where = shown(ids)
             words = self._words(ids[where].tolist())
-            frame = Frame(step.index + 1, len(table), words, np.where(known, 1.0, sure[0])[where], known[where])
+            frame = Frame(index + 1, len(table), words, np.where(known, 1.0, sure)[where], known[where])
         if frame is not None:
             yield replace(frame, is_last=True)
 
@@ -206,21 +218,31 @@ def _generators(seed: int, num: int) -> list[np.random.Generator]:
     return [np.random.default_rng((seed, k)) for k in range(num)]
 
 
-def check_folder(folder: Path) -> dict[str, Any]:
-    """Hold every file of an exported folder against its manifest, and return the manifest.
+def _parts(group: list[int], size: int) -> list[list[int]]:
+    return [group[i : i + size] for i in range(0, len(group), size)]
+
+
+def check_folder(folder: Path, precision: str | None = None) -> dict[str, Any]:
+    """Hold the files of an exported folder against its manifest, and return the manifest.
+
+    With a `precision` the graphs of the other one are not read: they may be large.
 
     Raises:
-        Problem: no such folder, or a missing or altered file, by name.
+        Problem: no such folder, no such precision in it, or a missing or altered file, by name.
     """
     if not (folder / "manifest.json").is_file():
         raise Problem(f"{folder}: is not an exported model (it has no manifest.json); `make repro` or the export stage writes one")
     manifest: dict[str, Any] = read_json(folder / "manifest.json")
     if manifest.get("format") != FORMAT:
         raise Problem(f"{folder}: was exported in format {manifest.get('format')}, this version reads format {FORMAT}; export it again")
+    if precision is not None and precision not in manifest["bytes"]:
+        raise Problem(f"{folder}: holds no {precision} graphs, only {', '.join(manifest['bytes'])}; export it with export.int8 set")
     for name, digest in manifest["sha256"].items():
         path = folder / name
         if not path.is_file():
             raise Problem(f"{path}: is missing; export the model again or copy the whole folder")
+        if name.startswith("onnx/") and precision is not None and ("_quantized." in name) != (precision == "int8"):
+            continue
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 raise Problem(f"{path}: was altered or cut off (its sha256 is not the manifest's); export the model again")

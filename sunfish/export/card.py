@@ -1,0 +1,74 @@
+"""The model card: the README of an exported folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sunfish.model.store import StoredDenoiser
+from sunfish.sections.export import Section
+from sunfish.session import GRAPHS
+
+CARD = """# A SunFish denoiser
+
+A continuous diffusion language model with {parameters:,} parameters, trained on rows of up to {longest} tokens, exported to ONNX (opset
+{opset}). Licence of the weights: {licence}. It writes all words of a text at once, out of noise, and fills gaps in a given one.
+
+    sunfish generate --model .
+    sunfish infill --model . "text with a [MASK] ."
+
+Without SunFish, with any program that runs ONNX:
+
+```python
+import json
+import numpy as np, onnxruntime, tokenizers
+
+table = np.array(json.load(open("table.json"))["rows"], np.float32)
+shape = (1, {usual}, {emb})  # texts, tokens, embedding
+draws = 1 + np.count_nonzero(table[:, 4])
+told = {{"noise": np.random.default_rng(0).standard_normal((draws, *shape), np.float32), "table": table,
+        "ids": np.zeros(shape[:2], np.int64), "known": np.zeros(shape[:2], bool), "temperature": np.full(shape[0], {heat}, np.float32)}}
+ids = onnxruntime.InferenceSession("onnx/sampler.onnx").run(["text"], told)[0]
+print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
+```
+
+| file | |
+|---|---|
+{graphs}
+| `onnx/*_quantized.onnx` | the same in 8 bits, over a file of weights of their own |
+| `table.json` | the recommended sampler as a table, a row a step |
+| `noise_law.json` | the noise law, t -> logsnr, linear between knots: other tables are made from it |
+| `config.json` | sizes, lengths and the recommended settings |
+| `manifest.json` | digests, versions, parity |
+
+To fill gaps, set `ids` where `known` is true; the rest is written. Texts end at token {end}.
+
+## Against torch, on the same noise
+
+Largest relative error of a single call: {error:.1e}.
+
+| program | sampler | steps | texts | ids | different | near-ties |
+|---|---|---|---|---|---|---|
+{walks}
+{quality}"""
+
+
+def model_card(manifest: dict[str, Any], stored: StoredDenoiser, section: Section) -> str:
+    """Return the card as Markdown."""
+    keys = ("engine", "sampler", "steps", "texts", "ids", "different_ids", "near_ties")
+    rows = [[walk[key] for key in keys] for walk in manifest["parity"]["walks"]]
+    walks = [" | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in row) for row in rows]
+    lengths = stored.lengths
+    return CARD.format(
+        parameters=manifest["parameters"], longest=lengths.longest, opset=section.opset, licence=section.licence,
+        usual=int(lengths.lengths[lengths.counts.argmax()]), emb=stored.denoiser.section.emb_dim, heat=section.sampler_temperature,
+        graphs="\n".join(f"| `onnx/{name}.onnx` | {says} |" for name, says in GRAPHS.items()), end=stored.end_id,
+        error=manifest["parity"]["relative_error_per_call"], walks="\n".join(f"| {walk} |" for walk in walks),
+        quality=_quality(manifest["quality"]),
+    )  # fmt: skip
+
+
+def _quality(quality: dict[str, dict[str, float]]) -> str:
+    if not quality:
+        return ""
+    lines = [f"| {name} | {numbers['nats_per_token']:.4f} | {numbers['rows']} |" for name, numbers in quality.items()]
+    return "\n## What 8 bits cost\n\n| | held-out bound, nats per token | rows |\n|---|---|---|\n" + "\n".join(lines) + "\n"

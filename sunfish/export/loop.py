@@ -1,0 +1,107 @@
+"""The whole sampler as one graph: the step as the body of a loop, so that one call from any language writes texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import onnx_ir as ir
+
+from sunfish.sampler import COLUMNS
+from sunfish.session import STATE
+
+FLOAT, INT, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
+
+
+def sampler_graph(step: ir.Model) -> ir.Model:
+    """Return the graph (noise, table, ids, known, temperature) -> text over a step's nodes and weights.
+
+    `noise` is (draws, batch, pos, emb): one draw for the start and one for every row of `table`, (steps, 6), whose c_n is not 0. The loop
+    ends early once all positions are known.
+    """
+    inner = step.graph.clone()
+    told = {str(value.name): value for value in inner.inputs}
+    answers = {str(value.name): value for value in inner.outputs}
+    emb = cast(ir.Shape, told["x"].shape)[2]
+    nodes, weights = list(inner), list(inner.initializers.values())
+    for value in weights:
+        inner.initializers.pop(str(value.name))
+    inner.remove(nodes)
+    inner.inputs.clear()
+    inner.outputs.clear()
+    for node in nodes:
+        for value in node.outputs:
+            value.name = f"step.{value.name}"
+
+    noise = _value("noise", FLOAT, ["draws", "batch", "pos", emb])
+    table = _value("table", FLOAT, ["steps", len(COLUMNS)])
+    ids, known = _value("ids", INT, ["batch", "pos"]), _value("known", BOOL, ["batch", "pos"])
+    temperature = _value("temperature", FLOAT, ["batch"])
+    tape = _Tape()
+    x = tape.add("Gather", [noise, tape.constant("zero", 0)], "first_x")
+    still = tape.add("Sub", [x, x], "first_x_0_prev")
+    steps = tape.add("Gather", [tape.add("Shape", [table], "table_shape"), tape.constant("zero_again", 0)], "num_steps")
+    always = tape.constant("always", True)
+    draw = tape.constant("first_draw", 0)
+
+    body = _body(nodes, told, answers, {"noise": noise, "table": table, "temperature": temperature})
+    carried = [x, still, ids, known, ids, draw]
+    text = _value("text", INT, ["batch", "pos"])
+    ends = [ir.Value(name=f"last_{name}") for name in ("x", "x_0_hat", "ids", "known")]
+    loop = ir.node("Loop", [steps, always, *carried], {"body": body}, outputs=[*ends, text, ir.Value(name="num_draws")], name="walk")
+    graph = ir.Graph(
+        [noise, table, ids, known, temperature], [text], nodes=[*tape.nodes, loop], initializers=weights,
+        opset_imports=dict(inner.opset_imports), name="sampler",
+    )  # fmt: skip
+    for value in weights:
+        graph.initializers[str(value.name)] = value
+    return ir.Model(graph, ir_version=step.ir_version, producer_name=step.producer_name, functions=list(step.functions.values()))
+
+
+def _body(nodes: Sequence[ir.Node], told: dict[str, ir.Value], answers: dict[str, ir.Value], outside: dict[str, ir.Value]) -> ir.Graph:
+    """Return (turn, go on, x, x_0_prev, ids, known, text, draw) -> (go on, the same of the next turn)."""
+    tape = _Tape("turn.")
+    turn, go_on = _value("turn", INT, []), _value("go_on", BOOL, [])
+    text, draw = _value("turn.text_before", INT, ["batch", "pos"]), _value("turn.draw", INT, [])
+    row = tape.add("Gather", [outside["table"], turn], "row")
+    c_n = tape.add("Gather", [row, tape.constant("column", COLUMNS.index("c_n"))], "c_n")
+    draws = tape.add("Not", [tape.add("Equal", [c_n, tape.constant("nothing", 0.0)], "is_still")], "draws")
+    drawn = tape.add("Add", [draw, tape.add("Cast", [draws], "count", to=INT)], "next_draw")
+    noise = tape.add("Gather", [outside["noise"], drawn], "noise")
+    for name, value in (("row", row), ("noise", noise), ("temperature", outside["temperature"])):
+        ir.convenience.replace_all_uses_with(told[name], value)
+    state = [told[name] for name in STATE]
+    for value in state:
+        value.name = f"turn.{value.name}"
+    after = _Tape("end.")
+    settled = after.add("Cast", [answers[STATE["known"]]], "settled", to=INT)
+    least = after.add("ReduceMin", [settled], "least", keepdims=0)
+    more = after.add("Not", [after.add("Cast", [least], "all_settled", to=BOOL)], "go_on")
+    outputs = [more, *(answers[name] for name in STATE.values()), answers["text"], drawn]
+    return ir.Graph([turn, go_on, *state, text, draw], outputs, nodes=[*tape.nodes, *nodes, *after.nodes], name="step")
+
+
+class _Tape:
+    """Nodes in the making, their outputs named."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix, self.nodes = prefix, list[ir.Node]()
+
+    def add(self, op: str, inputs: Sequence[ir.Value], name: str, **attributes: int) -> ir.Value:
+        output = ir.Value(name=self.prefix + name)
+        self.nodes.append(ir.node(op, inputs, attributes, outputs=[output], name=self.prefix + name))
+        return output
+
+    def constant(self, name: str, value: int | bool | float | list[int]) -> ir.Value:
+        output = ir.Value(name=self.prefix + name)
+        tensor = ir.tensor(value, dtype=_type_of(value), name=self.prefix + name)
+        self.nodes.append(ir.node("Constant", [], {"value": tensor}, outputs=[output], name=self.prefix + name))
+        return output
+
+
+def _type_of(value: int | bool | float | list[int]) -> ir.DataType:
+    return BOOL if isinstance(value, bool) else FLOAT if isinstance(value, float) else INT
+
+
+def _value(name: str, dtype: ir.DataType, shape: Sequence[Any]) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))

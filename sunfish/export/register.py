@@ -1,0 +1,23 @@
+"""An exported folder -> MLflow: its numbers, its files, and a registered model that answers in text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sunfish.files import read_json
+from sunfish.sections.tracking import Section
+from sunfish.tracking import PACKAGE, Tracker
+
+NAME = "sunfish"
+
+
+def register(folder: Path, section: Section) -> None:
+    """Add the folder to the run of the model it was made from; an outage loses nothing but this."""
+    manifest = read_json(folder / "manifest.json")
+    tracker = Tracker(section, manifest["made_from"])
+    walks, quality = manifest["parity"]["walks"], manifest["quality"]
+    tracker.log_metrics({"export.relative_error_per_call": manifest["parity"]["relative_error_per_call"]})
+    tracker.log_metrics({"export.different_ids": float(sum(walk["different_ids"] for walk in walks))})
+    tracker.log_metrics({f"export.{precision}.{key}": value for precision, numbers in quality.items() for key, value in numbers.items()})
+    tracker.log_model(PACKAGE / "served.py", folder, NAME)
+    tracker.close()

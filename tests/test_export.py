@@ -1,0 +1,171 @@
+"""The exported graphs say what torch says, by every program that runs them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from sunfish.export.folder import export_folder
+from sunfish.export.graph import export_denoiser, export_step
+from sunfish.export.loop import sampler_graph
+from sunfish.export.parity import hold_against_torch, in_graph, relative_error, step_by_step
+from sunfish.export.quantize import kind_of_weight, quantize
+from sunfish.export.weights import save_graphs
+from sunfish.files import read_json
+from sunfish.lengths import RowLengths
+from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.store import StoredDenoiser
+from sunfish.problems import Impossible, Problem
+from sunfish.sampler import COLUMNS, Given, make_table
+from sunfish.schedule import uniform
+from sunfish.sections.export import Int8
+from sunfish.session import GRAPHS, graph_path, open_session
+from tests.test_model import SMALL
+
+LAW = uniform(-8, 4, 2)
+
+
+@pytest.fixture(scope="module", params=["tied", "untied", "untied, no prior"])
+def stored(request: pytest.FixtureRequest) -> StoredDenoiser:
+    """A denoiser of every make, its zero-initialised weights drawn too, so that everything matters."""
+    section = dataclasses.replace(SMALL, tied_head=request.param == "tied", output_prior="no prior" not in request.param)
+    denoiser = Denoiser(section, 41)
+    init_weights(denoiser, 0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in denoiser.parameters():
+        if not parameter.any():
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3 * parameter.shape[-1] ** -0.5
+    return StoredDenoiser(denoiser.eval().requires_grad_(False), LAW, RowLengths.count([6, 12], 12), 0, Path())
+
+
+@pytest.fixture(scope="module")
+def graphs(stored: StoredDenoiser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    (folder / "onnx").mkdir()
+    step = export_step(stored.denoiser, 20)
+    save_graphs(folder / "onnx", {"model": export_denoiser(stored.denoiser, 20), "step": step, "sampler": sampler_graph(step)}, "w")
+    return folder
+
+
+@pytest.mark.parametrize("program", ["onnxruntime", "reference", "openvino", "step by step"])
+@pytest.mark.parametrize(("name", "settle"), [("ddim", 1.0), ("ddpm", 1.0), ("dpm-solver", 1.0), ("ddpm", 0.2)])
+def test_every_program_walks_as_torch_does(stored: StoredDenoiser, graphs: Path, program: str, name: str, settle: float) -> None:
+    if program == "openvino":
+        pytest.importorskip("openvino")
+    engine = step_by_step(graph_path(graphs, "step")) if program == "step by step" else in_graph(graph_path(graphs, "sampler"), program)
+    (row,) = hold_against_torch(stored, {program: engine}, name, make_table(name, LAW, 8, settle_above=settle), 3, 1e-4, 0.7)
+    assert row["ids"] == 36 and row["different_ids"] == 0 and row["near_ties"] == 0
+
+
+def test_parity_can_fail(stored: StoredDenoiser) -> None:
+    def wrong(table: Any, given: Given, noise: np.ndarray, temperature: float) -> np.ndarray:
+        return np.full(given.ids.shape, 40)
+
+    (row,) = hold_against_torch(stored, {"wrong": wrong}, "ddim", make_table("ddim", LAW, 3), 2, 1e-4)
+    assert row["different_ids"] > 12
+    (row,) = hold_against_torch(stored, {"wrong": wrong}, "ddim", make_table("ddim", LAW, 3), 2, 1e9)
+    assert row["different_ids"] == 0 and row["near_ties"] > 12
+
+
+def test_what_is_known_stays_in_every_program(stored: StoredDenoiser, graphs: Path) -> None:
+    table = make_table("ddpm", LAW, 5)
+    rng = np.random.default_rng(0)
+    given = Given(rng.integers(41, size=(2, 9)), rng.random((2, 9)) < 0.5)
+    noise = rng.standard_normal((table.num_draws, 2, 9, 16), dtype=np.float32)
+    sampler = graph_path(graphs, "sampler")
+    for engine in (step_by_step(graph_path(graphs, "step")), in_graph(sampler, "onnxruntime"), in_graph(sampler, "reference")):
+        assert (engine(table, given, noise, 1.0)[given.known] == given.ids[given.known]).all()
+
+
+def test_the_graphs_take_any_batch_and_length_and_name_their_weights(graphs: Path) -> None:
+    for name, inputs in (
+        ("model", ["x_t", "logsnr", "x_0_prev", "known", "temperature"]),
+        ("step", ["x", "x_0_prev", "ids", "known", "noise", "row", "temperature"]),
+        ("sampler", ["noise", "table", "ids", "known", "temperature"]),
+    ):
+        onnx.checker.check_model(str(graph_path(graphs, name)), full_check=True)
+        graph = onnx.load(graph_path(graphs, name), load_external_data=False).graph
+        shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.input, *graph.output]}
+        assert [v.name for v in graph.input] == inputs
+        assert shapes["known"] == ["batch", "pos"] and shapes["temperature"] == ["batch"]
+        weights = {i.name for i in graph.initializer}
+        assert {"transformer.blocks.1.mlp.up.weight.T", "embedding.table"} <= weights
+        assert not any(node.metadata_props for node in graph.node)  # the exporter's stack traces
+
+
+def test_three_graphs_share_one_file_of_weights(stored: StoredDenoiser, graphs: Path) -> None:
+    size = sum(p.numel() * 4 for p in stored.denoiser.parameters())
+    assert (graphs / "onnx" / "w").stat().st_size < 1.1 * size
+    assert all(graph_path(graphs, name).stat().st_size < 200_000 for name in GRAPHS)
+
+
+def test_eight_bits_stay_near(stored: StoredDenoiser, tmp_path: Path) -> None:
+    ir.save(export_denoiser(stored.denoiser, 20), tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    x, previous = rng.standard_normal((2, 1, 9, 16), dtype=np.float32)
+    told = {"x_t": x, "logsnr": np.zeros(1, np.float32), "x_0_prev": previous, "known": np.zeros((1, 9), bool)}
+    told["temperature"] = np.ones(1, np.float32)
+    exact = open_session(tmp_path / "model.onnx").run(["logits"], told)[0]
+    products = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "inward")
+    for kinds in ((products, ("modulation",), ("embedding.table",)), ((), ("readout",), ()), ((), (), ("readout",)), (("mlp.up",), (), ())):
+        small = quantize(ir.load(tmp_path / "model.onnx"), *kinds)
+        ir.save(small, tmp_path / "small.onnx")
+        error = relative_error(exact, open_session(tmp_path / "small.onnx").run(["logits"], told)[0])
+        assert 0.0 < error < 0.05, kinds
+    operations = [node.op_type for node in quantize(ir.load(tmp_path / "model.onnx"), products, ("modulation",)).graph]
+    assert operations.count("MatMulInteger") == 2 * 4 + 2 and operations.count("DequantizeLinear") == 2
+
+
+def test_kinds_are_told_by_the_names_of_weights() -> None:
+    names = {"transformer.blocks.11.mlp.up.weight.T": "mlp.up", "transformer.blocks.0.modulation.weight_Transposed": "modulation"}
+    names |= {"embedding.table": "embedding.table", "readout.weight.T": "readout", "inward.weight.T": "inward"}
+    assert {name: kind_of_weight(name) for name in names} == names
+
+
+def test_a_layer_is_held_in_one_way() -> None:
+    with pytest.raises(Impossible, match=r"has no mlp; there are attention\.qkv"):
+        Int8(products=("mlp",), weights=(), halves=())
+    with pytest.raises(Impossible, match=r"name mlp\.up twice"):
+        Int8(products=("mlp.up",), weights=("mlp.up",), halves=())
+
+
+def test_the_folder_records_its_parity_and_what_eight_bits_cost(exported: Path, trained: Path) -> None:
+    manifest = read_json(exported / "manifest.json")
+    walks = manifest["parity"]["walks"]
+    assert {walk["engine"] for walk in walks} >= {"onnxruntime, step by step", "onnxruntime, one call", "onnx reference, one call"}
+    assert {(walk["sampler"], walk["steps"]) for walk in walks} >= {("ddim", 50), ("dpm-solver", 10), ("ddpm", 1000)}
+    assert all(walk["different_ids"] == 0 for walk in walks) and manifest["parity"]["relative_error_per_call"] < 1e-5
+    quality = manifest["quality"]
+    assert quality["int8"]["nats_per_token"] == pytest.approx(quality["fp32"]["nats_per_token"], rel=0.02)
+    assert quality["int8"]["nats_per_token"] != quality["fp32"]["nats_per_token"]
+    assert manifest["bytes"]["int8"] < manifest["bytes"]["fp32"]
+    assert read_json(trained / "export.json")["parity"] == manifest["parity"]
+    props = {p.key: p.value for p in onnx.load(exported / "onnx" / "step.onnx", load_external_data=False).metadata_props}
+    assert props["sunfish.model_sha256"] == manifest["made_from"]["model_sha256"]
+
+
+def test_a_graph_that_differs_is_not_kept(params: dict, trained: Path, tmp_path: Path) -> None:
+    section = dataclasses.replace(params["export"], int8=None, max_relative_error=1e-12)
+    with pytest.raises(Problem, match="differs from torch by"):
+        export_folder(trained / "denoiser", tmp_path / "onnx", tmp_path / "m.json", section)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_s_script_runs_with_plain_onnxruntime(exported: Path) -> None:
+    card = (exported / "README.md").read_text()
+    script = card.split("```python\n")[1].split("```")[0]
+    assert "sunfish" not in script
+    done = subprocess.run([sys.executable, "-c", script], cwd=exported, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("['")
+    columns, rows = (json.loads((exported / "table.json").read_text())[key] for key in ("columns", "rows"))
+    assert tuple(columns) == COLUMNS and len(rows) == read_json(exported / "config.json")["sampler"]["steps"]
