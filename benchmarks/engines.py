@@ -1,0 +1,113 @@
+"""One engine in a process of its own: it walks whenever it reads a line, and answers with seconds and memory. See inference.py.
+
+What does not need torch does not load it, so that memory is the engine's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sunfish.sampler import Given, ddim, finish
+from sunfish.schedule import uniform
+
+THREADS = 2
+LAW = uniform(-11.0, 4.0, 2)
+
+
+def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: int, steps: int) -> Callable[[], None]:
+    """Return one walk of `steps` rows."""
+    given, table = Given.nothing(batch, length), ddim(LAW, steps)
+    if engine.startswith("torch"):
+        import torch
+
+        from benchmarks.inference import make_denoiser
+        from sunfish.model.inference import TorchNetwork
+
+        torch.set_num_threads(THREADS)
+        denoiser = make_denoiser(model)
+        network: Any = TorchNetwork(denoiser, np.random.default_rng(0))
+        if engine == "torch compile":
+            network.turn = torch.compile(network.turn)
+
+        def walk_torch() -> None:
+            with torch.no_grad(), denoiser.embedding.held():
+                finish(table, network, given)
+
+        return walk_torch
+    rng = np.random.default_rng(0)
+    noise = lambda: rng.standard_normal((batch, length, emb), dtype=np.float32)  # noqa: E731
+    if engine == "openvino":
+        step = openvino_step(folder / "step.onnx")
+        rows = table.rows().astype(np.float32)
+
+        def walk_openvino() -> None:
+            x = noise()
+            state = {"x": x, "x_0_prev": np.zeros_like(x), "ids": given.ids, "known": given.known}
+            for row in rows:
+                state = step({**state, "noise": x, "row": row, "temperature": np.ones(batch, np.float32)})
+
+        return walk_openvino
+    from sunfish.session import OnnxNetwork, open_session
+
+    session = open_session(folder / ("step.onnx" if engine.endswith("fp32") else "step_quantized.onnx"), THREADS)
+    onnx_network = OnnxNetwork(session, noise)
+
+    def walk_onnxruntime() -> None:
+        finish(table, onnx_network, given)
+
+    return walk_onnxruntime
+
+
+def openvino_step(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Return the step graph behind OpenVINO, in fp32, for one answer at a time."""
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    told = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next"}
+
+    def step(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = request.infer(inputs)
+        return {name: outputs[output] for name, output in told.items()}
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engine")
+    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("sizes", type=int, nargs=4, help="batch, length, embedding, steps of a walk")
+    arguments = parser.parse_args()
+    if arguments.engine == "rate":
+        import torch
+
+        from sunfish.training.cost import matmul_rate
+
+        torch.set_num_threads(THREADS)
+        call: Callable[[], Any] = lambda: matmul_rate(repeats=20)  # noqa: E731
+    else:
+        walk = walker(arguments.engine, arguments.model, arguments.folder, *arguments.sizes)
+
+        def call() -> float:
+            started = time.perf_counter()
+            walk()
+            return time.perf_counter() - started
+
+    call()  # compiled, allocated, warm
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(call(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+
+
+if __name__ == "__main__":
+    main()
