@@ -29,6 +29,10 @@ bench: $(READY) ## the measurements behind the speed claims
 	@python -m benchmarks.upkeep data/shards
 	@python -m benchmarks.tracking
 	@python -m benchmarks.scaling data/shards
+	@python -m benchmarks.inference
+	@python -m benchmarks.int8 models/denoiser data/shards
+	@python -m benchmarks.parity models/denoiser models/onnx
+	@python -m benchmarks.cold_start models/onnx
 
 setup: $(READY) ## the environment alone
 

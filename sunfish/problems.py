@@ -30,7 +30,7 @@ def require(holds: bool, key: str, reason: str) -> None:
 
 
 def report_problems(command: Callable[P, R]) -> Callable[P, R]:
-    """Make a command say a `Problem` in one line and exit with code 1."""
+    """Make a command say a `Problem` in one line and exit with code 1, and with 130, as shells do, when it is interrupted."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -39,5 +39,8 @@ def report_problems(command: Callable[P, R]) -> Callable[P, R]:
         except Problem as problem:
             print(f"error: {problem}", file=sys.stderr)
             sys.exit(1)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
 
     return wrapped

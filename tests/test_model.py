@@ -16,6 +16,7 @@ from sunfish.config import check, compose
 from sunfish.diffusion import objective, process
 from sunfish.evaluation.bound import variational_bound
 from sunfish.lengths import RowLengths
+from sunfish.model import readout
 from sunfish.model.denoiser import Denoiser, count_parameters, init_weights
 from sunfish.model.embedding import expected_embedding
 from sunfish.model.inference import sample_ids
@@ -110,9 +111,38 @@ def test_given_tokens_cost_nothing_and_the_others_their_entropy() -> None:
 def test_shapes_are_checked_while_tests_run() -> None:
     denoiser = make()
     x_t, logsnr, nothing, known = noisy(denoiser)
-    logits = denoiser.predict_logits(x_t, logsnr, nothing, known)
+    logits = denoiser.predict(x_t, logsnr, nothing, known).logits
     with pytest.raises(jaxtyping.TypeCheckError):
         objective.cross_entropy(logits, torch.zeros(2, 5, dtype=torch.int64), ~known)
+
+
+@pytest.mark.parametrize("made", [{"tied_head": True}, {"tied_head": False}, {"tied_head": False, "output_prior": False}])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_loss_in_pieces_has_the_gradient_of_the_whole(made: dict, autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradients(piece: int) -> dict[str, torch.Tensor]:
+        monkeypatch.setitem(readout.PIECE, "cpu", piece)
+        denoiser = make(**made)
+        for parameter in denoiser.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+        x_t, logsnr, nothing, known = noisy(denoiser, batch=3)
+        known[0, :4] = True
+        ids = torch.arange(18).view(3, 6) % 11
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            nats = denoiser.predict_nats(x_t.detach(), logsnr, nothing, known, ids)
+        weight = (~known).float().mean(dim=1)
+        loss = 0.3 * (objective.mean_over(nats, ~known) * weight).mean()
+        loss.backward()
+        return {"loss": loss.detach(), **{name: p.grad for name, p in denoiser.named_parameters() if p.grad is not None}}
+
+    for piece in (11 * 4, 11 * 17, 5):
+        generator = torch.Generator().manual_seed(0)
+        whole = gradients(2**24)
+        generator.manual_seed(0)
+        pieces = gradients(piece)
+        assert whole.keys() == pieces.keys()
+        for name, gradient in whole.items():
+            close = 3e-2 * float(gradient.abs().max()) if autocast else 1e-6
+            torch.testing.assert_close(pieces[name], gradient, atol=close, rtol=1e-5)
 
 
 def test_embeddings_have_unit_variance_by_construction() -> None:

@@ -21,6 +21,7 @@ from sunfish.runtime.sampler import Frame, Sampler, Settings
 from sunfish.runtime.watch import draw, watch
 from sunfish.sampler import Given
 from sunfish.session import OnnxNetwork
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,25 @@ def test_sampling_never_loads_torch(exported: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_readme_s_script_needs_no_torch(exported: Path, tmp_path: Path) -> None:
+    script = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert len([line for line in script.splitlines() if line.strip()]) <= 10
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "onnx").symlink_to(exported)
+    script += "import sys\nassert 'torch' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) > 20, done.stderr
+
+
+def test_an_interruption_is_no_traceback(exported: Path, monkeypatch: Any) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OnnxNetwork, "step", interrupt)
+    done = cli(exported, "generate")
+    assert done.exit_code == 130 and "Traceback" not in done.output
 
 
 def test_a_prompt_row_leaves_the_rest_to_the_model(sampler: Sampler) -> None:

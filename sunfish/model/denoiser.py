@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
+from sunfish.model.readout import token_nats
 from sunfish.model.transformer import Condition, Hidden, Transformer
 from sunfish.sections.model import Section
 
@@ -81,19 +82,28 @@ class Denoiser(nn.Module):
         x_0_hat = expected_embedding(sharpened, table)
         return Prediction(torch.where(known[..., None], x_t, x_0_hat), logits)
 
-    def predict_logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Logits:
-        """Return log p(token) alone, all that a cross-entropy needs."""
-        return self._logits(x_t, logsnr, x_0_prev, known, self.embedding.table())
+    def predict_nats(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, ids: Ids) -> Float[Tensor, "batch pos"]:
+        """Return -log p(ids) in nats, all that a cross-entropy needs; only unknown positions may count, and all alike."""
+        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, self.embedding.table())
+        share = (~known).flatten().float() / known.numel()
+        return token_nats(hidden.flatten(0, 1), weight, self.head_bias, ids.flatten(), share).view(ids.shape)
 
     def _logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, table: Float[Tensor, "vocab emb"]) -> Logits:
+        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, table)
+        return F.linear(hidden, weight) + self.head_bias
+
+    def _before_readout(
+        self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, table: Float[Tensor, "vocab emb"]
+    ) -> tuple[Hidden, Float[Tensor, "vocab width"]]:
+        """Return the two factors of the logits: what the network found at each position, and the matrix that reads it out."""
         hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr))
         prior = matched_filter_scale(logsnr)[:, None, None] * x_t if self.section.output_prior else None
         if self.section.tied_head:  # both are products with the table: one will do
             hidden = self.head(hidden)
-            return F.linear(hidden if prior is None else hidden + prior, table) + self.head_bias
+            return hidden if prior is None else hidden + prior, table
         if prior is None:
-            return self.head(hidden) + self.head_bias
-        return F.linear(torch.cat((hidden, prior), dim=-1), self.readout(table)) + self.head_bias
+            return hidden, self.head.weight
+        return torch.cat((hidden, prior), dim=-1), self.readout(table)
 
     def readout(self, table: Float[Tensor, "vocab emb"]) -> Float[Tensor, "vocab width_and_emb"]:
         """Return the head's weights and the table side by side: one product, where two would write and add logits twice."""

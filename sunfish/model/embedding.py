@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 Ids = Int[Tensor, "batch pos"]
 Embeddings = Float[Tensor, "batch pos emb"]
@@ -32,8 +33,11 @@ class Embedding(nn.Module):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Inside the block the rows are normalised once, for many calls between which the weights do not change."""
-        self._held = self.table().detach()
+        """Inside the block the rows are normalised once, for many calls between which the weights do not change.
+
+        A sharded table is whole only inside a call: it is normalised in each.
+        """
+        self._held = None if isinstance(self.weight, DTensor) else self.table().detach()
         try:
             yield
         finally:

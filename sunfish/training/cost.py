@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sunfish.model.readout import PIECE
 from sunfish.sections.model import Section
 
 # Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count sparsity).
@@ -134,10 +135,17 @@ class Plan:
             "averages": 4 * self.parameters / self.shards,
             "optimiser": (4 * matrices + 8 * rest) / self.shards,
             "activations": activation_bytes(self.model, self.checkpointing) * tokens * self.model.width * self.model.num_layers,
-            "logits": LOGIT_BYTES * tokens * self.vocab_size,
+            "logits": self._logit_bytes(tokens),
             "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
         }
         return {name: size / GIB for name, size in held.items()}
+
+    def _logit_bytes(self, tokens: int) -> float:
+        """Return what a micro-batch's logits take: all of them, or a piece and the readout's gradient."""
+        if tokens * self.vocab_size <= PIECE["cuda"]:
+            return LOGIT_BYTES * tokens * self.vocab_size
+        width = self.model.emb_dim + (0 if self.model.tied_head else self.model.width)
+        return LOGIT_BYTES * PIECE["cuda"] + UPDATE_BYTES * self.vocab_size * width
 
     def operations(self) -> float:
         """Return the operations of the whole training, on all devices together."""

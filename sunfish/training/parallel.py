@@ -27,7 +27,7 @@ from sunfish.sections.launch import Section
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 SHARD_ABOVE = 500_000_000  # parameters: with 16 bytes each (weights, gradients, two averages or more) a replica takes 8 GB
-ENTRY_POINTS = ("predict", "predict_logits", "embed")  # of the denoiser, beside `forward`
+ENTRY_POINTS = ("predict", "predict_nats", "embed")  # of the denoiser, beside `forward`
 
 
 def make_fabric(launch: Section, num_parameters: int = 0) -> Fabric:

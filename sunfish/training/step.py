@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sunfish.diffusion.objective import cross_entropy, eps_mse
+from sunfish.diffusion.objective import eps_mse, mean_over
 from sunfish.diffusion.process import add_noise
 from sunfish.model.denoiser import Denoiser
 from sunfish.sections.diffusion import Section
@@ -36,7 +36,7 @@ class StepLoss(nn.Module):
         x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
         x_0_prev = first_estimate(denoiser, x_t, level, known, torch.from_numpy(np.flatnonzero(draws.estimated)).to(device))
         if self.section.objective == "ce":
-            per_example = cross_entropy(denoiser.predict_logits(x_t, level, x_0_prev, known), target, ~known)
+            per_example = mean_over(denoiser.predict_nats(x_t, level, x_0_prev, known, target), ~known)
         else:
             per_example = eps_mse(x_t, eps, denoiser.predict(x_t, level, x_0_prev, known).x_0_hat, level, ~known)
         weight = (~known).float().mean(dim=1)  # a row counts by its unknown positions

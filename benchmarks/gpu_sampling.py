@@ -1,0 +1,81 @@
+"""The founding table on one GPU: seconds of a text by DDPM 1000, DDIM 50, DDIM 10; torch as it is, and the step as one CUDA graph.
+
+python -m benchmarks.gpu_sampling [--model full] [--length 512] [--batch 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.inference import make_denoiser
+from benchmarks.record import record, spread
+from sunfish.evaluation.speed import founding_tables
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.inference import TorchNetwork
+from sunfish.model.step import State
+from sunfish.sampler import Given, Table, finish
+from sunfish.schedule import Array, linear_beta
+
+RUNS = 5
+
+
+class DeviceNetwork(TorchNetwork):
+    """A walk whose noise is drawn where it is used."""
+
+    def _noise(self) -> Tensor:
+        return torch.randn(self.shape, device=self.device)
+
+
+class CompiledNetwork(DeviceNetwork):
+    """A walk whose step is one CUDA graph, recorded once and replayed."""
+
+    def __init__(self, denoiser: Denoiser, rng: np.random.Generator) -> None:
+        super().__init__(denoiser, rng)
+        self.turn = torch.compile(self.turn, mode="reduce-overhead" if self.device.type == "cuda" else "default")  # type: ignore[assignment]
+
+    def step(self, row: Array) -> None:
+        torch.compiler.cudagraph_mark_step_begin()
+        super().step(row)
+        self.state = State(*(value.clone() for value in self.state))  # the graph writes its answers over the ones before
+
+
+def seconds_of(network: TorchNetwork, table: Table, given: Given) -> float:
+    """Return what one walk takes, to the last token."""
+    started = time.perf_counter()
+    finish(table, network, given)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="full")
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", default="cuda", help="cpu only shows that the script runs")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("this machine shows no CUDA device")
+    denoiser = make_denoiser(arguments.model).to(arguments.device)
+    for part in (denoiser.transformer, denoiser.head):
+        part.to(torch.bfloat16)  # read once a step: at batch 1 that is what a step waits for
+    given, rng = Given.nothing(arguments.batch, arguments.length), np.random.default_rng(0)
+    networks = {"torch eager": DeviceNetwork(denoiser, rng), "compiled, CUDA graph": CompiledNetwork(denoiser, rng)}
+    with torch.no_grad(), torch.autocast(arguments.device, torch.bfloat16), denoiser.embedding.held():
+        for name, table in founding_tables(linear_beta()).items():
+            for network in networks.values():
+                seconds_of(network, founding_tables(linear_beta())["ddim_10"], given)  # compiled and warm
+            runs = {engine: [seconds_of(network, table, given) for _ in range(RUNS)] for engine, network in networks.items()}
+            for engine, seconds in runs.items():
+                record(
+                    "GPU sampling", engine=engine, model=arguments.model, batch=arguments.batch, length=arguments.length, sampler=name,
+                    seconds=spread(seconds, 4), step_milliseconds=round(1e3 * min(seconds) / len(table), 3),
+                )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
