@@ -28,7 +28,7 @@ from sunfish.training.draws import Draws, draw_step
 from sunfish.training.ema import Ema
 from sunfish.training.log import RunLog
 from sunfish.training.optim import Optimizers, clip_gradients, lr_share, make_optimizers, set_lr
-from sunfish.training.parallel import gather, multiplies_in_bf16, part_of
+from sunfish.training.parallel import gather, multiplies_in_bf16, part_of, reshard
 from sunfish.training.state import adamw_steps, law_state, restore, run_tensors
 from sunfish.training.step import StepLoss
 from sunfish.training.stopping import Stopped, StopRequest
@@ -191,7 +191,9 @@ def train(
 def write_sample(run: Run, sample: Callable[[Denoiser, NoiseLaw], str]) -> str:
     """Let the averaged weights write; with shards every process takes part."""
     with run.ema.swapped_in(), run.fabric.autocast():
-        return sample(run.denoiser, run.law)
+        text = sample(run.denoiser, run.law)
+        reshard(run.denoiser)
+    return text
 
 
 def watch_loss(run: Run, record: Record, recent: deque[float], log: RunLog, progress: Progress) -> None:

@@ -19,7 +19,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from sunfish.problems import Problem
@@ -132,6 +132,13 @@ def shard(module: nn.Module, mesh: DeviceMesh, shape: tuple[int, int] | None, in
     for name in ENTRY_POINTS:
         register_fsdp_forward_method(denoiser, name)
     return module
+
+
+def reshard(denoiser: nn.Module) -> None:
+    """Let go of weights gathered for a pass without a backward one: the next pass must not find what they were then."""
+    for module in denoiser.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
