@@ -1,7 +1,4 @@
-"""sunfish generate | infill | info: the command line over an exported folder. A face, no logic.
-
-Exit codes: 0 all went well; 1 something you can mend, said in one line; 2 an option that does not exist or cannot be read; 130 interrupted.
-"""
+"""sunfish generate | infill | info: the command line over an exported folder. A face, no logic."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ MODEL = click.option(
 )  # fmt: skip
 LOADING = [
     MODEL,
-    click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="int8 is smaller and faster."),
+    click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="int8 is smaller."),
     click.option("--provider", "providers", multiple=True, envvar="SUNFISH_PROVIDERS", help="Of ONNX Runtime, the preferred one first."),
     click.option("--threads", "num_threads", type=click.IntRange(min=1), help="[default: all usable cores]"),
 ]

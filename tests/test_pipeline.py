@@ -59,6 +59,11 @@ def test_the_readme_s_numbers_are_the_committed_run_s() -> None:
     told += [f"{row['seconds']:.3f} | {row['tokens_per_second']:,.0f} |" for row in metrics["speed"].values()]
     told += [f"{trained['parameters']:,} parameters, {trained['steps']:,} steps"]
     told += [f"> {text}" for text in (ROOT / "samples" / "samples.txt").read_text().split("\n\n")[:4]]
+    exported = json.loads((ROOT / "metrics" / "export.json").read_text())
+    walks, quality = exported["parity"]["walks"], exported["quality"]
+    told += [f"{sum(w['different_ids'] for w in walks)} of {sum(w['ids'] for w in walks):,} ids differ from torch"]
+    increase = quality["int8"]["nats_per_token"] / quality["fp32"]["nats_per_token"] - 1
+    told += [f"{100 * increase:+.2f}% ({quality['int8']['rows']} stories) in {exported['bytes']['int8'] / 1e6:.1f} MB instead of"]
     twins = json.loads((ROOT / "benchmarks" / "twins" / "results.json").read_text())
     told += [f"{numbers['nats_per_token']:.3f}" for numbers in twins["held_out"].values()]
     shown = [twins["texts"][kind][heat] for kind, heat in (("sunfish", "1"), ("masked", "0.8"), ("autoregressive", "0.8"))]

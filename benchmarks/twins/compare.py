@@ -18,7 +18,7 @@ import torch
 from benchmarks.twins.network import Twin, read_twin
 from benchmarks.twins.objective import row_nats, write_rows
 from sunfish.config import check
-from sunfish.evaluation.evaluate import measure_bound
+from sunfish.evaluation.held_out import measure_bound
 from sunfish.evaluation.subject import Subject, Texts
 from sunfish.files import write_json
 from sunfish.lengths import RowLengths

@@ -8,22 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from sunfish.evaluation.bound import Bound, bound_metrics, variational_bound
+from sunfish.evaluation.held_out import measure_bound
 from sunfish.evaluation.infilling import measure_infilling
 from sunfish.evaluation.plots import read_curve, write_plots
 from sunfish.evaluation.report import write_report
 from sunfish.evaluation.speed import measure_speed
-from sunfish.evaluation.subject import Subject
+from sunfish.evaluation.subject import Numbers, Subject
 from sunfish.evaluation.trajectory import follow
 from sunfish.files import write_json, write_text
-from sunfish.sampler import Given
 from sunfish.sections.data import Section as Data
 from sunfish.sections.evaluate import Section as Evaluate
 from sunfish.sections.tracking import Section as Tracking
-from sunfish.text.stories import entropy_nats
 from sunfish.tracking import Tracker
-
-Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -73,21 +69,6 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
 def _how(section: Evaluate) -> dict[str, Any]:
     names = ("sampler", "num_steps", "eta", "temperature", "settle", "seed")
     return {**{name: getattr(section, name) for name in names}, "weights": "ema"}
-
-
-def measure_bound(subject: Subject) -> tuple[Bound, Numbers]:
-    """Return the bound on held-out rows; for stories beside the grammar's exact entropy."""
-    section, stored, held_out = subject.section, subject.stored, subject.held_out
-    indices = held_out.first(section.bound_rows)
-    batches = [Given(ids, np.zeros_like(ids, dtype=bool)) for ids in held_out.batches(indices, section.batch_rows)]
-    rng = np.random.default_rng((section.seed, 0))
-    bound = variational_bound(stored.denoiser, stored.law, stored.lengths, batches, section.bound_levels, rng)
-    num_bytes = sum(len(text.encode()) for batch in batches for text in subject.texts(subject.cut(batch.ids)).words)
-    numbers = bound_metrics(bound, int(held_out.num_tokens[indices].sum()), max(1, num_bytes))
-    if subject.is_stories:
-        numbers["entropy_nats_per_row"] = entropy_nats()
-        numbers["bound_over_entropy"] = numbers["nats_per_row"] / entropy_nats()
-    return bound, numbers
 
 
 def measure_frontier(subject: Subject, judged: Numbers) -> dict[str, Numbers]:

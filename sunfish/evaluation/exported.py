@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sunfish.evaluation.evaluate import Numbers, measure_bound
-from sunfish.evaluation.subject import Subject
+from sunfish.evaluation.held_out import measure_bound
+from sunfish.evaluation.subject import Numbers, Subject
 from sunfish.model.denoiser import Denoiser, Prediction
 from sunfish.session import open_session
 

@@ -20,6 +20,8 @@ from sunfish.sections.evaluate import Section
 from sunfish.text.batches import Rows
 from sunfish.text.shards import Shards, sha256
 
+Numbers = dict[str, float]
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -90,7 +92,7 @@ class Subject:
         end, decode = self.shards.end_id, self.shards.tokenizer.decode
         return ["" if token == end else decode([token]).strip() for token in ids.tolist()]
 
-    def judge(self, texts: Texts) -> dict[str, float]:
+    def judge(self, texts: Texts) -> Numbers:
         """Return all that can be said of texts."""
         seconds = {"seconds_per_text": texts.seconds_each} if texts.seconds_each else {}
         return {**(story_metrics(texts.words) if self.is_stories else {}), **text_metrics(texts.ids, texts.words), **seconds}

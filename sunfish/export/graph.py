@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from sunfish.export.weights import content
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.step import Step
 from sunfish.sampler import COLUMNS
@@ -77,15 +76,16 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
     The exporter transposes matrices and gives them numbers; they are found again by what they hold.
     """
     parameters = {name: value.detach().numpy() for name, value in denoiser.named_parameters() if name != "embedding.weight"}
-    parameters["embedding.table"] = denoiser.embedding.table().detach().numpy()
+    table = denoiser.embedding.table().detach()
+    parameters["embedding.table"] = table.numpy()
     if not (denoiser.section.tied_head or denoiser.section.output_prior):
         del parameters["head.weight"]  # it is the readout
-    known = {_content(array): name for name, array in parameters.items()}
-    known |= {_content(array.T): f"{name}.T" for name, array in parameters.items() if array.ndim == 2}
-    known[_content(_readout(denoiser).T)] = "readout.weight.T"
+    known = {content(array): name for name, array in parameters.items()}
+    known |= {content(array.T): f"{name}.T" for name, array in parameters.items() if array.ndim == 2}
+    known[content(denoiser.readout(table).detach().numpy().T)] = "readout.weight.T"  # ready where it is small, as nodes where it is large
     for value in list(graph.initializers.values()):
         tensor = value.const_value
-        name = known.get(_content(tensor.numpy())) if tensor is not None and tensor.size > 1 else None
+        name = known.get(content(tensor.numpy())) if tensor is not None and tensor.size > 1 else None
         if name is None or name in graph.initializers:
             continue
         graph.initializers.pop(str(value.name))
@@ -97,15 +97,6 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
         turned = node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
         if turned is not None and turned.op_type == "Transpose" and not _depends_on_inputs(turned):
             turned.name, node.name = "readout.Transpose", "readout.MatMul"  # ONNX Runtime turns the table once, as it loads the graph
-
-
-def _readout(denoiser: Denoiser) -> np.ndarray:
-    """Return the matrix that logits are a product with; a small one comes out of the exporter ready, a large one as nodes."""
-    table, section = denoiser.embedding.table(), denoiser.section
-    if section.tied_head:
-        return table.detach().numpy()
-    weight = denoiser.readout(table) if section.output_prior else denoiser.head.weight
-    return weight.detach().numpy()
 
 
 def _depends_on_inputs(node: ir.Node) -> bool:
@@ -123,8 +114,3 @@ def _forget_source(model: ir.Model) -> None:
             value.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
-
-
-def _content(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
-    """Return what tells arrays apart: shape and a digest."""
-    return array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()

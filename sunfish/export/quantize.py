@@ -74,15 +74,18 @@ def _join_readout(graph: ir.Graph) -> None:
 def _quantize_products(model: ir.Model, nodes: list[str]) -> ir.Model:
     size = sum(_array(value).nbytes for value in model.graph.initializers.values())
     external = size > MAX_PROTOBUF
-    logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         ir.external_data.load_to_model(model)
         ir.save(model, before, external_data="fp32.data" if external else None)
-        quantize_dynamic(
-            before, after, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_quantize=nodes,
-            use_external_data_format=external, extra_options={"MatMulConstBOnly": True},
-        )  # fmt: skip
+        logging.disable(logging.WARNING)  # it advises a preparation that attention written out does not need
+        try:
+            quantize_dynamic(
+                before, after, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_quantize=nodes,
+                use_external_data_format=external, extra_options={"MatMulConstBOnly": True},
+            )  # fmt: skip
+        finally:
+            logging.disable(logging.NOTSET)
         quantized = ir.load(after)
         ir.external_data.load_to_model(quantized)
     return quantized

@@ -23,7 +23,7 @@ def save_graphs(folder: Path, graphs: dict[str, ir.Model], weights_name: str) ->
         for value in model.graph.initializers.values():
             tensor = value.const_value
             if tensor is not None and tensor.nbytes > INLINE_BYTES:
-                key = _digest(tensor)
+                key = content(tensor.numpy())
                 tensors.setdefault(key, tensor)
                 users.setdefault(key, []).append(value)
     written = ir.external_data.convert_tensors_to_external(list(tensors.values()), folder, weights_name, alignment=ALIGNMENT)
@@ -34,6 +34,6 @@ def save_graphs(folder: Path, graphs: dict[str, ir.Model], weights_name: str) ->
         ir.save(model, folder / f"{name}.onnx")
 
 
-def _digest(tensor: ir.TensorProtocol) -> bytes:
-    told = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    return hashlib.sha256(told + np.ascontiguousarray(tensor.numpy()).tobytes()).digest()
+def content(array: np.ndarray) -> bytes:
+    """Return what tells weights apart: a digest of type, shape and values."""
+    return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()).digest()

@@ -98,16 +98,19 @@ class Denoiser(nn.Module):
         """Return the two factors of the logits: what the network found at each position, and the matrix that reads it out."""
         hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr))
         prior = matched_filter_scale(logsnr)[:, None, None] * x_t if self.section.output_prior else None
-        if self.section.tied_head:  # both are products with the table: one will do
+        if self.section.tied_head:
             hidden = self.head(hidden)
-            return hidden if prior is None else hidden + prior, table
-        if prior is None:
-            return hidden, self.head.weight
-        return torch.cat((hidden, prior), dim=-1), self.readout(table)
+            return hidden if prior is None else hidden + prior, self.readout(table)
+        return hidden if prior is None else torch.cat((hidden, prior), dim=-1), self.readout(table)
 
-    def readout(self, table: Float[Tensor, "vocab emb"]) -> Float[Tensor, "vocab width_and_emb"]:
-        """Return the head's weights and the table side by side: one product, where two would write and add logits twice."""
-        return torch.cat((self.head.weight, table), dim=-1)
+    def readout(self, table: Float[Tensor, "vocab emb"]) -> Float[Tensor, "vocab width"]:
+        """Return the matrix that logits are a product with: the table, a head's weights, or both side by side.
+
+        Head and prior are one product because two would write the logits twice and add them.
+        """
+        if self.section.tied_head:
+            return table
+        return torch.cat((self.head.weight, table), dim=-1) if self.section.output_prior else self.head.weight
 
     def _inputs(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Hidden:
         """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, and a flag.
