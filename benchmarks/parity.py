@@ -1,31 +1,54 @@
 """Whole walks on shared noise: how many ids differ between torch and the exported graphs, on many more texts than the export stage walks.
 
 python -m benchmarks.parity models/denoiser models/onnx [--texts 1000] [--ddpm-texts 50]
+python -m benchmarks.parity --drawn tiny base          # one call of models with drawn weights, none of them zero
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
+import numpy as np
+
+from benchmarks.inference import make_denoiser
 from benchmarks.record import record
 from sunfish.export.folder import parity_walks
-from sunfish.export.parity import hold_against_torch, in_graph, step_by_step
+from sunfish.export.graph import export_denoiser
+from sunfish.export.parity import call_error, hold_against_torch, in_graph, step_by_step
+from sunfish.export.weights import save_graphs
 from sunfish.files import read_json
-from sunfish.model.store import read_denoiser
+from sunfish.lengths import RowLengths
+from sunfish.model.store import StoredDenoiser, read_denoiser
 from sunfish.sampler import make_table
-from sunfish.session import graph_path
+from sunfish.schedule import uniform
+from sunfish.session import graph_path, open_session
 
 TIE_MARGIN = 1e-4
 
 
+def hold_drawn(model: str) -> None:
+    """Record the largest relative error of a single call of a model's graph."""
+    stored = StoredDenoiser(make_denoiser(model), uniform(-11.0, 4.0, 2), RowLengths.count([128], 128), 0, Path())
+    with tempfile.TemporaryDirectory() as folder:
+        save_graphs(Path(folder), {"model": export_denoiser(stored.denoiser, 20)}, "weights")
+        error = call_error(stored, open_session(Path(folder) / "model.onnx"), np.random.default_rng(0))
+    record("parity of a call, drawn weights", model=model, relative_error=float(f"{error:.2e}"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("denoiser", type=Path)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("denoiser", type=Path, nargs="?", default=Path("models/denoiser"))
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("models/onnx"))
+    parser.add_argument("--drawn", nargs="+", default=[], help="models with drawn weights, a call each")
     parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument("--ddpm-texts", type=int, default=50)
     arguments = parser.parse_args()
+    if arguments.drawn:
+        for model in arguments.drawn:
+            hold_drawn(model)
+        return
     stored, folder = read_denoiser(arguments.denoiser), arguments.folder
     settings = read_json(folder / "config.json")["sampler"]
     told = make_table(settings["name"], stored.law, settings["steps"], settings["eta"], settings["settle"])

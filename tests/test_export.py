@@ -15,6 +15,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from sunfish.export import quantize as quantization
 from sunfish.export.folder import export_folder
 from sunfish.export.graph import export_denoiser, export_step
 from sunfish.export.loop import sampler_graph
@@ -124,6 +125,16 @@ def test_eight_bits_stay_near(stored: StoredDenoiser, tmp_path: Path) -> None:
         assert 0.0 < error < 0.05, kinds
     operations = [node.op_type for node in quantize(ir.load(tmp_path / "model.onnx"), products, ("modulation",)).graph]
     assert operations.count("MatMulInteger") == 2 * 4 + 2 and operations.count("DequantizeLinear") == 2
+
+
+def test_a_graph_too_large_for_one_file_is_quantised_alike(graphs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    texts = []
+    for most in (quantization.MAX_PROTOBUF, 0):
+        monkeypatch.setattr(quantization, "MAX_PROTOBUF", most)
+        small = quantize(ir.load(graph_path(graphs, "step")), ("mlp.up", "readout"), ("modulation",), ("embedding.table",))
+        save_graphs(tmp_path, {"step": small}, "weights")
+        texts.append([(tmp_path / name).read_bytes() for name in ("step.onnx", "weights")])
+    assert texts[0] == texts[1]
 
 
 def test_kinds_are_told_by_the_names_of_weights() -> None:
