@@ -20,7 +20,7 @@ from sunfish.config import check, compose
 from sunfish.problems import Problem
 from sunfish.text.shards import Shards
 from sunfish.training.parallel import choose_precision, choose_strategy, count_devices
-from tests.conftest import THIMBLE
+from tests.conftest import ROOT, THIMBLE
 
 EXACT = ["launch.precision=32-true", "launch.num_threads=1", "pretrain.log_every=1"]
 
@@ -67,6 +67,28 @@ def test_two_processes_train_as_one(shards: Shards, one: Path, tmp_path: Path, s
     assert set(ours) == set(theirs)
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-3)
+
+
+IN_PIECES = """
+from sunfish.model import readout
+readout.PIECE["cpu"] = 20_000
+from stages.pretrain import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_loss_in_pieces_trains_alike_on_shards(shards: Shards, tmp_path: Path) -> None:
+    """A head of its own and the output prior, as the large models have them; two processes in pieces against one in one piece."""
+    made = ["model.tied_head=false", "model.output_prior=true"]
+    whole = train(tmp_path / "whole", shards.folder, "pretrain.micro_rows=8", *made)
+    script = tmp_path / "in_pieces.py"
+    script.write_text(IN_PIECES)
+    launch = ["launch.devices=2", "launch.strategy=fsdp", "pretrain.micro_rows=4"]
+    _, _, *arguments = command(tmp_path / "pieces", shards.folder, [*made, *launch])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True, timeout=300, env=environment)
+    assert_same_training(whole, losses(tmp_path / "pieces"))
 
 
 @pytest.mark.slow
