@@ -91,6 +91,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise ConfigError(f"{where} = {_show(value)}: should be a list [...] of {_name(choices[0])}")
         return tuple(_convert(choices[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} = {_show(value)}: should be a section of named entries, not {_kind(value)}")
+        return {str(name): _convert(choices[1], item, f"{where}.{name}") for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, where)
     if hint is float and type(value) is int:

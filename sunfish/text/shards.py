@@ -8,22 +8,19 @@ manifest.json     sizes, digests, and what made them; no time, host or path, so 
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from sunfish.files import read_json, replacing, write_json
 from sunfish.problems import Problem
-from sunfish.progress import Progress
-from sunfish.text.corpus import is_held_out
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 
 SPLITS = ("train", "heldout")
-DOCUMENTS_PER_BATCH = 1000
+FORMAT = 2
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -31,117 +28,57 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-@dataclass
-class _Shard:
-    """One pair of files being written."""
+def write_shard(folder: Path, name: str, runs: Iterable[tuple[np.ndarray, np.ndarray, int]], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Write one shard from runs of documents (their ids, each document's tokens, the bytes of their texts); return its record.
 
-    folder: Path
-    name: str
-    dtype: np.dtype[Any]
-    tokens: BinaryIO = field(init=False)
-    ends: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.tokens = (self.folder / f"{self.name}.bin").open("wb")
-
-    def __len__(self) -> int:
-        return self.ends[-1] if self.ends else 0
-
-    def append(self, ids: list[int]) -> None:
-        self.tokens.write(np.asarray(ids, self.dtype).tobytes())
-        self.ends.append(len(self) + len(ids))
-
-    def close(self) -> dict[str, Any]:
-        self.tokens.close()
-        (self.folder / f"{self.name}.idx").write_bytes(np.asarray(self.ends, "<u8").tobytes())
-        digests = {f"{kind}_sha256": sha256(self.folder / f"{self.name}.{kind}") for kind in ("bin", "idx")}
-        return {"name": self.name, "tokens": len(self), "documents": len(self.ends), **digests}
+    The record, which also stands beside the shard as JSON, is written last.
+    """
+    lengths, num_bytes = [np.empty(0, np.int64)], 0
+    with replacing(folder / f"{name}.bin") as temporary, temporary.open("wb") as file:
+        for ids, sizes, size in runs:
+            file.write(np.ascontiguousarray(ids, dtype))
+            lengths.append(sizes)
+            num_bytes += size
+    ends = np.cumsum(np.concatenate(lengths)).astype("<u8")
+    with replacing(folder / f"{name}.idx") as temporary:
+        temporary.write_bytes(ends.tobytes())
+    digests = {f"{kind}_sha256": sha256(folder / f"{name}.{kind}") for kind in ("bin", "idx")}
+    record = {"name": name, "tokens": int(ends[-1]) if len(ends) else 0, "documents": len(ends), "bytes": num_bytes, **digests}
+    write_json(folder / f"{name}.json", record)
+    return record
 
 
-class _Split:
-    """The shards of one split, begun anew when full."""
-
-    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any], shard_tokens: int) -> None:
-        self.folder, self.name, self.dtype, self.shard_tokens = folder, name, dtype, shard_tokens
-        self.num_bytes, self.done = 0, list[dict[str, Any]]()
-        self.current = self._begin()
-
-    def _begin(self) -> _Shard:
-        return _Shard(self.folder, f"{self.name}-{len(self.done):05d}", self.dtype)
-
-    def append(self, ids: list[int], num_bytes: int) -> None:
-        if self.current.ends and len(self.current) + len(ids) > self.shard_tokens:
-            self.done.append(self.current.close())
-            self.current = self._begin()
-        self.current.append(ids)
-        self.num_bytes += num_bytes
-
-    def close(self) -> dict[str, Any]:
-        shards = [*self.done, self.current.close()]
-        sums = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens")}
-        return {**sums, "bytes": self.num_bytes, "shards": shards}
-
-
-def write_shards(
-    out_dir: Path,
-    documents: Iterable[str],
-    tokenizer: Tokenizer,
-    *,
-    held_out_share: float,
-    shard_tokens: int,
-    max_tokens: int | None = None,
-    made_of: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Write documents as token shards, replacing `out_dir` only when all is written; return the manifest.
+def write_manifest(folder: Path, records: list[dict[str, Any]], tokenizer: Tokenizer, about: dict[str, Any]) -> dict[str, Any]:
+    """Write the tokenizer and the manifest beside the shards; return the manifest.
 
     Raises:
-        Problem: no documents at all, or none left on one side of the split.
+        Problem: no documents at all, or none on one side of the split.
     """
-    with replacing(out_dir) as folder:
-        folder.mkdir()
-        dtype = token_dtype(tokenizer.vocab_size)
-        splits = {name: _Split(folder, name, dtype, shard_tokens) for name in SPLITS}
-        total = 0
-        with Progress("shard", None, "documents") as progress:
-            for batch in _batched(documents, DOCUMENTS_PER_BATCH):
-                for document, ids in zip(batch, tokenizer.encode_batch(batch), strict=True):
-                    if max_tokens is not None and total >= max_tokens:
-                        break
-                    side = "heldout" if is_held_out(document, held_out_share) else "train"
-                    splits[side].append([*ids, tokenizer.end_id], len(document.encode()))
-                    total += len(ids) + 1
-                progress.add(len(batch), f"{total:,} tokens")
-                if max_tokens is not None and total >= max_tokens:
-                    break
-        write_tokenizer(tokenizer, folder)
-        manifest: dict[str, Any] = {
-            "format": 1,
-            "dtype": dtype.str,
-            "vocab_size": tokenizer.vocab_size,
-            "end_id": tokenizer.end_id,
-            "tokenizer_sha256": sha256(folder / "tokenizer.json"),
-            "made_of": made_of or {},
-            "splits": {name: split.close() for name, split in splits.items()},
-        }
-        _require_documents(manifest["splits"])
-        write_json(folder / "manifest.json", manifest)
+    splits: dict[str, Any] = {}
+    for name in SPLITS:
+        shards = [record for record in records if record["name"].startswith(f"{name}-")]
+        splits[name] = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")} | {"shards": shards}
+    _require_documents(splits)
+    write_tokenizer(tokenizer, folder)
+    manifest = {
+        "format": FORMAT,
+        "dtype": token_dtype(tokenizer.vocab_size).str,
+        "vocab_size": tokenizer.vocab_size,
+        "end_id": tokenizer.end_id,
+        "tokenizer_sha256": sha256(folder / "tokenizer.json"),
+        **about,
+        "splits": splits,
+    }
+    write_json(folder / "manifest.json", manifest)
     return manifest
 
 
 def _require_documents(splits: dict[str, Any]) -> None:
     counts = {name: split["documents"] for name, split in splits.items()}
-    if sum(counts.values()) == 0:
-        raise Problem("the corpus is empty: no document holds any text; look at data.source")
     for name, count in counts.items():
         if count == 0:
             advice = "more documents or another data.held_out_share are needed"
             raise Problem(f"of {sum(counts.values())} documents none fell into the {name} split; {advice}")
-
-
-def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
 
 
 def sha256(path: Path) -> str:
@@ -168,7 +105,7 @@ class Shards:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_json(folder / "manifest.json")
-        if not isinstance(self.manifest, dict) or self.manifest.get("format") != 1:
+        if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
             raise Problem(f"{folder / 'manifest.json'}: is not a manifest of shards of this version; run the shard stage again")
         self.vocab_size: int = self.manifest["vocab_size"]
         self.end_id: int = self.manifest["end_id"]

@@ -1,0 +1,225 @@
+"""Pieces -> which documents make which shard: limits, duplicates, the mixture of sources, and the cut.
+
+A document's place is how far through its source it stands, from 0 to 1, and shards follow that order: so all sources advance
+together, their shares hold over any stretch, and one source alone keeps its own order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from sunfish.files import replacing
+from sunfish.problems import Problem
+from sunfish.sections.data import Section, Source, Stories
+from sunfish.sharding.pieces import read_account, read_documents
+from sunfish.text.shards import SPLITS
+
+BEYOND_LIMIT, BEYOND_SHARE = "beyond the limit", "beyond its share"
+
+Drops = Callable[[int, int], dict[str, np.ndarray]]  # (rank, number of documents) -> by kind, which are dropped
+
+CHOSEN = np.dtype([("piece", "<u4"), ("document", "<u4")])
+
+
+# One document that may be kept: what it counts, the tokens of its source before it, its place.
+ROW = np.dtype([("document", "<u4"), ("tokens", "<i8"), ("bytes", "<i8"), ("held_out", "?"), ("before", "<i8"), ("place", "<f8")])
+
+
+class Block(NamedTuple):
+    """Documents of one piece, in order."""
+
+    piece: int
+    rows: np.ndarray  # of ROW
+
+
+@dataclass
+class SourceAccount:
+    """What became of a source's documents after they were tokenized."""
+
+    pieces: list[int] = field(default_factory=list)  # those that count; what stands behind the limit does not
+    dropped: Counter[str] = field(default_factory=Counter)
+    dropped_tokens: Counter[str] = field(default_factory=Counter)
+    documents: int = 0
+    tokens: int = 0
+    bytes: int = 0
+
+    def keep(self, rows: np.ndarray, sign: int = 1) -> None:
+        """Count kept documents; with sign -1, take them back."""
+        self.documents += sign * len(rows)
+        self.tokens += sign * int(rows["tokens"].sum())
+        self.bytes += sign * int(rows["bytes"].sum())
+
+    def drop(self, kind: str, rows: np.ndarray) -> None:
+        """Count dropped documents."""
+        self.dropped[kind] += len(rows)
+        self.dropped_tokens[kind] += int(rows["tokens"].sum())
+
+
+def choose(folder: Path, section: Section, ranks: dict[str, list[int]], drops: Drops, out: Path) -> tuple[list[str], dict[str, SourceAccount]]:
+    """Write, for each shard, which documents it holds in which order; return the shards' names and what became of each source.
+
+    Only one block of each source is in memory at a time.
+
+    Raises:
+        Problem: nothing is kept of a source, or a split stays empty.
+    """
+    first = {name: SourceAccount() for name in ranks}
+    totals = {name: sum(int(b.rows["tokens"].sum()) for b in _kept(folder, section.sources[name], ranks[name], drops, first[name])) for name in ranks}
+    for name, total in totals.items():
+        if total == 0:
+            _say_nothing_kept(folder, name, first[name])
+    budgets = _budgets(section, totals)
+    accounts = {name: SourceAccount() for name in ranks}
+    streams = [
+        _placed(_kept(folder, section.sources[name], ranks[name], drops, accounts[name]), budgets[name], accounts[name], (section.mixing_seed, n))
+        for n, name in enumerate(ranks)
+    ]
+    cutters = {split: _Cutter(out, split, section.shard_tokens) for split in SPLITS}
+    for blocks in _merge(streams):
+        for split, cutter in cutters.items():
+            cutter.add(*_side(blocks, split == "heldout"))
+    names = [name for cutter in cutters.values() for name in cutter.close()]
+    return names, accounts
+
+
+def _kept(folder: Path, source: Source, ranks: list[int], drops: Drops, account: SourceAccount) -> Iterator[Block]:
+    """Yield a source's documents within its limits, without duplicates; nothing behind the limit is looked at."""
+    num_documents, num_tokens, before = 0, 0, 0
+    for rank in ranks:
+        rows = _rows(read_documents(folder, rank))
+        within = _within_limits(source, num_documents, num_tokens, rows["tokens"])
+        account.pieces.append(rank)
+        account.drop(BEYOND_LIMIT, rows[within:])
+        keep = np.ones(len(rows), bool)
+        keep[within:] = False
+        for kind, dropped in drops(rank, len(rows)).items():
+            account.drop(kind, rows[keep & dropped])
+            keep &= ~dropped
+        num_documents, num_tokens = num_documents + within, num_tokens + int(rows["tokens"][:within].sum())
+        beyond, rows = within < len(rows), rows[keep]
+        rows["before"] = before + np.cumsum(rows["tokens"]) - rows["tokens"]
+        before += int(rows["tokens"].sum())
+        account.keep(rows)
+        if len(rows):
+            yield Block(rank, rows)
+        if beyond:
+            return
+
+
+def _rows(documents: np.ndarray) -> np.ndarray:
+    rows = np.zeros(len(documents), ROW)
+    rows["document"] = np.arange(len(documents))
+    rows["tokens"] = np.diff(documents["end"].astype(np.int64), prepend=0)
+    rows["bytes"], rows["held_out"] = documents["bytes"], documents["held_out"]
+    return rows
+
+
+def _within_limits(source: Source, documents: int, tokens_before: int, tokens: np.ndarray) -> int:
+    """Return how many of a piece's documents stand within the source's limits; the one that reaches max_tokens does."""
+    if isinstance(source, Stories):
+        return len(tokens)
+    count = len(tokens)
+    if source.max_documents is not None:
+        count = min(count, max(0, source.max_documents - documents))
+    if source.max_tokens is not None:
+        before = tokens_before + np.cumsum(tokens) - tokens
+        count = min(count, int(np.searchsorted(before, source.max_tokens)))
+    return count
+
+
+def _budgets(section: Section, totals: dict[str, int]) -> dict[str, int]:
+    """Return how many tokens each source gives: all without weights, else as many as the weights allow without repeating any."""
+    weights = {name: section.sources[name].weight for name in totals}
+    given = {name: weight for name, weight in weights.items() if weight is not None}
+    if not given:
+        return totals
+    unit = min(totals[name] / weight for name, weight in given.items())
+    return {name: min(totals[name], max(1, round(unit * weight))) for name, weight in given.items()}
+
+
+def _placed(blocks: Iterator[Block], budget: int, account: SourceAccount, seed: tuple[int, int]) -> Iterator[Block]:
+    """Yield blocks with each document's place, a seeded point within its own stretch of the source, up to the budget."""
+    for piece, rows in blocks:
+        within = int(np.searchsorted(rows["before"], budget))
+        account.keep(rows[within:], -1)
+        account.drop(BEYOND_SHARE, rows[within:])
+        jitter = np.random.default_rng((*seed, piece)).random(len(rows))
+        rows["place"] = (rows["before"] + jitter * rows["tokens"]) / budget
+        if within:
+            yield Block(piece, rows[:within])
+
+
+def _merge(streams: list[Iterator[Block]]) -> Iterator[list[Block]]:
+    """Yield groups of blocks; each group's places lie before the next one's."""
+    heads = [next(stream, None) for stream in streams]
+    while any(head is not None for head in heads):
+        horizon = min(float(head.rows["place"][-1]) for head in heads if head is not None)
+        group = []
+        for number, head in enumerate(heads):
+            if head is None:
+                continue
+            within = int(np.searchsorted(head.rows["place"], horizon, side="right"))
+            group.append(Block(head.piece, head.rows[:within]))
+            heads[number] = Block(head.piece, head.rows[within:]) if within < len(head.rows) else next(streams[number], None)
+        yield group
+
+
+def _side(blocks: list[Block], held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return a group's documents of one split, in the order of their places, and their tokens."""
+    rows = np.concatenate([block.rows for block in blocks])
+    chosen = np.empty(len(rows), CHOSEN)
+    chosen["piece"] = np.repeat([block.piece for block in blocks], [len(block.rows) for block in blocks])
+    chosen["document"] = rows["document"]
+    order = np.argsort(rows["place"], kind="stable")
+    order = order[rows["held_out"][order] == held_out]
+    return chosen[order], rows["tokens"][order]
+
+
+class _Cutter:
+    """Cuts a split's documents into shards of at most `shard_tokens`, or of one document."""
+
+    def __init__(self, out: Path, split: str, shard_tokens: int) -> None:
+        self.out, self.split, self.shard_tokens = out, split, shard_tokens
+        self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self.names: list[str] = []
+
+    def add(self, chosen: np.ndarray, tokens: np.ndarray) -> None:
+        self.waiting.append((chosen, tokens))
+        if sum(int(t.sum()) for _, t in self.waiting) > self.shard_tokens:
+            self._cut(final=False)
+
+    def close(self) -> list[str]:
+        self._cut(final=True)
+        if not self.names:
+            _write_choice(self.out, f"{self.split}-00000", np.empty(0, CHOSEN))
+            self.names.append(f"{self.split}-00000")
+        return self.names
+
+    def _cut(self, final: bool) -> None:
+        chosen, tokens = (np.concatenate(parts) for parts in zip(*self.waiting, strict=True)) if self.waiting else (np.empty(0, CHOSEN), np.empty(0, int))
+        while len(chosen):
+            count = max(1, int(np.searchsorted(np.cumsum(tokens), self.shard_tokens, side="right")))
+            if count == len(chosen) and not final:
+                break
+            name = f"{self.split}-{len(self.names):05d}"
+            _write_choice(self.out, name, chosen[:count])
+            self.names.append(name)
+            chosen, tokens = chosen[count:], tokens[count:]
+        self.waiting = [(chosen, tokens)] if len(chosen) else []
+
+
+def _write_choice(out: Path, name: str, chosen: np.ndarray) -> None:
+    with replacing(out / f"{name}.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, chosen, allow_pickle=False)
+
+
+def _say_nothing_kept(folder: Path, name: str, account: SourceAccount) -> NoReturn:
+    dropped = account.dropped + sum((Counter(read_account(folder, rank)["dropped"]) for rank in account.pieces), Counter())
+    by = ", ".join(f"{count:,} by {kind!r}" for kind, count in dropped.most_common() if count)
+    raise Problem(f"data.sources.{name}: no document is left. {f'Dropped: {by}' if by else 'It holds none'}; look at its files and filters")

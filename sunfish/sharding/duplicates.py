@@ -1,0 +1,121 @@
+"""Which documents say again what another has said: exactly (by hash), or nearly (MinHash), over all tasks; datatrove's steps.
+
+Of equal documents the first is kept; of near ones, one of each cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.dedup import exact_dedup, minhash
+from datatrove.pipeline.dedup.exact_dedup import ExactDedupConfig, ExactDedupSignature, ExactFindDedups
+from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupSignature
+from datatrove.utils.word_tokenizers import WordTokenizer
+
+from sunfish.sharding.engine import Engine
+
+exact_dedup.tqdm = minhash.tqdm = lambda items, **_: items  # their bars would break ours
+
+LAST_PRIORITY = 65_535  # datatrove keeps the document with the highest, from 1 up
+BYTES_PER_FINDER = 4 * 2**30  # of input: what one task that compares hashes has to do with
+
+
+class SpacedWords(WordTokenizer):
+    """Words as what stands between white space, in any language that has it; needs no model."""
+
+    def word_tokenize(self, text: str) -> list[str]:
+        """Return the words."""
+        return text.split()
+
+    def sent_tokenize(self, text: str) -> list[str]:
+        """Return the text as one sentence."""
+        return [text]
+
+    def span_tokenize(self, text: str) -> list[tuple[int, int]]:
+        """Return the span of that sentence."""
+        return [(0, len(text))]
+
+
+class _ExactSignatures(ExactDedupSignature):
+    """Write a task's hashes, and pass its documents on; an earlier task's documents come before a later one's."""
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        self.config.document_priority = _Priority(rank)
+        signatures: list[Any] = []
+        for number, document in enumerate(data):
+            signatures += self.get_hashes(document, number)
+            yield document
+        self.save_hashes(rank, signatures)
+
+
+class _Priority:
+    def __init__(self, rank: int) -> None:
+        self.priority = max(1, LAST_PRIORITY - rank)
+
+    def __call__(self, document: Document) -> int:
+        return self.priority
+
+
+def _text_of(document: Document) -> str:
+    return document.text
+
+
+class Duplicates:
+    """How duplicates are found for one plan: steps that follow the tokenizing, and stages of their own."""
+
+    def __init__(self, which: str, folder: Path, num_bytes: int) -> None:
+        self.which, self.folder = which, folder
+        self.finders = min(64, 1 + num_bytes // BYTES_PER_FINDER)
+        self.exact = ExactDedupConfig(content_getter=_text_of)
+        self.near = MinhashConfig()
+
+    def signatures(self) -> list[Any]:
+        """Return the steps that write what documents are compared by; they stand behind the tokenizing of each task."""
+        if self.which == "keep":
+            return []
+        steps: list[Any] = [_ExactSignatures(self._path("exact"), self.exact, self.finders)]
+        if self.which == "drop_near":
+            steps.append(MinhashDedupSignature(self._path("near"), self.near, SpacedWords()))
+        return steps
+
+    def find(self, engine: Engine) -> None:
+        """Find duplicates over all tasks."""
+        if self.which == "keep":
+            return
+        finder = ExactFindDedups(self._path("exact"), self._path("exact_found"), self.exact, lines_to_buffer=1000)
+        engine.run("exact_duplicates", [finder], self.finders, _nothing, "documents")
+        if self.which == "drop_near":
+            buckets = MinhashDedupBuckets(self._path("near"), self._path("near_pairs"), config=self.near, lines_to_buffer=1000)
+            engine.run("near_duplicates", [buckets], self.near.num_buckets, _nothing, "documents")
+            cluster = MinhashDedupCluster(self._path("near_pairs"), self._path("near_found"), self.near, save_cluster_id=True, lines_to_buffer=1000)
+            engine.run("near_clusters", [cluster], 1, _nothing, "documents")
+
+    def of_task(self, rank: int, num_documents: int) -> dict[str, np.ndarray]:
+        """Return, by kind, which of a task's documents are to be dropped, (num_documents,)."""
+        if self.which == "keep":
+            return {}
+        exact = np.zeros(num_documents, bool)
+        for path in sorted((self.folder / "exact_found").glob(f"*/{rank:05d}.*dup*")):
+            exact[np.fromfile(path, "<u4")] = True
+        if self.which == "drop_exact":
+            return {"exact_duplicate": exact}
+        removed, clustered = np.zeros(num_documents, bool), np.zeros(num_documents, bool)
+        removed[self._found(rank, "remove")] = True
+        clustered[self._found(rank, "clusters")[::2]] = True  # pairs of document and cluster
+        dropped = removed | (exact & ~clustered)  # equal documents share a cluster, which keeps one, unless they are too short for one
+        return {"exact_duplicate": dropped & exact, "near_duplicate": dropped & ~exact}
+
+    def _found(self, rank: int, kind: str) -> np.ndarray:
+        path = self.folder / "near_found" / f"{rank:06d}.{kind}"
+        return np.fromfile(path, "<u4") if path.is_file() else np.empty(0, "<u4")
+
+    def _path(self, name: str) -> str:
+        return str((self.folder / name).resolve())
+
+
+def _nothing() -> tuple[int, str]:
+    return 0, ""

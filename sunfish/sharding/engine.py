@@ -1,0 +1,188 @@
+"""Run a datatrove pipeline over all tasks: here, on Slurm or on Ray; run again, it does only what is missing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import multiprocess
+from datatrove.executor.base import PipelineExecutor
+from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.executor.ray import RayPipelineExecutor
+from datatrove.executor.slurm import SlurmPipelineExecutor
+from datatrove.utils.stats import PipelineStats
+from loguru import logger
+
+from sunfish.problems import Problem
+from sunfish.progress import Progress
+from sunfish.sections.launch import Sharding
+
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_CLUSTER_LOOKS = 5.0
+MEMORY_GB = 2  # of a task on Ray
+
+
+class _Local(LocalPipelineExecutor):
+    """Tasks as processes of this machine, one thread each, quiet: what goes wrong is said once, by the process that began it."""
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        logger.disable("datatrove")
+        if multiprocess.parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+class Engine:
+    """Runs pipelines one after another, each with its own folder of completion markers."""
+
+    def __init__(self, logs: Path, sharding: Sharding) -> None:
+        self.logs, self.sharding = logs, sharding
+        logger.disable("datatrove")
+
+    def run(self, name: str, pipeline: list[Any], tasks: int, done: Callable[[], tuple[int, str]], unit: str) -> None:
+        """Run `pipeline` once for each task that has no completion marker yet; `done` counts what is there, for the progress.
+
+        Raises:
+            Problem: a task cannot be done; those that are done stay done.
+        """
+        executor = self._executor(name, pipeline, tasks)
+        missing = len(executor.get_incomplete_ranks(range(tasks)))
+        if missing == 0:
+            return
+        with Progress(name, None, unit, done()[0]) as progress:
+            if missing < tasks:
+                progress.say(f"{name}: {tasks - missing} of {tasks} tasks were done before")
+            with _watching(progress, done, lambda: tasks - len(executor.get_incomplete_ranks(range(tasks))), tasks):
+                if isinstance(executor, LocalPipelineExecutor):
+                    _run_here(executor)
+                else:
+                    executor.run()
+                    if isinstance(executor, SlurmPipelineExecutor):
+                        _wait_for_slurm(executor, tasks)
+        if missing := len(executor.get_incomplete_ranks(range(tasks))):
+            raise Problem(f"{name}: {missing} of {tasks} tasks were not done; {self.logs / name} says why. Run it again: it does only those")
+
+    def forget(self, name: str, ranks: list[int]) -> None:
+        """Take back the completion of some tasks."""
+        for rank in ranks:
+            (self.logs / name / "completions" / f"{rank:05d}").unlink(missing_ok=True)
+
+    def completed(self, name: str) -> list[int]:
+        """Return the ranks that have a completion marker."""
+        return sorted(int(path.name) for path in (self.logs / name / "completions").glob("*"))
+
+    def _executor(self, name: str, pipeline: list[Any], tasks: int) -> PipelineExecutor:
+        logs, sharding = str((self.logs / name).resolve()), self.sharding
+        if sharding.executor == "slurm":
+            slurm = sharding.slurm
+            return SlurmPipelineExecutor(
+                pipeline=pipeline,
+                tasks=tasks,
+                workers=sharding.workers or -1,
+                logging_dir=logs,
+                job_name=f"sunfish-{name}",
+                time=slurm.time,
+                partition=slurm.partition,
+                qos=slurm.qos,
+                mem_per_cpu_gb=slurm.mem_per_cpu_gb,
+                venv_path=str(Path(sys.prefix) / "bin" / "activate"),
+                mail_type="NONE",
+            )
+        if sharding.executor == "ray":
+            return RayPipelineExecutor(
+                pipeline=pipeline, tasks=tasks, workers=sharding.workers or -1, logging_dir=logs, mem_per_cpu_gb=MEMORY_GB
+            )
+        workers = min(sharding.workers or len(os.sched_getaffinity(0)), tasks)
+        return _Local(pipeline=pipeline, tasks=tasks, workers=workers, logging_dir=logs)
+
+
+def _run_here(executor: LocalPipelineExecutor) -> None:
+    threads = max(1, len(os.sched_getaffinity(0)) // executor.workers)
+    with _environment(RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false"), _no_worker_dies():
+        executor.run()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables for the processes that begin in this block, where the user has not."""
+    new = {key: value for key, value in values.items() if key not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for key in new:
+            del os.environ[key]
+
+
+@contextmanager
+def _no_worker_dies() -> Iterator[None]:
+    """Notice a worker that was killed: the pool would begin another and wait for the lost task for ever.
+
+    Raises:
+        Problem: one was killed.
+    """
+    over, died = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        seen: set[str] = set()
+        while not over.wait(SECONDS_BETWEEN_LOOKS):
+            alive = {process.name for process in multiprocess.active_children() if "PoolWorker" in process.name}
+            if seen - alive and not over.is_set():
+                died.set()
+                os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread from its wait
+                return
+            seen |= alive
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if died.is_set():
+            raise Problem(
+                "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. Run it again: "
+                "what is done stays done"
+            ) from None
+        raise
+    finally:
+        over.set()
+
+
+@contextmanager
+def _watching(progress: Progress, done: Callable[[], tuple[int, str]], completed: Callable[[], int], tasks: int) -> Iterator[None]:
+    """Show progress from what lies on the disk, whichever machine wrote it."""
+    over = threading.Event()
+
+    def show() -> None:
+        count, note = done()
+        progress.add(max(0, count - progress.done), f"{completed()}/{tasks} tasks{note}")
+
+    def watch() -> None:
+        while not over.wait(SECONDS_BETWEEN_LOOKS * 4):
+            show()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        show()
+
+
+def _wait_for_slurm(executor: SlurmPipelineExecutor, tasks: int) -> None:
+    """Wait until all tasks are done or none of the job's is left in the queue."""
+    while executor.get_incomplete_ranks(range(tasks)):
+        queue = subprocess.run(["squeue", "--noheader", "--jobs", str(executor.job_id)], capture_output=True, text=True, check=False)
+        if not queue.stdout.strip():
+            return
+        time.sleep(SECONDS_BETWEEN_CLUSTER_LOOKS)

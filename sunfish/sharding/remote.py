@@ -1,0 +1,200 @@
+"""Files here or elsewhere: found by path, glob or URL, and read in ranges that are whole, tried again when a connection fails."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import gzip
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from sunfish.problems import Problem
+from sunfish.text.hub import go_offline_if_unreachable
+
+ATTEMPTS = 7
+FIRST_WAIT_SECONDS = 0.25  # doubled each time: about 16 s in all
+BLOCK_BYTES = 4 * 2**20
+UNRANGED_BYTES = 64 * 2**20  # what a server that knows no ranges may send whole each time
+WORTH_ANOTHER_TRY = (408, 425, 429)  # of the 4xx; all others will say the same again
+SECONDS_TO_CONNECT, SECONDS_OF_SILENCE = 10.0, 30.0
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was found."""
+
+    path: str  # local, or a URL
+    size: int  # bytes
+    version: str  # what its place says changes with its content: a time, an ETag; "" where it says nothing
+
+
+def is_remote(path: str) -> bool:
+    """Say whether a path is a URL that fsspec opens."""
+    return "://" in path and not path.startswith("file://")
+
+
+def find_files(pattern: str, where: str) -> list[File]:
+    """Return the files that a path, glob or URL names, sorted.
+
+    Raises:
+        Problem: nothing is there, or its place cannot be reached; `where` names the setting.
+    """
+    if not is_remote(pattern):
+        paths = [path for path in sorted(glob.glob(pattern.removeprefix("file://"), recursive=True)) if Path(path).is_file()]
+        found = [File(path, Path(path).stat().st_size, str(Path(path).stat().st_mtime_ns)) for path in paths]
+    else:
+        found = [_as_file(pattern, info) for info in _list_remote(pattern, where)]
+    if not found:
+        raise Problem(f"{where}: nothing matches {pattern!r}; paths are relative to the project's folder")
+    return found
+
+
+def _list_remote(pattern: str, where: str) -> list[dict[str, Any]]:
+    system, inner = _open_system(pattern)
+
+    def listing() -> list[dict[str, Any]]:
+        if any(sign in inner for sign in "*[") or (not pattern.startswith("http") and "?" in inner):
+            return [info for _, info in sorted(system.glob(inner, detail=True).items()) if info["type"] == "file"]
+        return [system.info(inner)]
+
+    try:
+        return cast("list[dict[str, Any]]", _insist(listing, pattern))
+    except FileNotFoundError as error:
+        raise Problem(f"{where}: {pattern}: no such file there") from error
+
+
+def _as_file(pattern: str, info: dict[str, Any]) -> File:
+    system, _ = _open_system(pattern)
+    path = str(info["name"]) if is_remote(str(info["name"])) else system.unstrip_protocol(info["name"])
+    if not isinstance(info.get("size"), int):
+        raise Problem(f"{path}: its server does not say how long it is; fetch it first and give the local path")
+    version = next((str(info[key]) for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "blob_id") if info.get(key)), "")
+    return File(path, info["size"], version)
+
+
+@functools.lru_cache(maxsize=64)
+def _system(protocol: str, root: str) -> Any:
+    import fsspec
+
+    options: dict[str, Any] = {}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_OF_SILENCE)
+        options = {"client_kwargs": {"timeout": patience}}
+    if protocol == "hf":
+        go_offline_if_unreachable()
+    try:
+        return fsspec.filesystem(protocol, **options)
+    except (ImportError, ValueError) as error:
+        raise Problem(f"{root}: {protocol}:// cannot be opened here ({error})") from error
+
+
+def _open_system(path: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path within it."""
+    protocol = path.split("://", 1)[0]
+    system = _system(protocol, path.split("/")[2] if protocol in ("http", "https") else protocol)
+    return system, system._strip_protocol(path)
+
+
+def _insist(act: Any, path: str) -> Any:
+    """Return what `act` returns, trying again, ever later, when the network or the server fails.
+
+    Raises:
+        Problem: it keeps failing, or the server refuses for good.
+        FileNotFoundError: there is no such file.
+    """
+    wait = FIRST_WAIT_SECONDS
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return act()
+        except (FileNotFoundError, Problem):
+            raise
+        except Exception as error:  # aiohttp, httpx, botocore, OSError: many classes, one meaning
+            status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+            if isinstance(status, int) and 400 <= status < 500 and status not in WORTH_ANOTHER_TRY:
+                raise Problem(f"{path}: the server refuses it (status {status})") from error
+            if attempt == ATTEMPTS:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise Problem(
+                    f"{path}: cannot be read, tried {ATTEMPTS} times ({reason}). Run it again when the network is there: what is done stays "
+                    "done. Without a network, data=stories and data=files with local paths run"
+                ) from error
+        time.sleep(wait)
+        wait *= 2
+
+
+class ShortRead(OSError):
+    """A server sent another number of bytes than it was asked for."""
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file as a seekable stream; each read is one range request, whole or tried again."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self.path, self.size, self.at = path, size, 0
+        self.system, self.inner = _open_system(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self.at + len(buffer), self.size)
+        if stop <= self.at:
+            return 0
+        try:
+            data = _insist(functools.partial(self._fetch, self.at, stop), self.path)
+        except FileNotFoundError as error:
+            raise Problem(f"{self.path}: is no longer there") from error
+        buffer[: len(data)] = data
+        self.at = stop
+        return len(data)
+
+    def _fetch(self, start: int, stop: int) -> bytes:
+        data: bytes = self.system.cat_file(self.inner, start=start, end=stop)
+        if len(data) == self.size and self.size <= UNRANGED_BYTES:
+            return data[start:stop]  # the server knows no ranges and sent all of it
+        if len(data) != stop - start:
+            raise ShortRead(f"{len(data):,} bytes came instead of {stop - start:,}")
+        return data
+
+
+@contextmanager
+def open_file(path: str, size: int) -> Iterator[BinaryIO]:
+    """Open a file for reading, decompressed if it ends in .zst or .gz; a decompressed one cannot be entered in the middle.
+
+    Raises:
+        Problem: it cannot be read, or is another than the one that was found.
+    """
+    try:
+        raw: BinaryIO = cast(BinaryIO, io.BufferedReader(RemoteFile(path, size), BLOCK_BYTES)) if is_remote(path) else Path(path).open("rb")
+    except OSError as error:
+        raise Problem(f"{path}: cannot be opened ({error.strerror})") from error
+    with raw:
+        if not is_remote(path) and Path(path).stat().st_size != size:
+            raise Problem(f"{path}: has changed while it was read; run it again")
+        if path.endswith(".zst"):
+            import zstandard
+
+            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
+                yield cast(BinaryIO, io.BufferedReader(stream, BLOCK_BYTES))
+        elif path.endswith(".gz"):
+            with gzip.GzipFile(fileobj=raw) as unzipped:
+                yield cast(BinaryIO, unzipped)
+        else:
+            yield raw

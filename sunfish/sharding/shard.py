@@ -1,0 +1,179 @@
+"""Sources -> a folder of shards: plan, tokenizer, tasks, duplicates, choice, shards, manifest; each carried on where it was left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sunfish.config import ConfigError
+from sunfish.files import read_json, replacing, require_writable
+from sunfish.sections.data import Section
+from sunfish.sections.launch import Sharding
+from sunfish.sharding.assemble import SourceAccount, choose
+from sunfish.sharding.counts import merge_counts
+from sunfish.sharding.duplicates import Duplicates
+from sunfish.sharding.engine import Engine
+from sunfish.sharding.pieces import is_whole, read_account
+from sunfish.sharding.plan import Plan, make_plan, sources_in_order, write_tasks
+from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard, first_documents
+from sunfish.text.shards import token_dtype, write_manifest
+from sunfish.text.tokenizer import Tokenizer, load_pretrained, read_tokenizer, train_tokenizer, write_tokenizer
+
+
+@dataclass(frozen=True)
+class Work:
+    """The working folder of one plan: everything that is done stays here until the shards are."""
+
+    folder: Path
+
+    @property
+    def tasks(self) -> Path:
+        """The tasks, for those who do them."""
+        return self.folder / "tasks.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's folder."""
+        return self.folder / "tokenizer"
+
+    @property
+    def pieces(self) -> Path:
+        """One piece a task."""
+        return self.folder / "pieces"
+
+    @property
+    def choices(self) -> Path:
+        """Which documents make which shard."""
+        return self.folder / "choices"
+
+    @property
+    def shards(self) -> Path:
+        """Shards as they are finished."""
+        return self.folder / "shards"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished folder of shards, and what is known about how it came about."""
+
+    manifest: dict[str, Any]
+    counts: dict[str, dict[str, Any]]  # of each source, for the look at the data
+    work: Work
+    pieces: dict[str, list[int]]  # of each source, those that counted
+    seconds: float
+
+
+def shard(section: Section, sharding: Sharding, out_dir: Path, runs: Path) -> Result:
+    """Write the sources' documents as shards, or carry on where an interrupted run stopped.
+
+    `out_dir` is replaced only when everything is written. The working folder, in `runs`, is the caller's to remove.
+
+    Raises:
+        Problem: whatever a person can mend; what is done stays done.
+    """
+    begun = time.monotonic()
+    _remove_leftovers(out_dir)
+    require_writable(out_dir)
+    plan = make_plan(section)
+    work = Work(runs / f"shard-{plan.fingerprint}")
+    for folder in (work.pieces, work.choices, work.shards):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_tasks(plan, work.tasks)
+    tokenizer = _tokenizer(plan, work)
+    ranks, engine = sources_in_order(plan), Engine(work.folder / "logs", sharding)
+    duplicates = Duplicates(section.duplicates, work.folder, plan.num_bytes())
+    _write_pieces(plan, work, tokenizer, engine, duplicates)
+    duplicates.find(engine)
+    names, accounts = choose(work.pieces, section, ranks, duplicates.of_task, work.choices)
+    writer = WriteShard(work.choices.resolve(), names, work.pieces.resolve(), work.shards.resolve(), tokenizer.vocab_size)
+    engine.run("shards", [writer], len(names), lambda: (len(list(work.shards.glob("*.json"))), ""), "shards")
+    read = {name: [read_account(work.pieces, rank) for rank in account.pieces] for name, account in accounts.items()}
+    about = {"sources": {name: _account(read[name], account) for name, account in accounts.items()}} | _settings(section)
+    manifest = _gather(work, names, tokenizer, about, out_dir)
+    counts = {name: merge_counts([account["text"] for account in parts]) for name, parts in read.items()}
+    return Result(manifest, counts, work, {name: account.pieces for name, account in accounts.items()}, time.monotonic() - begun)
+
+
+def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
+    """Return the tokenizer: the working folder's, a pretrained one, or one trained on the sources' first documents."""
+    if work.tokenizer.is_dir():
+        return read_tokenizer(work.tokenizer)
+    wanted = plan.section.tokenizer
+    if wanted.pretrained is None:
+        sample = first_documents(plan.section, [(task.source, task.spans) for task in plan.tasks], wanted.train_documents)
+        tokenizer = train_tokenizer(sample, wanted.vocab_size, wanted.unit)
+    else:
+        tokenizer = load_pretrained(wanted.pretrained)
+        if tokenizer.vocab_size != wanted.vocab_size:
+            raise ConfigError(
+                f"params.yaml: data.tokenizer.vocab_size = {wanted.vocab_size}: {wanted.pretrained} has "
+                f"{tokenizer.vocab_size} entries; set it so"
+            )
+    with replacing(work.tokenizer) as folder:
+        folder.mkdir()
+        write_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
+def _write_pieces(plan: Plan, work: Work, tokenizer: Tokenizer, engine: Engine, duplicates: Duplicates) -> None:
+    lost = [rank for rank in engine.completed("tokenize") if not is_whole(work.pieces, rank, tokenizer.vocab_size)]
+    engine.forget("tokenize", lost)
+    reader = ReadDocuments(work.tasks.resolve(), work.pieces.resolve(), plan.section, sources_in_order(plan))
+    writer = WritePiece(reader, work.tokenizer.resolve(), plan.section.held_out_share)
+    itemsize = token_dtype(tokenizer.vocab_size).itemsize
+
+    def done() -> tuple[int, str]:
+        sizes = [path.stat().st_size for path in [*work.pieces.glob("*.bin"), *work.pieces.glob(".*.bin.*.tmp")] if path.exists()]
+        return sum(sizes) // itemsize, ""
+
+    engine.run("tokenize", [reader, writer, *duplicates.signatures()], len(plan.tasks), done, "tokens")
+
+
+def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, Any]:
+    """Return what became of one source's documents. Tokens are counted of what was tokenized: what the filters leave."""
+    filtered: Counter[str] = sum((Counter(part["dropped"]) for part in read), Counter())
+    later = {kind: count for kind, count in account.dropped.items() if count}
+    return {
+        "documents_in": sum(part["documents_in"] for part in read),
+        "bytes_in": sum(part["bytes_in"] for part in read),
+        "dropped": dict(filtered) | later,
+        "dropped_tokens": {kind: account.dropped_tokens[kind] for kind in later},
+        "documents": account.documents,
+        "tokens": account.tokens,
+        "bytes": account.bytes,
+    }
+
+
+def _settings(section: Section) -> dict[str, Any]:
+    """Return the settings that shape the shards; not where documents were found, which changes nothing in them."""
+    return {key: getattr(section, key) for key in ("held_out_share", "duplicates", "mixing_seed", "shard_tokens")}
+
+
+def _gather(work: Work, names: list[str], tokenizer: Tokenizer, about: dict[str, Any], out_dir: Path) -> dict[str, Any]:
+    """Move the finished shards to where they belong, all at once."""
+    with replacing(out_dir) as folder:
+        folder.mkdir()
+        for name in names:
+            for kind in ("bin", "idx"):
+                _link(work.shards / f"{name}.{kind}", folder / f"{name}.{kind}")
+        records = [read_json(work.shards / f"{name}.json") for name in names]
+        return write_manifest(folder, records, tokenizer, about)
+
+
+def _link(path: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where that cannot be: a kill in between must leave the first."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def _remove_leftovers(out_dir: Path) -> None:
+    """Remove what a killed run left beside `out_dir`."""
+    for path in out_dir.parent.glob(f".{out_dir.name}.*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,234 @@
+"""One task as a datatrove pipeline: read a task's documents, keep those that the filters keep, write their ids as a piece."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from tokenizers import pre_tokenizers
+
+from sunfish.problems import Problem
+from sunfish.sections.data import Section, Source, Stories
+from sunfish.sharding.counts import TextCounts
+from sunfish.sharding.filters import UNREADABLE, columns_of, rules_of
+from sunfish.sharding.pieces import PieceWriter, read_documents, read_tokens, write_account
+from sunfish.sharding.plan import read_task
+from sunfish.sharding.readers import Record, Span, Unreadable, read_span
+from sunfish.text.shards import token_dtype, write_shard
+from sunfish.text.tokenizer import Tokenizer, read_tokenizer
+
+HOLD_OUT_SPAN = 2**64
+DOCUMENTS_AT_ONCE, CHARACTERS_AT_ONCE = 1000, 2**22
+LONG_CHARACTERS = 2**20  # a longer document is encoded in parts: the encoder holds a hundred bytes a token
+WORD_BREAK = re.compile(r"(?<=[^\W_]) (?=[^\W_])")  # a space between letters or digits begins a word in every byte-level pre-tokenizer
+
+
+class Account:
+    """What became of a task's documents: how many were read, dropped under which name, kept."""
+
+    def __init__(self) -> None:
+        self.documents_in = self.bytes_in = 0
+        self.dropped: Counter[str] = Counter()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"documents_in": self.documents_in, "bytes_in": self.bytes_in, "dropped": dict(self.dropped)}
+
+
+def kept_records(source: Source, spans: tuple[Span, ...], account: Account) -> Iterator[tuple[Record, bytes]]:
+    """Yield the records that a source's filters keep, with their text in UTF-8.
+
+    Raises:
+        Problem: a record that cannot be read, where the source says that this is fatal.
+    """
+    columns, rules = columns_of(source), rules_of(source)
+    for span in spans:
+        for record in read_span(source, span, columns):
+            text = _encode(record)
+            if isinstance(text, Unreadable):
+                if isinstance(source, Stories) or source.unreadable == "fatal":
+                    raise Problem(f"{text.reason}. To leave out and count what cannot be read, set the source's unreadable: skip")
+                account.dropped[UNREADABLE] += text.count
+                account.documents_in += text.count
+                continue
+            account.documents_in += 1
+            account.bytes_in += len(text)
+            assert isinstance(record, Record)
+            dropped_by = next((name for name, keeps in rules.items() if not keeps(record)), None)
+            if dropped_by is None:
+                yield record, text
+            else:
+                account.dropped[dropped_by] += 1
+
+
+def _encode(record: Record | Unreadable) -> bytes | Unreadable:
+    if isinstance(record, Unreadable):
+        return record
+    try:
+        return record.text.encode()
+    except UnicodeEncodeError as error:
+        return Unreadable(f"{record.where}: holds half a surrogate pair at character {error.start}, which is no character")
+
+
+class ReadDocuments(PipelineStep):
+    """A task's documents, as many as its source still wants."""
+
+    type, name = "READER", "documents of a task"
+
+    def __init__(self, tasks_path: Path, pieces: Path, section: Section, ranks: dict[str, list[int]]) -> None:
+        super().__init__()
+        self.tasks_path, self.pieces, self.section, self.ranks = tasks_path, pieces, section, ranks
+        self.account = Account()
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yield datatrove's documents; their metadata holds the text in UTF-8 and where it is from."""
+        task = read_task(self.tasks_path, rank)
+        source = self.section.sources[task.source]
+        if is_enough(source, [read_documents(self.pieces, r) for r in self._done_before(task.source, rank)]):
+            return
+        url_column = None if isinstance(source, Stories) else source.url_column
+        for record, text in kept_records(source, task.spans, self.account):
+            url = record.columns[url_column] if url_column else None
+            yield Document(text=record.text, id=record.where, metadata={"utf8": text, "url": url})
+
+    def _done_before(self, source: str, rank: int) -> list[int]:
+        """Return the finished tasks of a source from its first on, up to the first unfinished one or `rank`."""
+        done: list[int] = []
+        for other in self.ranks[source]:
+            if other >= rank or not (self.pieces / f"{other:05d}.json").is_file():
+                break
+            done.append(other)
+        return done
+
+
+def is_enough(source: Source, pieces: list[np.ndarray]) -> bool:
+    """Say whether these pieces, a source's first, hold all that its limits let in: then nothing behind them matters."""
+    if isinstance(source, Stories) or (source.max_documents is None and source.max_tokens is None):
+        return False
+    documents = sum(len(piece) for piece in pieces)
+    tokens = sum(int(piece["end"][-1]) for piece in pieces if len(piece))
+    return (source.max_documents is not None and documents >= source.max_documents) or (
+        source.max_tokens is not None and tokens >= source.max_tokens
+    )
+
+
+class WritePiece(PipelineStep):
+    """Tokenize documents and write them as a piece; they are passed on to what finds duplicates."""
+
+    type, name = "TOKENIZER", "ids of a task"
+
+    def __init__(self, reader: ReadDocuments, tokenizer_folder: Path, held_out_share: float) -> None:
+        super().__init__()
+        self.reader, self.tokenizer_folder, self.held_out_share = reader, tokenizer_folder, held_out_share
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Write the piece of `rank`, and yield its documents in order."""
+        tokenizer = read_tokenizer(self.tokenizer_folder)
+        pieces, counts = self.reader.pieces, TextCounts(tokenizer.vocab_size)
+        with PieceWriter(pieces, rank, tokenizer.vocab_size) as writer:
+            for batch in _batched(data):
+                for document, ids in zip(batch, encode_documents(tokenizer, [d.text for d in batch]), strict=True):
+                    text: bytes = document.metadata["utf8"]
+                    place = place_of(text)
+                    writer.append(ids, len(text), place < self.held_out_share * HOLD_OUT_SPAN)
+                    counts.add(document.text, text, ids, place, document.metadata["url"])
+                yield from batch
+        account = self.reader.account.as_dict() | {"text": counts.as_dict()}
+        write_account(pieces, rank, writer.documents(), counts.unigrams(), account)
+
+
+def place_of(text: bytes) -> int:
+    """Return a document's place in [0, 2^64) by its hash: equal documents always fall on the same side of a split."""
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+def _batched(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == DOCUMENTS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
+    """Yield each text's ids and the end token; memory is bounded however long a text is."""
+    short = [text for text in texts if len(text) <= LONG_CHARACTERS]
+    encoded = iter(tokenizer.encode_batch(short))
+    for text in texts:
+        if len(text) <= LONG_CHARACTERS:
+            yield np.array([*next(encoded), tokenizer.end_id], np.uint32)
+        else:
+            parts = [np.array(tokenizer.encode_batch([part])[0], np.uint32) for part in split_long(tokenizer, text)]
+            yield np.concatenate([*parts, np.array([tokenizer.end_id], np.uint32)])
+
+
+def split_long(tokenizer: Tokenizer, text: str) -> Iterator[str]:
+    """Yield parts of a long text whose ids, one after another, are the whole's.
+
+    Only a byte-level pre-tokenizer is known to break at a space between two words; others get the whole.
+    """
+    if not isinstance(tokenizer.backend.pre_tokenizer, pre_tokenizers.ByteLevel) or tokenizer.backend.normalizer is not None:
+        yield text
+        return
+    start = 0
+    while len(text) - start > LONG_CHARACTERS:
+        found = WORD_BREAK.search(text, start + LONG_CHARACTERS)
+        if found is None:
+            break
+        yield text[start : found.start()]
+        start = found.start()
+    yield text[start:]
+
+
+def first_documents(section: Section, tasks: list[tuple[str, tuple[Span, ...]]], count: int) -> Iterator[str]:
+    """Yield the first documents that each source's filters keep, `count` in all: the sample that a tokenizer is trained on."""
+    by_source: dict[str, list[Span]] = {}
+    for name, spans in tasks:
+        by_source.setdefault(name, []).extend(spans)
+    for number, (name, spans_of) in enumerate(by_source.items()):
+        share = count * (number + 1) // len(by_source) - count * number // len(by_source)
+        for record, _ in islice(kept_records(section.sources[name], tuple(spans_of), Account()), share):
+            yield record.text
+
+
+class WriteShard(PipelineStep):
+    """Copy the documents chosen for a shard out of the pieces."""
+
+    type, name = "WRITER", "a shard"
+
+    def __init__(self, choices: Path, names: list[str], pieces: Path, out: Path, vocab_size: int) -> None:
+        super().__init__()
+        self.choices, self.names, self.pieces, self.out, self.vocab_size = choices, names, pieces, out, vocab_size
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        """Write the shard of `rank`."""
+        name = self.names[rank]
+        chosen = np.load(self.choices / f"{name}.npy", allow_pickle=False)
+        write_shard(self.out, name, self._runs(chosen), token_dtype(self.vocab_size))
+
+    def _runs(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        """Yield (ids, lengths, bytes) of documents that stand side by side in a piece."""
+        begins = np.ones(len(chosen), bool)
+        begins[1:] = (chosen["piece"][1:] != chosen["piece"][:-1]) | (chosen["document"][1:] != chosen["document"][:-1] + 1)
+        open_piece = lru_cache(maxsize=64)(self._open)
+        for run in np.split(chosen, np.flatnonzero(begins)[1:]) if len(chosen) else []:
+            tokens, documents = open_piece(int(run["piece"][0]))
+            first, last = int(run["document"][0]), int(run["document"][-1])
+            ends = np.concatenate(([documents["end"][first - 1] if first else 0], documents["end"][first : last + 1])).astype(np.int64)
+            yield tokens[ends[0] : ends[-1]], np.diff(ends), int(documents["bytes"][first : last + 1].sum())
+
+    def _open(self, piece: int) -> tuple[np.ndarray, np.ndarray]:
+        return read_tokens(self.pieces, piece, self.vocab_size), read_documents(self.pieces, piece)
