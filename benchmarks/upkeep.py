@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.record import composed, interleave, record, spread
-from sunfish.text.batches import BatchOrder, Feed, Rows
+from sunfish.text.batches import Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.training.checkpoint import Checkpoints
 from sunfish.training.loop import save, start_run, train_step
@@ -30,7 +30,7 @@ def main() -> None:
     section, shards = params["pretrain"], Shards(arguments.shards)
     run = start_run(make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size)
     rows = Rows(shards, "train", params["data"])
-    feed = Feed(rows, BatchOrder(rows.length, section.batch_rows, section.seed), slice(0, section.batch_rows))
+    feed = Feed(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
     train_step(run, feed(0))
 
     def read() -> None:

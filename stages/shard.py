@@ -1,58 +1,42 @@
-"""documents -> data/shards: tokenizer, token shards, manifest."""
+"""documents -> data/shards: tokenizer, token shards, manifest, and a look at the data."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import itertools
+import shutil
 from pathlib import Path
 
-from sunfish.config import ConfigError, read_section
+from sunfish.config import read_section
+from sunfish.files import project_root, write_json
 from sunfish.problems import report_problems
-from sunfish.sections.data import Hub, Section
-from sunfish.text.corpus import read_documents
-from sunfish.text.shards import write_shards
-from sunfish.text.tokenizer import Tokenizer, load_pretrained, train_tokenizer
-
-
-def shard(section: Section, out_dir: Path) -> None:
-    """Write the corpus of `section` as shards."""
-    manifest = write_shards(
-        out_dir,
-        read_documents(section.source),
-        make_tokenizer(section),
-        held_out_share=section.held_out_share,
-        shard_tokens=section.shard_tokens,
-        max_tokens=section.source.max_tokens if isinstance(section.source, Hub) else None,
-        made_of=dataclasses.asdict(section),
-    )
-    for name, split in manifest["splits"].items():
-        print(f"{out_dir}: {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['bytes']:,} bytes of text")
-
-
-def make_tokenizer(section: Section) -> Tokenizer:
-    """Load or train the tokenizer; a pretrained one must have the size the configuration says."""
-    wanted = section.tokenizer
-    if wanted.pretrained is None:
-        sample = itertools.islice(read_documents(section.source), wanted.train_documents)
-        return train_tokenizer(sample, wanted.vocab_size, wanted.unit)
-    tokenizer = load_pretrained(wanted.pretrained)
-    if tokenizer.vocab_size != wanted.vocab_size:
-        raise ConfigError(
-            f"params.yaml: data.tokenizer.vocab_size = {wanted.vocab_size}: {wanted.pretrained} has "
-            f"{tokenizer.vocab_size} entries; set it so"
-        )
-    return tokenizer
+from sunfish.sections.data import Section
+from sunfish.sections.launch import Section as Launch
 
 
 @report_problems
 def main() -> None:
-    """Tokenize the corpus and write it as shards."""
+    """Tokenize the corpus and write it as shards, or carry on where an interrupted run stopped."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--out", type=Path, required=True, help="folder of shards to write")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file of what became of the documents")
+    parser.add_argument("--plots", type=Path, required=True, help="folder of pictures and tables")
+    parser.add_argument("--report", type=Path, required=True, help="HTML page: a look at the data")
+    parser.add_argument("--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)")
     arguments = parser.parse_args()
-    shard(read_section(arguments.params, "data", Section), arguments.out)
+    section = read_section(arguments.params, "data", Section)
+    launch = read_section(arguments.params, "launch", Launch)
+
+    from sunfish.sharding.look import write_look  # loaded only once the parameters are known to be good
+    from sunfish.sharding.shard import shard
+    from sunfish.text.shards import Shards
+
+    result = shard(section, launch.sharding, arguments.out, arguments.runs or project_root() / "runs")
+    for name, split in result.manifest["splits"].items():
+        print(f"{arguments.out}: {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['bytes']:,} bytes of text")
+    write_look(arguments.report, arguments.plots, section, result, Shards(arguments.out))
+    write_json(arguments.metrics, {"seconds": round(result.seconds, 2), "sources": result.manifest["sources"]})
+    shutil.rmtree(result.work.folder)
 
 
 if __name__ == "__main__":

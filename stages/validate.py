@@ -33,7 +33,9 @@ def main() -> None:
     from sunfish.text.shards import Shards
     from sunfish.training import gate as gates  # torch is loaded only once the parameters are known to be good
 
-    gate = gates.open_gate(Shards(arguments.shards), data, model, diffusion, pretrain, bounds)
+    shards = Shards(arguments.shards)
+    shards.verify()
+    gate = gates.open_gate(shards, data, model, diffusion, pretrain, bounds)
     if gate.scaled:
         print(f"for this gate: {gate.scaled}")
     checks = gates.run_checks(gate)

@@ -68,3 +68,8 @@ def read_json(path: Path) -> Any:
         raise Problem(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Problem(f"{path}: is not JSON ({error}); it may be cut off or altered") from error
+
+
+def project_root() -> Path:
+    """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the current one."""
+    return Path(os.environ.get("DVC_ROOT") or ".").resolve()

@@ -27,6 +27,11 @@ class RowLengths:
         """Return the largest length."""
         return int(self.lengths[-1])
 
+    @property
+    def median(self) -> int:
+        """Return the length that half of the rows do not exceed."""
+        return int(self.lengths[np.searchsorted(np.cumsum(self.counts), self.counts.sum() / 2)])
+
     def shortest_for(self, num_tokens: int) -> int:
         """Return the shortest length that holds so many tokens, or the longest."""
         return int(next((length for length in self.lengths if length >= num_tokens), self.longest))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sunfish.config import read_section
-from sunfish.files import read_json
+from sunfish.files import project_root, read_json
 from sunfish.problems import Problem, report_problems
 from sunfish.sections.tracking import Section
 
@@ -180,11 +180,6 @@ def runtime_requirements() -> list[str]:
     """Return the packages of the runtime layer, as installed here: what sampling an exported folder needs."""
     needed = [re.split(r"[><=! ;\[]", line)[0] for line in requires("sunfish") or [] if "extra ==" not in line]
     return [f"{name}=={version(name)}" for name in needed]
-
-
-def project_root() -> Path:
-    """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the current one."""
-    return Path(os.environ.get("DVC_ROOT") or ".").resolve()
 
 
 @report_problems

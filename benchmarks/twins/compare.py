@@ -100,7 +100,7 @@ def measure_twin(subject: Subject, twin: Twin, lengths: RowLengths) -> dict[str,
         levels = (np.arange(section.bound_levels)[:, None] + 1.0 - rng.random((1, len(ids)))) / section.bound_levels
         drawn = [row_nats(twin, ids, end, rng, times).double().numpy() for times in levels]
         nats.append(np.mean(drawn, axis=0) + lengths.nats(np.full(len(ids), ids.shape[1])))
-    rows, tokens = np.concatenate(nats), float(held_out.num_tokens[indices].sum())
+    rows, tokens = np.concatenate(nats), float(held_out.num_tokens(indices).sum())
     return {
         "nats_per_token": float(rows.sum()) / tokens,
         "nats_per_token_standard_error": float(rows.std(ddof=1)) * math.sqrt(len(rows)) / tokens,

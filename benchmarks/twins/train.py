@@ -17,7 +17,7 @@ from benchmarks.twins.objective import train_loss
 from sunfish.config import check
 from sunfish.problems import report_problems
 from sunfish.progress import Progress
-from sunfish.text.batches import BatchOrder, Feed, Rows
+from sunfish.text.batches import Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.training.cost import step_operations
 from sunfish.training.ema import Ema
@@ -40,7 +40,7 @@ def main() -> None:
     wrapped = fabric.setup(make_twin(model, shards.vocab_size, arguments.kind, section.seed))
     twin = wrapped.module
     optimizers, ema = make_optimizers(twin, section.optim, multiplies_in_bf16(fabric)), Ema(twin, section.ema_decay)
-    feed = Feed(rows, BatchOrder(rows.length, section.batch_rows, section.seed), slice(0, section.batch_rows))
+    feed = Feed(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
     ours, theirs = (step_operations(model, shards.vocab_size, 1, 1, share) for share in (params["diffusion"].self_conditioning, 0.0))
     steps = round(section.steps * ours / theirs)
     with Progress(arguments.kind, steps, "steps") as progress:

@@ -53,7 +53,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
         "speed": measure_speed(stored.denoiser, stored.law, stored.lengths.longest, section.speed_runs),
     }
     trajectory = follow(
-        stored.denoiser, subject.table(), int(np.median(subject.held_out.length)), np.random.default_rng(section.seed), section.temperature
+        stored.denoiser, subject.table(), subject.held_out.lengths().median, np.random.default_rng(section.seed), section.temperature
     )
     write_json(places.metrics, metrics)
     write_plots(places.plots, read_curve(places.curve), bound, metrics, trajectory, subject.words_of(trajectory.ids[-1]))

@@ -18,7 +18,7 @@ def measure_bound(subject: Subject) -> tuple[Bound, Numbers]:
     rng = np.random.default_rng((section.seed, 0))
     bound = variational_bound(stored.denoiser, stored.law, stored.lengths, batches, section.bound_levels, rng)
     num_bytes = sum(len(text.encode()) for batch in batches for text in subject.texts(subject.cut(batch.ids)).words)
-    numbers = bound_metrics(bound, int(held_out.num_tokens[indices].sum()), max(1, num_bytes))
+    numbers = bound_metrics(bound, int(held_out.num_tokens(indices).sum()), max(1, num_bytes))
     if subject.is_stories:
         numbers["entropy_nats_per_row"] = entropy_nats()
         numbers["bound_over_entropy"] = numbers["nats_per_row"] / entropy_nats()

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 from sunfish.evaluation.bound import Bound
 from sunfish.evaluation.trajectory import Trajectory
 from sunfish.files import replacing
+from sunfish.pictures import ACCENT, INK, PALE, picture, write_csv
 
-INK, ACCENT, PALE = "#1b3a4b", "#e4572e", "#9fb8c6"
 STORY_SHARES, TEXT_SHARES = ("sentences_valid", "stories_consistent"), ("distinct_2", "rep_2", "unique")
 
 Curve = list[dict[str, float]]
@@ -41,26 +36,9 @@ def write_plots(path: Path, curve: Curve, bound: Bound, metrics: dict[str, Any],
         draw_quality_by_entropy(folder / "quality_by_entropy.png", metrics, keys[1])
         draw_trajectory(folder / "trajectory.png", trajectory, words)
         levels = zip(bound.level_logsnr, bound.level_ce, bound.level_density, strict=True)
-        _write_csv(folder / "loss_by_level.csv", ("logsnr", "cross_entropy_nats", "law_density"), levels)
+        write_csv(folder / "loss_by_level.csv", ("logsnr", "cross_entropy_nats", "law_density"), levels)
         columns = ("steps", *keys)
-        _write_csv(folder / "quality_by_steps.csv", columns, ([row[key] for key in columns] for row in by_steps))
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[float]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
-def _picture(path: Path, draw: Callable[[Any], None], title: str) -> None:
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    draw(axes)
-    axes.set_title(title, loc="left", color=INK)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
+        write_csv(folder / "quality_by_steps.csv", columns, ([row[key] for key in columns] for row in by_steps))
 
 
 def draw_loss_curve(path: Path, curve: Curve) -> None:
@@ -75,7 +53,7 @@ def draw_loss_curve(path: Path, curve: Curve) -> None:
         axes.set(xlabel="step", ylabel="training loss", yscale="log")
         axes.legend(frameon=False)
 
-    _picture(path, draw, "Training loss at the drawn noise levels")
+    picture(path, draw, "Training loss at the drawn noise levels")
 
 
 def draw_loss_by_level(path: Path, bound: Bound) -> None:
@@ -92,7 +70,7 @@ def draw_loss_by_level(path: Path, bound: Bound) -> None:
         axes.set_zorder(behind.get_zorder() + 1)
         axes.patch.set_visible(False)
 
-    _picture(path, draw, "Held-out loss by noise level")
+    picture(path, draw, "Held-out loss by noise level")
 
 
 def draw_quality_by_steps(path: Path, by_steps: list[dict[str, float]], keys: tuple[str, ...]) -> None:
@@ -107,7 +85,7 @@ def draw_quality_by_steps(path: Path, by_steps: list[dict[str, float]], keys: tu
         axes.minorticks_off()
         axes.legend(frameon=False)
 
-    _picture(path, draw, "Quality by sampling steps")
+    picture(path, draw, "Quality by sampling steps")
 
 
 def draw_quality_by_entropy(path: Path, metrics: dict[str, Any], key: str) -> None:
@@ -124,7 +102,7 @@ def draw_quality_by_entropy(path: Path, metrics: dict[str, Any], key: str) -> No
         axes.set(xlabel="entropy of tokens over all texts (nats)", ylabel=key.replace("_", " "), ylim=(-0.02, 1.05))
         axes.legend(frameon=False)
 
-    _picture(path, draw, "Quality by variety")
+    picture(path, draw, "Quality by variety")
 
 
 def draw_trajectory(path: Path, trajectory: Trajectory, words: list[str]) -> None:
@@ -138,4 +116,4 @@ def draw_trajectory(path: Path, trajectory: Trajectory, words: list[str]) -> Non
         axes.set_xticks(range(len(words)), words, rotation=90, fontsize=max(3, 8 - len(words) // 16))
         axes.figure.colorbar(image, ax=axes, label="probability of the likeliest token", pad=0.02)
 
-    _picture(path, draw, "One text coming out of the noise")
+    picture(path, draw, "One text coming out of the noise")

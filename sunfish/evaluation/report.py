@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sunfish.evaluation.infilling import GAP_SHARE
 from sunfish.evaluation.quality import REFERENCE_STORIES
 from sunfish.evaluation.subject import Subject, Texts
 from sunfish.evaluation.trajectory import Trajectory
 from sunfish.files import write_text
+from sunfish.page import flat, render
 from sunfish.sections.data import Section as Data
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -58,10 +55,10 @@ def write_report(
     path: Path, subject: Subject, data: Data, metrics: dict[str, Any], plots: Path, trajectory: Trajectory, texts: Texts
 ) -> None:
     """Write the page, whole or not at all."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"show": show, "picture": lambda name: embed(plots / name)}
     denoiser, section = subject.stored.denoiser, subject.section
-    page = environment.get_template(TEMPLATE.name).render(
+    page = render(
+        TEMPLATE,
+        plots,
         metrics=metrics,
         measures={key: measure for key, measure in MEASURES.items() if key in metrics["samples"]},
         gap_share=GAP_SHARE,
@@ -81,18 +78,6 @@ def write_report(
     write_text(path, page)
 
 
-def show(value: float, form: str) -> str:
-    """Return a number as people read it."""
-    if form == "percent":
-        return f"{100 * value:.1f} %"
-    return f"{value:.3f}" if value < 1 else f"{value:,.2f}"
-
-
-def embed(path: Path) -> str:
-    """Return a picture as a data URL."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
 def becoming(subject: Subject, trajectory: Trajectory) -> str:
     """Return the words of each step, how sure each is (percent) and which have settled, as JSON that may stand inside a script."""
     steps = {
@@ -102,11 +87,3 @@ def becoming(subject: Subject, trajectory: Trajectory) -> str:
         "logsnr": trajectory.logsnr.round(2).tolist(),
     }
     return json.dumps(steps, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def flat(section: Any) -> dict[str, Any]:
-    """Return a section's keys and values for people, inner ones as `key.key`."""
-    rows: dict[str, Any] = {}
-    for key, value in dataclasses.asdict(section).items():
-        rows |= {f"{key}.{inner}": content for inner, content in value.items()} if isinstance(value, dict) else {key: value}
-    return rows

@@ -52,7 +52,8 @@ class Subject:
         stored, shards = read_denoiser(denoiser), Shards(shards_dir)
         if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
             raise Problem(f"{denoiser}: was trained with another tokenizer than {shards_dir}; run the pretrain stage again")
-        return cls(stored, shards, Rows(shards, "heldout", data), isinstance(data.source, Stories), section)
+        stories = all(isinstance(source, Stories) for source in data.sources.values())
+        return cls(stored, shards, Rows(shards, "heldout", data), stories, section)
 
     def table(self, num_steps: int | None = None) -> Table:
         """Return the configured sampler's table, with other steps if told."""

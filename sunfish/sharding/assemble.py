@@ -61,7 +61,9 @@ class SourceAccount:
         self.dropped_tokens[kind] += int(rows["tokens"].sum())
 
 
-def choose(folder: Path, section: Section, ranks: dict[str, list[int]], drops: Drops, out: Path) -> tuple[list[str], dict[str, SourceAccount]]:
+def choose(
+    folder: Path, section: Section, ranks: dict[str, list[int]], drops: Drops, out: Path
+) -> tuple[list[str], dict[str, SourceAccount]]:
     """Write, for each shard, which documents it holds in which order; return the shards' names and what became of each source.
 
     Only one block of each source is in memory at a time.
@@ -69,16 +71,15 @@ def choose(folder: Path, section: Section, ranks: dict[str, list[int]], drops: D
     Raises:
         Problem: nothing is kept of a source, or a split stays empty.
     """
-    first = {name: SourceAccount() for name in ranks}
-    totals = {name: sum(int(b.rows["tokens"].sum()) for b in _kept(folder, section.sources[name], ranks[name], drops, first[name])) for name in ranks}
-    for name, total in totals.items():
-        if total == 0:
-            _say_nothing_kept(folder, name, first[name])
-    budgets = _budgets(section, totals)
-    accounts = {name: SourceAccount() for name in ranks}
+
+    def kept(name: str, account: SourceAccount) -> Iterator[Block]:
+        return _kept(folder, section.sources[name], ranks[name], drops, account)
+
+    totals = {name: _total(folder, name, kept) for name in ranks}
+    budgets, accounts = _budgets(section, totals), {name: SourceAccount() for name in ranks}
     streams = [
-        _placed(_kept(folder, section.sources[name], ranks[name], drops, accounts[name]), budgets[name], accounts[name], (section.mixing_seed, n))
-        for n, name in enumerate(ranks)
+        _placed(kept(name, account), budgets[name], account, (section.mixing_seed, number))
+        for number, (name, account) in enumerate(accounts.items())
     ]
     cutters = {split: _Cutter(out, split, section.shard_tokens) for split in SPLITS}
     for blocks in _merge(streams):
@@ -86,6 +87,16 @@ def choose(folder: Path, section: Section, ranks: dict[str, list[int]], drops: D
             cutter.add(*_side(blocks, split == "heldout"))
     names = [name for cutter in cutters.values() for name in cutter.close()]
     return names, accounts
+
+
+def _total(folder: Path, name: str, kept: Callable[[str, SourceAccount], Iterator[Block]]) -> int:
+    """Return the tokens of a source's documents."""
+    account = SourceAccount()
+    for _ in kept(name, account):
+        pass
+    if account.tokens == 0:
+        _say_nothing_kept(folder, name, account)
+    return account.tokens
 
 
 def _kept(folder: Path, source: Source, ranks: list[int], drops: Drops, account: SourceAccount) -> Iterator[Block]:
@@ -202,7 +213,8 @@ class _Cutter:
         return self.names
 
     def _cut(self, final: bool) -> None:
-        chosen, tokens = (np.concatenate(parts) for parts in zip(*self.waiting, strict=True)) if self.waiting else (np.empty(0, CHOSEN), np.empty(0, int))
+        chosen = np.concatenate([np.empty(0, CHOSEN), *(chosen for chosen, _ in self.waiting)])
+        tokens = np.concatenate([np.empty(0, np.int64), *(tokens for _, tokens in self.waiting)])
         while len(chosen):
             count = max(1, int(np.searchsorted(np.cumsum(tokens), self.shard_tokens, side="right")))
             if count == len(chosen) and not final:

@@ -61,7 +61,11 @@ class TextCounts:
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the unigrams, for JSON."""
         hosts = sorted(self.hosts.items(), key=lambda item: (-item[1], item[0]))[:HOSTS_KEPT]
-        return {"odd": dict(self.odd), "hosts": dict(hosts), "samples": [[-order, text] for order, text in sorted(self.samples, reverse=True)]}
+        return {
+            "odd": dict(self.odd),
+            "hosts": dict(hosts),
+            "samples": [[-order, text] for order, text in sorted(self.samples, reverse=True)],
+        }
 
 
 def host_of(url: str) -> str:
@@ -78,6 +82,6 @@ def merge_counts(parts: list[dict[str, Any]]) -> dict[str, Any]:
     for part in parts:
         odd.update(part["odd"])
         hosts.update(part["hosts"])
-    samples = sorted((tuple(sample) for part in parts for sample in part["samples"]))[:SAMPLES]
+    samples = sorted(tuple(sample) for part in parts for sample in part["samples"])[:SAMPLES]
     ranked = sorted(hosts.items(), key=lambda item: (-item[1], item[0]))[:HOSTS_KEPT]
     return {"odd": dict(odd), "hosts": dict(ranked), "samples": [list(sample) for sample in samples]}

@@ -60,8 +60,9 @@ class _Priority:
         return self.priority
 
 
-def _text_of(document: Document) -> str:
-    return document.text
+def _text_of(document: Document) -> bytes:
+    text: bytes = document.metadata["utf8"]
+    return text
 
 
 class Duplicates:
@@ -91,7 +92,9 @@ class Duplicates:
         if self.which == "drop_near":
             buckets = MinhashDedupBuckets(self._path("near"), self._path("near_pairs"), config=self.near, lines_to_buffer=1000)
             engine.run("near_duplicates", [buckets], self.near.num_buckets, _nothing, "documents")
-            cluster = MinhashDedupCluster(self._path("near_pairs"), self._path("near_found"), self.near, save_cluster_id=True, lines_to_buffer=1000)
+            cluster = MinhashDedupCluster(
+                self._path("near_pairs"), self._path("near_found"), self.near, save_cluster_id=True, lines_to_buffer=1000
+            )
             engine.run("near_clusters", [cluster], 1, _nothing, "documents")
 
     def of_task(self, rank: int, num_documents: int) -> dict[str, np.ndarray]:

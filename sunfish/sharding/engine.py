@@ -68,7 +68,9 @@ class Engine:
                     if isinstance(executor, SlurmPipelineExecutor):
                         _wait_for_slurm(executor, tasks)
         if missing := len(executor.get_incomplete_ranks(range(tasks))):
-            raise Problem(f"{name}: {missing} of {tasks} tasks were not done; {self.logs / name} says why. Run it again: it does only those")
+            raise Problem(
+                f"{name}: {missing} of {tasks} tasks were not done; {self.logs / name} says why. Run it again: it does only those"
+            )
 
     def forget(self, name: str, ranks: list[int]) -> None:
         """Take back the completion of some tasks."""

@@ -59,7 +59,7 @@ def write_account(folder: Path, rank: int, documents: np.ndarray, unigrams: np.n
 def read_documents(folder: Path, rank: int) -> np.ndarray:
     """Return a piece's rows, memory-mapped."""
     path = piece_path(folder, rank, "npy")
-    return np.load(path, mmap_mode="r" if path.stat().st_size > 2**20 else None, allow_pickle=False)  # type: ignore[no-any-return]
+    return np.load(path, mmap_mode="r" if path.stat().st_size > 2**20 else None, allow_pickle=False)
 
 
 def read_tokens(folder: Path, rank: int, vocab_size: int) -> np.ndarray:
@@ -76,7 +76,7 @@ def read_account(folder: Path, rank: int) -> dict[str, Any]:
 
 def read_unigrams(folder: Path, rank: int) -> np.ndarray:
     """Return how often each id occurs in a piece, (vocab,)."""
-    return np.load(piece_path(folder, rank, "unigrams.npy"), allow_pickle=False)  # type: ignore[no-any-return]
+    return np.load(piece_path(folder, rank, "unigrams.npy"), allow_pickle=False)
 
 
 def is_whole(folder: Path, rank: int, vocab_size: int) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from sunfish.files import read_json, write_json
@@ -91,7 +92,7 @@ def _hub_files(source: Hub) -> list[str]:
 def _divide(file: File, task_bytes: int) -> list[Span]:
     parts = -(-file.size // task_bytes) if file.path.endswith(DIVISIBLE) else 1
     cuts = [file.size * part // max(parts, 1) for part in range(parts + 1)]
-    return [Span(file.path, file.size, start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [Span(file.path, file.size, start, stop) for start, stop in pairwise(cuts)]
 
 
 def _group(spans: list[Span], task_bytes: int) -> list[tuple[Span, ...]]:

@@ -122,8 +122,8 @@ def _insist(act: Any, path: str) -> Any:
             if attempt == ATTEMPTS:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise Problem(
-                    f"{path}: cannot be read, tried {ATTEMPTS} times ({reason}). Run it again when the network is there: what is done stays "
-                    "done. Without a network, data=stories and data=files with local paths run"
+                    f"{path}: cannot be read, tried {ATTEMPTS} times ({reason}). Run it again when the network is there: what is done "
+                    "stays done. Without a network, data=stories and data=files with local paths run"
                 ) from error
         time.sleep(wait)
         wait *= 2
@@ -181,11 +181,7 @@ def open_file(path: str, size: int) -> Iterator[BinaryIO]:
     Raises:
         Problem: it cannot be read, or is another than the one that was found.
     """
-    try:
-        raw: BinaryIO = cast(BinaryIO, io.BufferedReader(RemoteFile(path, size), BLOCK_BYTES)) if is_remote(path) else Path(path).open("rb")
-    except OSError as error:
-        raise Problem(f"{path}: cannot be opened ({error.strerror})") from error
-    with raw:
+    with _open_raw(path, size) as raw:
         if not is_remote(path) and Path(path).stat().st_size != size:
             raise Problem(f"{path}: has changed while it was read; run it again")
         if path.endswith(".zst"):
@@ -198,3 +194,12 @@ def open_file(path: str, size: int) -> Iterator[BinaryIO]:
                 yield cast(BinaryIO, unzipped)
         else:
             yield raw
+
+
+def _open_raw(path: str, size: int) -> BinaryIO:
+    if is_remote(path):
+        return cast(BinaryIO, io.BufferedReader(RemoteFile(path, size), BLOCK_BYTES))
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise Problem(f"{path}: cannot be opened ({error.strerror})") from error

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -18,29 +19,23 @@ from sunfish.lengths import RowLengths
 from sunfish.problems import Problem, report_problems
 from sunfish.sections.data import Section
 from sunfish.sections.pretrain import Section as Pretrain
-from sunfish.text.shards import Shards
+from sunfish.text.shards import Shard, Shards
 
 Ids = np.ndarray  # int64, (batch, pos)
 
 
 class Rows:
-    """A split's rows: one document each, or a stream of documents cut into equal rows.
+    """A split's rows: one document each, or a stream of documents cut into equal rows; any row in constant time.
 
     A document's row ends with 1 to `row_multiple` end tokens, so that its length is a multiple; a document longer than
-    `row_length` goes on in the next row.
+    `row_length` goes on in the next row. Rows of a stream take no memory, however many there are.
     """
 
     def __init__(self, shards: Shards, split: str, section: Section, row_length: int | None = None) -> None:
         self.row_length, self.end_id = row_length or section.row_length, shards.end_id
         self.shards = shards.split(split)
-        cut = _cut_documents if section.rows == "documents" else _cut_stream
-        pieces = [cut(shard.ends, self.row_length) for shard in self.shards]
-        self.shard = np.repeat(np.arange(len(pieces)), [len(starts) for starts, _ in pieces])
-        self.start = np.concatenate([starts for starts, _ in pieces])
-        self.num_tokens = np.concatenate([sizes for _, sizes in pieces])
-        multiple = section.row_multiple if section.rows == "documents" else self.row_length
-        self.possible = -(-self.row_length // multiple)
-        self.length = np.minimum(-(-self.num_tokens // multiple) * multiple, self.row_length)
+        layout = _Documents if section.rows == "documents" else _Stream
+        self.layout: _Documents | _Stream = layout(self.shards, self.row_length, section.row_multiple)
         if len(self) == 0:
             raise Problem(
                 f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens) does not fill one row of "
@@ -48,18 +43,40 @@ class Rows:
             )
 
     def __len__(self) -> int:
-        return len(self.start)
+        return len(self.layout)
 
     def lengths(self) -> RowLengths:
         """Return how long rows are, and how often."""
-        return RowLengths.count(self.length, self.possible)
+        return self.layout.lengths()
+
+    def num_tokens(self, indices: np.ndarray) -> np.ndarray:
+        """Return how many tokens rows hold, end tokens behind the text left out but for the document's own."""
+        return self.layout.locate(indices)[2]
+
+    def tokens_in_rows(self) -> int:
+        """Return how many tokens all rows hold together."""
+        return self.layout.tokens_in_rows
+
+    def num_positions(self) -> int:
+        """Return how many positions all rows have together."""
+        law = self.lengths()
+        return int((law.lengths * law.counts).sum())
+
+    def length(self, indices: np.ndarray) -> np.ndarray:
+        """Return how many positions rows have."""
+        return self.layout.length(indices)
+
+    def order(self, batch_rows: int, seed: int) -> Order:
+        """Return the order in which training visits the rows."""
+        if isinstance(self.layout, _Stream):
+            return EvenOrder(len(self), batch_rows, seed)
+        return BatchOrder(self.layout.row_lengths, batch_rows, seed)
 
     def read(self, indices: np.ndarray, length: int | None = None) -> Ids:
         """Return rows by index, (len(indices), `length` or the longest one's), end tokens behind the text."""
-        ids = np.full((len(indices), length or int(self.length[indices].max())), self.end_id, np.int64)
-        for row, index in zip(ids, indices, strict=True):
-            start, size = self.start[index], self.num_tokens[index]
-            row[:size] = self.shards[self.shard[index]].tokens[start : start + size]
+        ids = np.full((len(indices), length or int(self.length(indices).max())), self.end_id, np.int64)
+        for row, shard, start, size in zip(ids, *self.layout.locate(indices), strict=True):
+            row[:size] = self.shards[shard].tokens[start : start + size]
         return ids
 
     def first(self, num: int) -> np.ndarray:
@@ -68,10 +85,58 @@ class Rows:
 
     def batches(self, indices: np.ndarray, batch_rows: int) -> Iterator[Ids]:
         """Yield rows in batches of at most `batch_rows`, each of one length, shorter rows first."""
-        for length in np.unique(self.length[indices]):
-            alike = indices[self.length[indices] == length]
+        lengths = self.length(indices)
+        for length in np.unique(lengths):
+            alike = indices[lengths == length]
             for start in range(0, len(alike), batch_rows):
                 yield self.read(alike[start : start + batch_rows])
+
+
+class _Documents:
+    """One document a row, long ones in pieces: three numbers a row are held."""
+
+    def __init__(self, shards: list[Shard], row_length: int, row_multiple: int) -> None:
+        pieces = [_cut_documents(shard.ends, row_length) for shard in shards]
+        self.shard = np.repeat(np.arange(len(pieces)), [len(starts) for starts, _ in pieces])
+        self.start = np.concatenate([starts for starts, _ in pieces])
+        self.sizes = np.concatenate([sizes for _, sizes in pieces])
+        self.row_lengths = np.minimum(-(-self.sizes // row_multiple) * row_multiple, row_length)
+        self.possible, self.tokens_in_rows = -(-row_length // row_multiple), int(self.sizes.sum())
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.shard[indices], self.start[indices], self.sizes[indices]
+
+    def length(self, indices: np.ndarray) -> np.ndarray:
+        lengths: np.ndarray = self.row_lengths[indices]
+        return lengths
+
+    def lengths(self) -> RowLengths:
+        return RowLengths.count(self.row_lengths, self.possible)
+
+
+class _Stream:
+    """Each shard's documents one after another, cut into equal rows; less than a row at a shard's end is left out."""
+
+    def __init__(self, shards: list[Shard], row_length: int, row_multiple: int) -> None:
+        self.row_length = row_length
+        self.first_row = np.cumsum([0, *(len(shard.tokens) // row_length for shard in shards)])
+        self.tokens_in_rows = len(self) * row_length
+
+    def __len__(self) -> int:
+        return int(self.first_row[-1])
+
+    def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shard = np.searchsorted(self.first_row, indices, side="right") - 1
+        return shard, (indices - self.first_row[shard]) * self.row_length, self.length(indices)
+
+    def length(self, indices: np.ndarray) -> np.ndarray:
+        return np.full(len(indices), self.row_length)
+
+    def lengths(self) -> RowLengths:
+        return RowLengths(np.array([self.row_length]), np.array([len(self)]), 1)
 
 
 def _cut_documents(ends: np.ndarray, row_length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,10 +150,60 @@ def _cut_documents(ends: np.ndarray, row_length: int) -> tuple[np.ndarray, np.nd
     return starts, np.minimum(ends[document] - starts, row_length)
 
 
-def _cut_stream(ends: np.ndarray, row_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the starts of full rows; the last tokens of a shard, less than a row, are left out."""
-    count = int(ends[-1]) // row_length if len(ends) else 0
-    return np.arange(count, dtype=np.int64) * row_length, np.full(count, row_length, np.int64)
+class Order(Protocol):
+    """Which rows each step trains on."""
+
+    def indices(self, step: int) -> np.ndarray:
+        """Return the row indices of a step's batch, (batch_rows,)."""
+
+
+class EvenOrder:
+    """Batches of rows that are all of one length, in a seeded order for each epoch, in constant time and memory."""
+
+    def __init__(self, num_rows: int, batch_rows: int, seed: int) -> None:
+        self.num_rows, self.batch_rows, self.seed = num_rows, batch_rows, seed
+        self.batches_per_epoch = max(1, num_rows // batch_rows)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Return the row indices of a step's batch, (batch_rows,); rows come twice only where there are less than a batch."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        positions = np.arange(batch * self.batch_rows, (batch + 1) * self.batch_rows) % self.num_rows
+        return Shuffle(self.num_rows, (self.seed, epoch))(positions)
+
+
+class Shuffle:
+    """A seeded permutation of range(size), any part of it at once: a Feistel network, walked until it lands inside the range.
+
+    Source: [LubyRackoff] (the network), [BlackRogaway] section 3 (cycle walking).
+    """
+
+    ROUNDS = 6
+
+    def __init__(self, size: int, seed: tuple[int, ...]) -> None:
+        self.size = np.uint64(size)
+        half = max(1, -(-(size - 1).bit_length() // 2))
+        self.half, self.mask = np.uint64(half), np.uint64(2**half - 1)
+        self.keys = np.random.default_rng(seed).integers(2**64, size=self.ROUNDS, dtype=np.uint64)
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Return what stands at these positions."""
+        values = self._mix(positions.astype(np.uint64))
+        while (outside := values >= self.size).any():
+            values[outside] = self._mix(values[outside])
+        return values.astype(np.int64)
+
+    def _mix(self, values: np.ndarray) -> np.ndarray:
+        left, right = values >> self.half, values & self.mask
+        for key in self.keys:
+            left, right = right, left ^ (_scramble(right ^ key) & self.mask)
+        return left << self.half | right
+
+
+def _scramble(values: np.ndarray) -> np.ndarray:
+    """Spread every bit over all others. Source: [SplitMix], its finaliser."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 class BatchOrder:
@@ -119,7 +234,7 @@ class BatchOrder:
 class Feed:
     """One process's rows of each step's batch, read ahead of the training by a thread of its own."""
 
-    def __init__(self, rows: Rows, order: BatchOrder, part: slice) -> None:
+    def __init__(self, rows: Rows, order: Order, part: slice) -> None:
         self.rows, self.order, self.part = rows, order, part
         self.reader = ThreadPoolExecutor(1)
         self.ahead: dict[int, Future[Ids]] = {}
@@ -132,7 +247,7 @@ class Feed:
 
     def _read(self, step: int) -> Ids:
         indices = self.order.indices(step)
-        return self.rows.read(indices[self.part], int(self.rows.length[indices].max()))
+        return self.rows.read(indices[self.part], int(self.rows.length(indices).max()))
 
 
 @report_problems
@@ -146,7 +261,7 @@ def main() -> None:
     data, pretrain = read_section(arguments.params, "data", Section), read_section(arguments.params, "pretrain", Pretrain)
     shards = Shards(arguments.shards)
     rows = Rows(shards, "train", data)
-    for row in rows.read(BatchOrder(rows.length, pretrain.batch_rows, pretrain.seed).indices(arguments.step)).tolist():
+    for row in rows.read(rows.order(pretrain.batch_rows, pretrain.seed).indices(arguments.step)).tolist():
         print(shards.tokenizer.decode_row(row))
 
 

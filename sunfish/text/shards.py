@@ -17,10 +17,12 @@ import numpy as np
 
 from sunfish.files import read_json, replacing, write_json
 from sunfish.problems import Problem
+from sunfish.progress import track
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 
 SPLITS = ("train", "heldout")
 FORMAT = 2
+CHECKED_BYTES = 2**28  # of a split: their digests are checked whenever it is opened; more only by `verify`
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -36,7 +38,7 @@ def write_shard(folder: Path, name: str, runs: Iterable[tuple[np.ndarray, np.nda
     lengths, num_bytes = [np.empty(0, np.int64)], 0
     with replacing(folder / f"{name}.bin") as temporary, temporary.open("wb") as file:
         for ids, sizes, size in runs:
-            file.write(np.ascontiguousarray(ids, dtype))
+            file.write(np.ascontiguousarray(ids, dtype).data)
             lengths.append(sizes)
             num_bytes += size
     ends = np.cumsum(np.concatenate(lengths)).astype("<u8")
@@ -89,7 +91,7 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """One opened shard: tokens memory-mapped, document ends in memory."""
+    """One opened shard, memory-mapped: its tokens, and where its documents end."""
 
     tokens: np.ndarray
     ends: np.ndarray
@@ -117,8 +119,20 @@ class Shards:
         return sha256(self.folder / "manifest.json")
 
     def split(self, name: str) -> list[Shard]:
-        """Open one split's shards, checking sizes and digests."""
-        return [self._open(record) for record in self.manifest["splits"][name]["shards"]]
+        """Open one split's shards, checking their sizes, and their digests too where that takes no longer than a moment."""
+        records = self.manifest["splits"][name]["shards"]
+        digests = sum(self._sizes(record)["bin"] for record in records) <= CHECKED_BYTES
+        return [self._open(record, digests) for record in records]
+
+    def verify(self) -> None:
+        """Check the digest of every file, however long that takes.
+
+        Raises:
+            Problem: a file is missing or was altered, by name.
+        """
+        records = [record for split in self.manifest["splits"].values() for record in split["shards"]]
+        for record in track(records, "verify", "shards", len(records)):
+            self._open(record, digests=True)
 
     def num_tokens(self, name: str) -> int:
         """Return a split's tokens, end tokens included."""
@@ -128,18 +142,24 @@ class Shards:
         """Return the UTF-8 bytes of a split's text."""
         return int(self.manifest["splits"][name]["bytes"])
 
-    def _open(self, record: dict[str, Any]) -> Shard:
-        dtype = np.dtype(self.manifest["dtype"])
-        sizes = {"bin": record["tokens"] * dtype.itemsize, "idx": record["documents"] * 8}
-        for kind, size in sizes.items():
+    def _sizes(self, record: dict[str, Any]) -> dict[str, int]:
+        return {"bin": record["tokens"] * np.dtype(self.manifest["dtype"]).itemsize, "idx": record["documents"] * 8}
+
+    def _open(self, record: dict[str, Any], digests: bool) -> Shard:
+        for kind, size in self._sizes(record).items():
             path = self.folder / f"{record['name']}.{kind}"
-            if path.is_file() and path.stat().st_size != size:
-                raise Problem(f"{path}: has {path.stat().st_size:,} bytes instead of {size:,}; run the shard stage again")
-            self._check(path.name, record[f"{kind}_sha256"], "was altered: its sha256 is not the manifest's")
+            found = path.stat().st_size if path.is_file() else None
+            if found is None:
+                raise Problem(f"{path}: no such file, but the manifest lists it; run the shard stage again")
+            if found != size:
+                raise Problem(f"{path}: has {found:,} bytes instead of {size:,}; run the shard stage again")
+            if digests:
+                self._check(path.name, record[f"{kind}_sha256"], "was altered: its sha256 is not the manifest's")
+        dtype = np.dtype(self.manifest["dtype"])
         if record["tokens"] == 0:
             return Shard(np.empty(0, dtype), np.empty(0, "<u8"))
         tokens = np.memmap(self.folder / f"{record['name']}.bin", dtype, mode="r")
-        return Shard(tokens, np.fromfile(self.folder / f"{record['name']}.idx", "<u8"))
+        return Shard(tokens, np.memmap(self.folder / f"{record['name']}.idx", "<u8", mode="r"))
 
     def _check(self, name: str, digest: str, otherwise: str) -> None:
         path = self.folder / name

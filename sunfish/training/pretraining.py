@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sunfish.files import read_json, require_writable, write_json, write_text
+from sunfish.files import project_root, read_json, require_writable, write_json, write_text
 from sunfish.model.denoiser import Denoiser, count_parameters
 from sunfish.model.inference import sample_free
 from sunfish.model.store import write_denoiser
@@ -28,10 +28,10 @@ from sunfish.sections.launch import Section as Launch
 from sunfish.sections.model import Section as Model
 from sunfish.sections.pretrain import Section as Pretrain
 from sunfish.sections.tracking import Section as Tracking
-from sunfish.text.batches import BatchOrder, Feed, Rows
+from sunfish.text.batches import Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import Tokenizer
-from sunfish.tracking import Tracker, project_root
+from sunfish.tracking import Tracker
 from sunfish.training.checkpoint import Checkpoints, finish_run
 from sunfish.training.cost import Meter, Plan, peak_operations
 from sunfish.training.log import RunLog
@@ -94,7 +94,7 @@ def pretrain(job: Job, places: Places) -> None:
     tracker.log_params(flatten({"data": job.data}) | job.told())
     log = RunLog(runs / name, run.step, tracker, writes=zero)
     meter = Meter(job.model, shards.vocab_size, job.diffusion.self_conditioning, fabric.device, peak)
-    feed = Feed(rows, BatchOrder(rows.length, job.pretrain.batch_rows, job.pretrain.seed), part_of(fabric, job.pretrain.batch_rows))
+    feed = Feed(rows, rows.order(job.pretrain.batch_rows, job.pretrain.seed), part_of(fabric, job.pretrain.batch_rows))
     beside = fabric.device.type == "cuda" if job.launch.async_checkpoints is None else job.launch.async_checkpoints
     checkpoints = Checkpoints(fabric, runs / name, job.pretrain.keep_checkpoints, beside)
     status = "FAILED"
@@ -213,7 +213,7 @@ def flatten(sections: dict[str, Any]) -> dict[str, Any]:
 
 def sampler_of(tokenizer: Tokenizer, rows: Rows) -> Any:
     """Return a function that lets the model write one text, of the rows' usual length, the same noise each time."""
-    length = int(np.median(rows.length))
+    length = rows.lengths().median
 
     def write(denoiser: Denoiser, law: NoiseLaw) -> str:
         ids = sample_free(denoiser, ddpm(law, SAMPLE_STEPS), 1, length, np.random.default_rng(0))

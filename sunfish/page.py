@@ -1,0 +1,44 @@
+"""HTML pages that open from disk: one template, the house's style, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+STYLE = Path(__file__).with_name("page.css")
+
+
+def render(template: Path, pictures_dir: Path, **values: Any) -> str:
+    """Return a page; in the template, `name|picture` is a picture of that folder, `number|show(form)` a number for people."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(loader=FileSystemLoader(template.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"show": show, "picture": lambda name: embed(pictures_dir / name)}
+    return environment.get_template(template.name).render(style=Markup(STYLE.read_text(encoding="utf-8")), **values)
+
+
+def show(value: float, form: str) -> str:
+    """Return a number as people read it."""
+    if form == "percent":
+        return f"{100 * value:.1f} %"
+    return f"{value:.3f}" if value < 1 else f"{value:,.2f}"
+
+
+def embed(path: Path) -> str:
+    """Return a picture as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def flat(section: Any) -> dict[str, Any]:
+    """Return a section's keys and values for people, inner ones as `key.key`."""
+
+    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for key, value in values.items():
+            rows |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return rows
+
+    return walk(dataclasses.asdict(section), "")
