@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +10,8 @@ import pytest
 import torch
 
 from sunfish.config import check, compose
-from sunfish.text.corpus import read_documents
-from sunfish.text.shards import Shards, write_shards
-from sunfish.text.tokenizer import train_tokenizer
+from sunfish.sharding.shard import Result, shard
+from sunfish.text.shards import Shards
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -39,7 +40,8 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 THIMBLE = [
-    "data.source.num_documents=600",
+    "data.sources.stories.num_documents=600",
+    "data.shard_tokens=8_000",
     "data.tokenizer.vocab_size=512",
     "data.row_length=96",
     "data.held_out_share=0.1",
@@ -104,10 +106,11 @@ def exported(params: dict, trained: Path, shards: Shards) -> Path:
     return trained / "onnx"
 
 
-def make_shards(params: dict, folder: Path) -> None:
-    data = params["data"]
-    tokenizer = train_tokenizer(read_documents(data.source), data.tokenizer.vocab_size, data.tokenizer.unit)
-    write_shards(folder, read_documents(data.source), tokenizer, held_out_share=data.held_out_share, shard_tokens=8_000)
+def make_shards(params: dict, folder: Path) -> Result:
+    """Shard the default corpus here, in this process."""
+    result = shard(params["data"], dataclasses.replace(params["launch"].sharding, workers=1), folder, folder.parent / "runs")
+    shutil.rmtree(result.work.folder)
+    return result
 
 
 @pytest.fixture

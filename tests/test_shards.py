@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sunfish.problems import Problem
-from sunfish.text.batches import BatchOrder, Rows, _cut_documents, _cut_stream
-from sunfish.text.corpus import read_documents
-from sunfish.text.shards import Shards, token_dtype, write_shards
+from sunfish.text.batches import BatchOrder, EvenOrder, Rows, Shuffle, _cut_documents
+from sunfish.text.shards import Shards, token_dtype
+from sunfish.text.stories import write_stories
 from tests.conftest import make_shards
 
 
@@ -20,7 +21,7 @@ def test_what_was_written_is_read(shards: Shards, params: dict) -> None:
     ids = [list(shard.tokens[a:b]) for shard in shards.split("train") for a, b in zip([0, *shard.ends[:-1]], shard.ends, strict=True)]
     held = [list(shard.tokens[a:b]) for shard in shards.split("heldout") for a, b in zip([0, *shard.ends[:-1]], shard.ends, strict=True)]
     texts = [shards.tokenizer.decode_row(row) for row in ids + held]
-    assert sorted(texts) == sorted(read_documents(params["data"].source))
+    assert sorted(texts) == sorted(islice(write_stories(0), 600))
     assert not {tuple(row) for row in ids} & {tuple(row) for row in held}
     assert len(shards.split("train")) > 1
 
@@ -62,16 +63,22 @@ def test_another_tokenizer_is_noticed(copy: Path) -> None:
         Shards(copy)
 
 
-def test_an_empty_corpus_is_said_and_nothing_is_written(shards: Shards, tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="the corpus is empty"):
-        write_shards(tmp_path / "new", [], shards.tokenizer, held_out_share=0.1, shard_tokens=100)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unwritable_folder_is_said(shards: Shards, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_said_before_the_work(params: dict, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Problem, match="cannot be written"):
-        write_shards(tmp_path / "file" / "shards", ["a"], shards.tokenizer, held_out_share=0.5, shard_tokens=100)
+        make_shards(params, tmp_path / "file" / "shards")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_large_split_is_checked_by_size_and_whole_by_verify(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sunfish.text.shards.CHECKED_BYTES", 10)
+    path = copy / "train-00001.bin"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    Shards(copy).split("train")
+    with pytest.raises(Problem, match=r"train-00001.bin: was altered"):
+        Shards(copy).verify()
 
 
 def test_ids_take_two_bytes_where_they_fit() -> None:
@@ -84,8 +91,6 @@ def test_rows_partition_the_documents(lengths: list[int], row_length: int) -> No
     starts, sizes = _cut_documents(ends, row_length)
     assert [i for s, n in zip(starts, sizes, strict=True) for i in range(s, s + n)] == list(range(int(ends[-1])))
     assert all(n <= row_length for n in sizes) and len(starts) == sum(-(-n // row_length) for n in lengths)
-    starts, sizes = _cut_stream(ends, row_length)
-    assert list(starts) == [k * row_length for k in range(int(ends[-1]) // row_length)]
 
 
 @settings(max_examples=30)
@@ -105,7 +110,10 @@ def test_an_epoch_visits_rows_once_in_batches_of_like_length(lengths: list[int],
 
 def test_rows_of_documents_are_as_long_as_the_document(shards: Shards, params: dict) -> None:
     rows = Rows(shards, "train", params["data"])
-    assert (rows.length % 4 == 0).all() and (rows.length - rows.num_tokens < 4).all() and len(set(rows.length)) > 3
+    every = np.arange(len(rows))
+    length, num_tokens = rows.length(every), rows.num_tokens(every)
+    assert (length % 4 == 0).all() and (length - num_tokens < 4).all() and len(set(length)) > 3
+    assert rows.tokens_in_rows() == num_tokens.sum() == shards.num_tokens("train") and rows.num_positions() == length.sum()
     for ids in rows.batches(rows.first(50), 7):
         assert len(ids) <= 7 and (ids[:, -1] == shards.end_id).all() and not (ids[:, -5:] == shards.end_id).all(axis=1).any()
     assert sum(len(ids) for ids in rows.batches(rows.first(50), 7)) == 50
@@ -113,4 +121,35 @@ def test_rows_of_documents_are_as_long_as_the_document(shards: Shards, params: d
 
 def test_too_little_held_out_text_is_said(shards: Shards, params: dict) -> None:
     with pytest.raises(Problem, match="does not fill one row"):
-        Rows(shards, "heldout", dataclasses.replace(params["data"], rows="stream", row_length=10_000_000, row_multiple=1))
+        Rows(shards, "heldout", dataclasses.replace(params["data"], rows="stream", row_length=8_000, row_multiple=1))
+
+
+def test_rows_of_a_stream_are_its_tokens_in_order(shards: Shards, params: dict) -> None:
+    rows = Rows(shards, "train", dataclasses.replace(params["data"], rows="stream", row_length=32, row_multiple=1))
+    expected = np.concatenate([shard.tokens[: len(shard.tokens) // 32 * 32] for shard in shards.split("train")])
+    assert np.array_equal(rows.read(np.arange(len(rows))).ravel(), expected)
+    assert rows.tokens_in_rows() == rows.num_positions() == len(expected) > 0.99 * shards.num_tokens("train")
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 3000), st.integers(0, 2**32), st.integers(0, 5))
+def test_a_shuffle_is_a_permutation_and_any_part_of_it_is_had_alone(size: int, seed: int, epoch: int) -> None:
+    shuffle = Shuffle(size, (seed, epoch))
+    whole = shuffle(np.arange(size))
+    assert np.array_equal(np.sort(whole), np.arange(size))
+    assert np.array_equal(shuffle(np.arange(size // 2, size)), whole[size // 2 :])
+
+
+def test_a_shuffle_mixes() -> None:
+    whole = Shuffle(100_000, (0, 0))(np.arange(100_000))
+    assert abs(np.corrcoef(np.arange(100_000), whole)[0, 1]) < 0.01 and (np.diff(whole) == 1).mean() < 0.001
+    assert (whole == Shuffle(100_000, (0, 1))(np.arange(100_000))).mean() < 0.001
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 5))
+def test_an_epoch_of_even_rows_visits_each_once(num_rows: int, batch_rows: int, seed: int) -> None:
+    order = EvenOrder(num_rows, batch_rows, seed)
+    epoch = np.concatenate([order.indices(step) for step in range(order.batches_per_epoch)])
+    visits = np.bincount(epoch, minlength=num_rows)
+    assert len(epoch) == order.batches_per_epoch * batch_rows
+    assert visits.max() == (1 if num_rows >= batch_rows else -(-batch_rows // num_rows))

@@ -13,7 +13,7 @@ from torch import Tensor
 from sunfish.diffusion.objective import cross_entropy, diffusion_nats
 from sunfish.diffusion.process import add_noise
 from sunfish.lengths import RowLengths
-from sunfish.model.denoiser import Denoiser
+from sunfish.model.denoiser import Denoiser, number_documents
 from sunfish.progress import track
 from sunfish.sampler import Given
 from sunfish.schedule import NoiseLaw, alpha, draw_times, sigma
@@ -55,7 +55,13 @@ class _Terms:
 
 @torch.no_grad()
 def variational_bound(
-    denoiser: Denoiser, law: NoiseLaw, lengths: RowLengths | None, batches: Sequence[Given], num_levels: int, rng: np.random.Generator
+    denoiser: Denoiser,
+    law: NoiseLaw,
+    lengths: RowLengths | None,
+    batches: Sequence[Given],
+    num_levels: int,
+    rng: np.random.Generator,
+    end_id: int | None = None,
 ) -> Bound:
     """Return the bound of batches of ids, each (rows, pos) of one length, every row seen at `num_levels` noise levels.
 
@@ -63,9 +69,10 @@ def variational_bound(
 
     The integral over logsnr is drawn by the noise law and weighted by its density, so it is unbiased. The estimate conditions
     on the denoiser's own first one at the same x_t, which is a function of x_t: the bound stays valid. A row's length is drawn
-    before its text, so it costs -log p(length); with `lengths` None it is given and costs nothing.
+    before its text, so it costs -log p(length); with `lengths` None it is given and costs nothing. With an end token, documents
+    of a row do not see each other, and where they end is given, too.
     """
-    terms = [_terms(denoiser, law, given, num_levels, rng) for given in track(batches, "bound", "batches", len(batches))]
+    terms = [_terms(denoiser, law, given, num_levels, rng, end_id) for given in track(batches, "bound", "batches", len(batches))]
     sizes = np.concatenate([np.full(len(given.ids), given.ids.shape[1]) for given in batches])
     length_nats = np.zeros(len(sizes)) if lengths is None else lengths.nats(sizes)
     diffusion, reconstruction, prior = (np.concatenate([getattr(t, k) for t in terms]) for k in ("diffusion", "reconstruction", "prior"))
@@ -73,26 +80,29 @@ def variational_bound(
     return Bound(diffusion, reconstruction, prior, length_nats, *_by_level(law, levels, ce))
 
 
-def _terms(denoiser: Denoiser, law: NoiseLaw, given: Given, num_levels: int, rng: np.random.Generator) -> _Terms:
+def _terms(denoiser: Denoiser, law: NoiseLaw, given: Given, num_levels: int, rng: np.random.Generator, end_id: int | None) -> _Terms:
     rows, unknown = len(given.ids), (~given.known).sum(axis=1)
     levels = np.stack([draw_times(rows, rng) for _ in range(num_levels)], axis=1)
     levels = law.logsnr_at((levels + np.arange(num_levels)) / num_levels)
-    seen = [_at_level(denoiser, given, levels[:, k], rng) for k in range(num_levels)]
+    seen = [_at_level(denoiser, given, levels[:, k], rng, end_id) for k in range(num_levels)]
     diffusion, ce = (np.stack([pair[i] for pair in seen], axis=1) for i in (0, 1))
-    reconstruction = _at_level(denoiser, given, np.full(rows, law.logsnr[0]), rng)[1] * unknown
+    reconstruction = _at_level(denoiser, given, np.full(rows, law.logsnr[0]), rng, end_id)[1] * unknown
     prior = prior_kl_nats(denoiser, law) * unknown
     return _Terms((diffusion / law.density(levels)).mean(axis=1), reconstruction, prior, levels, ce)
 
 
-def _at_level(denoiser: Denoiser, given: Given, logsnr: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _at_level(
+    denoiser: Denoiser, given: Given, logsnr: np.ndarray, rng: np.random.Generator, end_id: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the diffusion term per unit of logsnr (nats per row) and the cross-entropy (nats per token)."""
     device = next(denoiser.parameters()).device
     target, known, level = (torch.from_numpy(values).to(device) for values in (given.ids, given.known, logsnr.astype(np.float32)))
     x_0 = denoiser.embed(target)
     eps = torch.from_numpy(rng.standard_normal(x_0.shape, dtype=np.float32)).to(device)
     x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
-    first = denoiser(x_t, level, torch.zeros_like(x_t), known).x_0_hat
-    x_0_hat, logits = denoiser(x_t, level, first, known)
+    apart = {} if end_id is None else {"document": number_documents(target, end_id)}
+    first = denoiser(x_t, level, torch.zeros_like(x_t), known, **apart).x_0_hat
+    x_0_hat, logits = denoiser(x_t, level, first, known, **apart)
     return _numpy(diffusion_nats(x_0, x_0_hat, level, ~known)), _numpy(cross_entropy(logits, target, ~known))
 
 

@@ -68,35 +68,55 @@ class Denoiser(nn.Module):
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
     def forward(
-        self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, temperature: PerExample | None = None
+        self,
+        x_t: Embeddings,
+        logsnr: PerExample,
+        x_0_prev: Embeddings,
+        known: Known,
+        temperature: PerExample | None = None,
+        document: Ids | None = None,
     ) -> Prediction:
-        return self.predict(x_t, logsnr, x_0_prev, known, temperature)
+        return self.predict(x_t, logsnr, x_0_prev, known, temperature, document)
 
     def predict(
-        self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, temperature: PerExample | None = None
+        self,
+        x_t: Embeddings,
+        logsnr: PerExample,
+        x_0_prev: Embeddings,
+        known: Known,
+        temperature: PerExample | None = None,
+        document: Ids | None = None,
     ) -> Prediction:
-        """Return what `forward` returns; by this name a wrapper for mixed precision leaves the arguments in full precision."""
+        """Return what `forward` returns; by this name a wrapper for mixed precision leaves the arguments in full precision.
+
+        With `document`, a number for each position, a position sees only those that have the same.
+        """
         table = self.embedding.table()
-        logits = self._logits(x_t, logsnr, x_0_prev, known, table)
+        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, table, document)
+        logits = F.linear(hidden, weight) + self.head_bias
         sharpened = logits if temperature is None else logits / temperature[:, None, None]
         x_0_hat = expected_embedding(sharpened, table)
         return Prediction(torch.where(known[..., None], x_t, x_0_hat), logits)
 
-    def predict_nats(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, ids: Ids) -> Float[Tensor, "batch pos"]:
+    def predict_nats(
+        self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, ids: Ids, document: Ids | None = None
+    ) -> Float[Tensor, "batch pos"]:
         """Return -log p(ids) in nats, all that a cross-entropy needs; only unknown positions may count, and all alike."""
-        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, self.embedding.table())
+        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, self.embedding.table(), document)
         share = (~known).flatten().float() / known.numel()
         return token_nats(hidden.flatten(0, 1), weight, self.head_bias, ids.flatten(), share).view(ids.shape)
 
-    def _logits(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, table: Float[Tensor, "vocab emb"]) -> Logits:
-        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, table)
-        return F.linear(hidden, weight) + self.head_bias
-
     def _before_readout(
-        self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, table: Float[Tensor, "vocab emb"]
+        self,
+        x_t: Embeddings,
+        logsnr: PerExample,
+        x_0_prev: Embeddings,
+        known: Known,
+        table: Float[Tensor, "vocab emb"],
+        document: Ids | None,
     ) -> tuple[Hidden, Float[Tensor, "vocab width"]]:
         """Return the two factors of the logits: what the network found at each position, and the matrix that reads it out."""
-        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr))
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr), document)
         prior = matched_filter_scale(logsnr)[:, None, None] * x_t if self.section.output_prior else None
         if self.section.tied_head:
             hidden = self.head(hidden)
@@ -125,6 +145,14 @@ class Denoiser(nn.Module):
         """Return x_0, (batch, pos, emb)."""
         embeddings: Embeddings = self.embedding(ids)
         return embeddings
+
+
+def number_documents(ids: Ids, end_id: int | None) -> Ids | None:
+    """Return each position's document, counted from the row's start; an end token belongs to the document it ends. None without one."""
+    if end_id is None:
+        return None
+    ended = (ids == end_id).long()
+    return ended.cumsum(dim=1) - ended
 
 
 def matched_filter_scale(logsnr: PerExample) -> PerExample:

@@ -38,8 +38,10 @@ def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
-def attend(q: Heads, k: Heads, v: Heads) -> Heads:
-    """Return softmax(q k^T / sqrt(dim)) v."""
+def attend(q: Heads, k: Heads, v: Heads, together: Tensor | None = None) -> Heads:
+    """Return softmax(q k^T / sqrt(dim)) v, over positions that are `together`, (batch, 1, pos, pos), or over all."""
+    if together is not None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=together)
     slow = q.device.type == "cpu" and q.dtype == torch.bfloat16  # the fused kernel's backward pass takes ten times as long there
     if slow or torch.compiler.is_exporting():  # and its decomposition in an exported graph four times as many nodes
         return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(dim=-1) @ v
@@ -55,10 +57,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Hidden, cos: Tensor, sin: Tensor) -> Hidden:
+    def forward(self, x: Hidden, cos: Tensor, sin: Tensor, together: Tensor | None = None) -> Hidden:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(norm(qkv[:2]).to(qkv.dtype), cos.to(qkv.dtype), sin.to(qkv.dtype))
-        return self.out(attend(q, k, qkv[2]).transpose(1, 2).flatten(2))
+        return self.out(attend(q, k, qkv[2], together).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -86,11 +88,22 @@ class Neighbours(nn.Module):
         self.reach = reach
         self.weight = nn.Parameter(torch.zeros(2 * reach, width))
 
-    def forward(self, x: Hidden) -> Hidden:
+    def forward(self, x: Hidden, document: Tensor | None = None) -> Hidden:
         length, padded = x.shape[1], F.pad(x, (0, 0, self.reach, self.reach))
+        beside = None if document is None else F.pad(document, (self.reach, self.reach), value=-1)
         offsets = [k for k in range(2 * self.reach + 1) if k != self.reach]
         for weight, offset in zip(self.weight.to(x.dtype), offsets, strict=True):
-            x = torch.addcmul(x, padded[:, offset : offset + length], weight)
+            neighbour = padded[:, offset : offset + length]
+            if document is not None and beside is not None:
+                neighbour = neighbour * torch.eq(beside[:, offset : offset + length], document)[..., None]
+            x = torch.addcmul(x, neighbour, weight)
+        return x
+
+
+class Alone(nn.Module):
+    """No neighbours: what stands beside a word is had by attention only."""
+
+    def forward(self, x: Hidden, document: Tensor | None = None) -> Hidden:
         return x
 
 
@@ -106,18 +119,20 @@ class Block(nn.Module):
         self.mlp = MLP(width)
         self.modulation = nn.Linear(cond_dim, 6 * width)
         self.activation_checkpointing = "none"  # a run's choice, not the model's: what is computed again in the backward pass
-        self.beside_attention, self.beside_mlp = (Neighbours(width, neighbours) if neighbours else nn.Identity() for _ in range(2))
+        self.beside_attention, self.beside_mlp = (Neighbours(width, neighbours) if neighbours else Alone() for _ in range(2))
 
-    def forward(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor) -> Hidden:
+    def forward(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor, document: Tensor | None = None) -> Hidden:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
-            return self._compute(x, cond, cos, sin)
+            return self._compute(x, cond, cos, sin, document)
         keep = _keep_products if self.activation_checkpointing == "selective" else noop_context_fn
-        return checkpoint(_uncached, self._compute, x, cond, cos, sin, use_reentrant=False, context_fn=keep)
+        return checkpoint(_uncached, self._compute, x, cond, cos, sin, document, use_reentrant=False, context_fn=keep)
 
-    def _compute(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor) -> Hidden:
+    def _compute(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor, document: Tensor | None) -> Hidden:
+        together = None if document is None else (document[:, None, :, None] == document[:, None, None, :])
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(cond)[:, None].chunk(6, dim=-1)
-        x = x + gate_a * self.attention(self.beside_attention(torch.addcmul(shift_a, norm(x), 1 + scale_a)), cos, sin)
-        return x + gate_m * self.mlp(self.beside_mlp(torch.addcmul(shift_m, norm(x), 1 + scale_m)))
+        near = self.beside_attention(torch.addcmul(shift_a, norm(x), 1 + scale_a), document)
+        x = x + gate_a * self.attention(near, cos, sin, together)
+        return x + gate_m * self.mlp(self.beside_mlp(torch.addcmul(shift_m, norm(x), 1 + scale_m), document))
 
 
 class Transformer(nn.Module):
@@ -128,11 +143,15 @@ class Transformer(nn.Module):
         self.head_dim = width // num_heads
         self.blocks = nn.ModuleList(Block(width, num_heads, cond_dim, neighbours) for _ in range(num_layers))
 
-    def forward(self, x: Hidden, cond: Condition) -> Hidden:
+    def forward(self, x: Hidden, cond: Condition, document: Tensor | None = None) -> Hidden:
+        """Return what the blocks make of `x`; with `document`, (batch, pos), a position sees only those of the same number.
+
+        Positions need no new start in each document: rotary attention knows only how far apart two of them are.
+        """
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         cos, sin = torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin()
         for block in self.blocks:
-            x = block(x, cond, cos, sin)
+            x = block(x, cond, cos, sin, document)
         return norm(x)
 
 

@@ -153,7 +153,8 @@ class Section:
     mixing_seed: int  # of the order in which documents of several sources follow one another
     duplicates: Literal["keep", "drop_exact", "drop_near"]  # near: alike in most of their five-word runs (MinHash)
     tokenizer: Tokenizer
-    rows: Literal["documents", "stream"]  # one document a row and end tokens behind it, or a stream cut into rows
+    # documents: one a row, end tokens behind it; stream: one after another, cut into rows; isolated: the same, but none sees another
+    rows: Literal["documents", "stream", "isolated"]
     row_length: int
     row_multiple: int  # a document's row is as long as the document, rounded up to a multiple of this
     held_out_share: float  # of the documents, chosen by their hash

@@ -27,6 +27,7 @@ from sunfish.sections.launch import Sharding
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_CLUSTER_LOOKS = 5.0
+HOW_WORKERS_END = (None, 0, -signal.SIGTERM)  # not yet, by themselves, by the pool
 MEMORY_GB = 2  # of a task on Ray
 
 
@@ -134,14 +135,13 @@ def _no_worker_dies() -> Iterator[None]:
     over, died = threading.Event(), threading.Event()
 
     def watch() -> None:
-        seen: set[str] = set()
+        workers: set[Any] = set()
         while not over.wait(SECONDS_BETWEEN_LOOKS):
-            alive = {process.name for process in multiprocess.active_children() if "PoolWorker" in process.name}
-            if seen - alive and not over.is_set():
+            workers |= {process for process in multiprocess.active_children() if "PoolWorker" in process.name}
+            if any(process.exitcode not in HOW_WORKERS_END for process in workers):
                 died.set()
                 os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread from its wait
                 return
-            seen |= alive
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

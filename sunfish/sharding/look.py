@@ -44,6 +44,10 @@ class SourceLook:
         p = self.unigrams[self.unigrams > 0] / self.unigrams.sum()
         return float(-(p * np.log(p)).sum())
 
+    def vocabulary_used(self) -> float:
+        """Return which share of the vocabulary occurs."""
+        return float((self.unigrams > 0).mean())
+
     def share_of(self, ids: np.ndarray) -> float:
         """Return which share of the tokens are among `ids`."""
         return float(self.unigrams[ids].sum() / self.unigrams.sum())
@@ -113,7 +117,9 @@ def draw_lengths(path: Path, sources: list[SourceLook]) -> None:
         for source, colour in zip(sources, COLOURS, strict=False):
             coarse = np.add.reduceat(source.lengths, np.arange(0, len(LENGTHS), 8)) / source.documents
             axes.step(LENGTHS[::8], 100 * coarse, where="post", color=colour, label=source.name)
-        axes.set(xlabel="tokens per document", ylabel="% of documents", xscale="log")
+        used = np.flatnonzero(sum(source.lengths for source in sources))
+        ends = LENGTHS[max(used[0] - 8, 0)], LENGTHS[min(used[-1] + 16, len(LENGTHS) - 1)]
+        axes.set(xlabel="tokens per document", ylabel="% of documents", xscale="log", xlim=ends)
         axes.legend(frameon=False)
 
     picture(path, draw, "How long documents are")

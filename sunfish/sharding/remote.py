@@ -113,10 +113,13 @@ def _insist(act: Any, path: str) -> Any:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return act()
-        except (FileNotFoundError, Problem):
+        except Problem:
             raise
-        except Exception as error:  # aiohttp, httpx, botocore, OSError: many classes, one meaning
+        except Exception as raised:  # aiohttp, httpx, botocore, OSError: many classes, one meaning
+            error = raised.__cause__ or raised if isinstance(raised, FileNotFoundError) else raised  # fsspec calls every failure so
             status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+            if isinstance(error, FileNotFoundError) or status in (404, 410):
+                raise FileNotFoundError(path) from error
             if isinstance(status, int) and 400 <= status < 500 and status not in WORTH_ANOTHER_TRY:
                 raise Problem(f"{path}: the server refuses it (status {status})") from error
             if attempt == ATTEMPTS:

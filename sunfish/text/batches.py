@@ -34,6 +34,7 @@ class Rows:
     def __init__(self, shards: Shards, split: str, section: Section, row_length: int | None = None) -> None:
         self.row_length, self.end_id = row_length or section.row_length, shards.end_id
         self.shards = shards.split(split)
+        self.between = shards.end_id if section.rows == "isolated" else None  # the token between documents that do not see each other
         layout = _Documents if section.rows == "documents" else _Stream
         self.layout: _Documents | _Stream = layout(self.shards, self.row_length, section.row_multiple)
         if len(self) == 0:

@@ -80,7 +80,7 @@ class Gate:
         rates = {"muon_lr": rate * usual.muon_lr, "adamw_lr": rate * usual.adamw_lr}
         optim = dataclasses.replace(usual, warmup_steps=min(usual.warmup_steps, steps // 10), **rates)
         pretrain = dataclasses.replace(self.pretrain, steps=steps, batch_rows=num_rows, micro_rows=num_rows, optim=optim)
-        return start_run(self.fabric, model, diffusion, pretrain, self.shards.vocab_size)
+        return start_run(self.fabric, model, diffusion, pretrain, self.shards.vocab_size, end_id=self.rows.between)
 
     def batch(self, num_rows: int) -> np.ndarray:
         """Return the first training rows."""

@@ -79,15 +79,23 @@ class Record:
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
-def start_run(fabric: Fabric, model: Model, diffusion: Diffusion, pretrain: Pretrain, vocab_size: int, compiled: bool = False) -> Run:
-    """Return a run at step 0."""
+def start_run(
+    fabric: Fabric,
+    model: Model,
+    diffusion: Diffusion,
+    pretrain: Pretrain,
+    vocab_size: int,
+    compiled: bool = False,
+    end_id: int | None = None,
+) -> Run:
+    """Return a run at step 0; with an end token, documents of one row do not see each other."""
     denoiser = build_denoiser(model, diffusion, vocab_size, pretrain.seed)
     block: Any
     for block in denoiser.transformer.blocks:
         block.activation_checkpointing = pretrain.activation_checkpointing
         if compiled:
             block.compile()
-    wrapped = fabric.setup(StepLoss(denoiser, diffusion))
+    wrapped = fabric.setup(StepLoss(denoiser, diffusion, end_id))
     ready = wrapped.module.denoiser
     optimizers = make_optimizers(ready, pretrain.optim, in_bf16=multiplies_in_bf16(fabric))
     return Run(fabric, wrapped, optimizers, Ema(ready, pretrain.ema_decay), LawKeeper(diffusion.law), diffusion, pretrain)

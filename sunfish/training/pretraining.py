@@ -87,7 +87,7 @@ def pretrain(job: Job, places: Places) -> None:
     name = fingerprint(shards, job)
     runs = places.runs or project_root() / "runs"
     compiled = fabric.device.type == "cuda" if job.launch.compile is None else job.launch.compile
-    run = start_run(fabric, job.model, job.diffusion, job.pretrain, shards.vocab_size, compiled)
+    run = start_run(fabric, job.model, job.diffusion, job.pretrain, shards.vocab_size, compiled, rows.between)
     carry_on(run, runs, name, job, shards)
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
     tracker = Tracker(dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name})
