@@ -98,8 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("drop", "short"):
             self.close_connection = True
 
-    def _plain(self, status: int) -> None:
+    def _plain(self, status: int, code: str = "EntryNotFound") -> None:
         self.send_response(status)
+        if status == 404:
+            self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -115,11 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
         """The part of the Hub's protocol that finds a dataset's files at a revision."""
         path, folder = self.path.split("?")[0], self.server.folder
         if not path.startswith(f"/api/datasets/{DATASET}"):
-            return self._plain(404)
+            return self._plain(404, "RepoNotFound")
         if "/tree/" in path:
             return self._json([_info(file, folder) for file in sorted(folder.iterdir())])
         if "/revision/" in path and path.rsplit("/", 1)[-1] not in (REVISION, COMMIT):
-            return self._plain(404)
+            return self._plain(404, "RevisionNotFound")
         siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
         return self._json({"id": DATASET, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0, "likes": 0})
 

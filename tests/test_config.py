@@ -37,12 +37,12 @@ def test_full_is_the_founding_table(tmp_path: Path) -> None:
     model, pretrain = built["model"], built["pretrain"]
     assert (model.num_layers, model.num_heads, model.width) == (24, 16, 2048)
     assert (pretrain.micro_rows, pretrain.batch_rows, pretrain.steps, pretrain.optim.warmup_steps) == (8, 128, 500_000, 5_000)
-    assert pretrain.activation_checkpointing and built["data"].source.name == "HuggingFaceFW/fineweb"
+    assert pretrain.activation_checkpointing and built["data"].sources["fineweb"].name == "HuggingFaceFW/fineweb"
 
 
 def test_a_group_given_by_hand_comes_before_the_model_s(tmp_path: Path) -> None:
     compose(["model=full", "data=stories"], tmp_path / "params.yaml")
-    assert check(tmp_path / "params.yaml")["data"].source.kind == "stories"
+    assert check(tmp_path / "params.yaml")["data"].sources["stories"].kind == "stories"
 
 
 EDITS = [
@@ -52,10 +52,10 @@ EDITS = [
     (r"  num_heads: \d+\n", "", r"model.num_heads: this key is missing"),
     (r"objective: ce", "objective: crossentropy", r"diffusion.objective = 'crossentropy': should be one of ce, eps_mse"),
     (r"warmup_steps: \d+", "warmup_steps: 90000", r"pretrain.steps = .* must be more than the warm-up"),
-    (r"kind: stories", "kind: story", r"data.source.kind = 'story': .* did you mean 'stories'\?"),
+    (r"kind: stories", "kind: story", r"data.sources.stories.kind = 'story': .* did you mean 'stories'\?"),
     (r"model:\n(  .*\n)+", "model: full\n", r"model = 'full': should be a section with keys, not text"),
     (r"launch:", "lanch:", r"lanch: unknown section; did you mean 'launch'\?"),
-    (r"seed: 0\n", "seed: true\n", r"data.source.seed = True: should be a whole number, not true/false"),
+    (r"seed: 0\n", "seed: true\n", r"data.sources.stories.seed = True: should be a whole number, not true/false"),
 ]
 
 

@@ -17,7 +17,7 @@ from sunfish.diffusion import objective, process
 from sunfish.evaluation.bound import variational_bound
 from sunfish.lengths import RowLengths
 from sunfish.model import readout
-from sunfish.model.denoiser import Denoiser, count_parameters, init_weights
+from sunfish.model.denoiser import Denoiser, count_parameters, init_weights, number_documents
 from sunfish.model.embedding import expected_embedding
 from sunfish.model.inference import sample_ids
 from sunfish.model.store import read_denoiser
@@ -210,3 +210,31 @@ def test_conversions_come_back(level: float, seed: int) -> None:
         (process.x_0_from_v(x_t, v, logsnr), x_0),
     ):
         torch.testing.assert_close(got, wanted, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("neighbours", [0, 2])
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_isolated_documents_do_not_see_each_other_and_are_as_if_alone(params: dict, neighbours: int, prefix: int) -> None:
+    model = dataclasses.replace(params["model"], neighbours=neighbours)
+    denoiser = Denoiser(model, 20)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    end = 19
+    first = torch.tensor([[3, 4, 5, 6, end]])[:, 5 - prefix :]
+    mine, others = torch.tensor([[7, 8, 9, end]]), torch.tensor([[10, 11]])
+    row = torch.cat((first, mine, others), dim=1)
+    document = number_documents(row, end)
+    assert document.tolist() == [[0] * prefix + [int(prefix > 0)] * 4 + [int(prefix > 0) + 1] * 2]
+
+    def predict(ids: torch.Tensor, document: torch.Tensor | None) -> torch.Tensor:
+        x_t = denoiser.embed(ids) * 0.7
+        return denoiser.predict(x_t, torch.zeros(1), x_t * 0.1, torch.zeros_like(ids, dtype=torch.bool), document=document).logits
+
+    together, alone = predict(row, document)[:, prefix : prefix + 4], predict(mine, None)
+    assert torch.allclose(together, alone, atol=1e-4)
+    assert not torch.allclose(predict(row, None)[:, prefix : prefix + 4], alone, atol=1e-2)
+
+
+def test_without_an_end_token_documents_are_not_numbered() -> None:
+    assert number_documents(torch.zeros(1, 3, dtype=torch.long), None) is None

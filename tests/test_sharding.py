@@ -484,7 +484,7 @@ def test_kills_at_any_moment_cost_nothing_but_time(real_params: Path, real_diges
     while True:
         process = start_stage(real_params, tmp_path, workers=2)
         try:
-            _, errors = process.communicate(timeout=rng.uniform(1.0, 6.0) if kills < 5 else None)
+            _, errors = process.communicate(timeout=rng.uniform(1.5, 5.0) if kills < 6 else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

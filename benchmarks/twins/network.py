@@ -24,7 +24,7 @@ Kind = Literal["autoregressive", "masked"]
 class CausalAttention(Attention):
     """Attention to what came before."""
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, together: None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(norm(qkv[:2]).to(qkv.dtype), cos.to(qkv.dtype), sin.to(qkv.dtype))
         ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
@@ -35,7 +35,7 @@ class CausalAttention(Attention):
 class CausalNeighbours(Neighbours):
     """As many neighbours, all of them behind."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, document: None = None) -> Tensor:
         length, padded = x.shape[1], F.pad(x, (0, 0, 2 * self.reach, 0))
         for offset, weight in enumerate(self.weight.to(x.dtype)):
             x = torch.addcmul(x, padded[:, offset : offset + length], weight)

@@ -77,7 +77,6 @@ def shard(section: Section, sharding: Sharding, out_dir: Path, runs: Path) -> Re
         Problem: whatever a person can mend; what is done stays done.
     """
     begun = time.monotonic()
-    _remove_leftovers(out_dir)
     require_writable(out_dir)
     plan = make_plan(section)
     work = Work(runs / f"shard-{plan.fingerprint}")
@@ -171,9 +170,3 @@ def _link(path: Path, target: Path) -> None:
         os.link(path, target)
     except OSError:
         shutil.copyfile(path, target)
-
-
-def _remove_leftovers(out_dir: Path) -> None:
-    """Remove what a killed run left beside `out_dir`."""
-    for path in out_dir.parent.glob(f".{out_dir.name}.*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
