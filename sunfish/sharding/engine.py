@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,10 +66,10 @@ class Engine:
             with _watching(progress, done, lambda: tasks - len(executor.get_incomplete_ranks(range(tasks))), tasks):
                 if isinstance(executor, LocalPipelineExecutor):
                     _run_here(executor)
+                elif isinstance(executor, SlurmPipelineExecutor):
+                    _run_on_slurm(executor, tasks)
                 else:
                     executor.run()
-                    if isinstance(executor, SlurmPipelineExecutor):
-                        _wait_for_slurm(executor, tasks)
         if missing := len(executor.get_incomplete_ranks(range(tasks))):
             raise Problem(
                 f"{name}: {missing} of {tasks} tasks were not done; {self.logs / name} says why. Run it again: it does only those"
@@ -84,6 +86,7 @@ class Engine:
 
     def _executor(self, name: str, pipeline: list[Any], tasks: int) -> PipelineExecutor:
         logs, sharding = str((self.logs / name).resolve()), self.sharding
+        _require(sharding.executor)
         if sharding.executor == "slurm":
             slurm = sharding.slurm
             return SlurmPipelineExecutor(
@@ -181,8 +184,18 @@ def _watching(progress: Progress, done: Callable[[], tuple[int, str]], completed
         show()
 
 
-def _wait_for_slurm(executor: SlurmPipelineExecutor, tasks: int) -> None:
-    """Wait until all tasks are done or none of the job's is left in the queue."""
+def _require(executor: str) -> None:
+    """Say at once that a cluster's tools are not here."""
+    if executor == "slurm" and (missing := [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]):
+        raise Problem(f"launch.sharding.executor = slurm: {missing[0]} is not here; start it on a node that submits jobs")
+    if executor == "ray" and importlib.util.find_spec("ray") is None:
+        raise Problem("launch.sharding.executor = ray: the package is not here; pip install 'ray[default]'")
+
+
+def _run_on_slurm(executor: SlurmPipelineExecutor, tasks: int) -> None:
+    """Submit the tasks, and wait until all are done or none of the job's is left in the queue."""
+    with _environment(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"):  # sbatch hands the environment on
+        executor.run()
     while executor.get_incomplete_ranks(range(tasks)):
         queue = subprocess.run(["squeue", "--noheader", "--jobs", str(executor.job_id)], capture_output=True, text=True, check=False)
         if not queue.stdout.strip():
