@@ -37,16 +37,16 @@ def sunfish(paths: list[str], tokenizer: str, out: Path, workers: int, **changes
     settings = [f"data.sources.files.{key}={value}" for key, value in changes.items()]
     params = composed(
         "data=files", f"data.sources.files.paths=[{','.join(paths)}]", f"data.tokenizer.pretrained={tokenizer}",
-        "data.tokenizer.vocab_size=50257", f"launch.sharding.workers={workers}", f"data.task_bytes={task_bytes(paths)}", *settings,
+        "data.tokenizer.vocab_size=50257", f"launch.sharding.workers={workers}", f"data.task_bytes={task_bytes(paths, workers)}", *settings,
     )  # fmt: skip
     begin()
     manifest = shard(params["data"], params["launch"].sharding, out / "shards", out / "runs").manifest
     return sum(split["tokens"] for split in manifest["splits"].values())
 
 
-def task_bytes(paths: list[str]) -> int:
-    """Return a few tasks' worth for small inputs, the default for large ones."""
-    return min(268_435_456, max(2**20, sum(Path(path).stat().st_size for path in paths) // 16))
+def task_bytes(paths: list[str], workers: int) -> int:
+    """Return the default, or less where that would be one task for several workers."""
+    return min(268_435_456, max(2**20, sum(Path(path).stat().st_size for path in paths) // (1 if workers == 1 else 8)))
 
 
 def document_tokenizer(paths: list[str], tokenizer: str, out: Path, workers: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,22 +13,19 @@ from typing import Any
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from tokenizers import pre_tokenizers
 
 from sunfish.problems import Problem
 from sunfish.sections.data import Section, Source, Stories
 from sunfish.sharding.counts import TextCounts
+from sunfish.sharding.encoder import open_encoder
 from sunfish.sharding.filters import UNREADABLE, columns_of, rules_of
 from sunfish.sharding.pieces import PieceWriter, read_documents, read_tokens, write_account
 from sunfish.sharding.plan import read_task
 from sunfish.sharding.readers import Record, Span, Unreadable, read_span
 from sunfish.text.shards import token_dtype, write_shard
-from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 HOLD_OUT_SPAN = 2**64
 DOCUMENTS_AT_ONCE, CHARACTERS_AT_ONCE = 1000, 2**22
-LONG_CHARACTERS = 2**20  # a longer document is encoded in parts: the encoder holds a hundred bytes a token
-WORD_BREAK = re.compile(r"(?<=[^\W_]) (?=[^\W_])")  # a space between letters or digits begins a word in every byte-level pre-tokenizer
 
 
 class Account:
@@ -131,11 +127,12 @@ class WritePiece(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write the piece of `rank`, and yield its documents in order."""
-        tokenizer = read_tokenizer(self.tokenizer_folder)
-        pieces, counts = self.reader.pieces, TextCounts(tokenizer.vocab_size)
-        with PieceWriter(pieces, rank, tokenizer.vocab_size) as writer:
+        encoder = open_encoder(self.tokenizer_folder)
+        vocab_size = encoder.tokenizer.vocab_size
+        pieces, counts = self.reader.pieces, TextCounts(vocab_size)
+        with PieceWriter(pieces, rank, vocab_size) as writer:
             for batch in _batched(data):
-                for document, ids in zip(batch, encode_documents(tokenizer, [d.text for d in batch]), strict=True):
+                for document, ids in zip(batch, encoder.encode([document.text for document in batch]), strict=True):
                     text: bytes = document.metadata["utf8"]
                     place = place_of(text)
                     writer.append(ids, len(text), place < self.held_out_share * HOLD_OUT_SPAN)
@@ -161,36 +158,6 @@ def _batched(documents: Iterator[Document]) -> Iterator[list[Document]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
-    """Yield each text's ids and the end token; memory is bounded however long a text is."""
-    short = [text for text in texts if len(text) <= LONG_CHARACTERS]
-    encoded = iter(tokenizer.encode_batch(short))
-    for text in texts:
-        if len(text) <= LONG_CHARACTERS:
-            yield np.array([*next(encoded), tokenizer.end_id], np.uint32)
-        else:
-            parts = [np.array(tokenizer.encode_batch([part])[0], np.uint32) for part in split_long(tokenizer, text)]
-            yield np.concatenate([*parts, np.array([tokenizer.end_id], np.uint32)])
-
-
-def split_long(tokenizer: Tokenizer, text: str) -> Iterator[str]:
-    """Yield parts of a long text whose ids, one after another, are the whole's.
-
-    Only a byte-level pre-tokenizer is known to break at a space between two words; others get the whole.
-    """
-    if not isinstance(tokenizer.backend.pre_tokenizer, pre_tokenizers.ByteLevel) or tokenizer.backend.normalizer is not None:
-        yield text
-        return
-    start = 0
-    while len(text) - start > LONG_CHARACTERS:
-        found = WORD_BREAK.search(text, start + LONG_CHARACTERS)
-        if found is None:
-            break
-        yield text[start : found.start()]
-        start = found.start()
-    yield text[start:]
 
 
 def first_documents(section: Section, tasks: list[tuple[str, tuple[Span, ...]]], count: int) -> Iterator[str]:

@@ -1,0 +1,106 @@
+"""Texts -> ids at the speed of a corpus: by tiktoken where its ids are the tokenizer's own, else by the tokenizer; long texts in parts.
+
+Byte-pair merging is the same in both if every entry of the vocabulary is made of its own bytes: whatever state a text passes through
+inside an entry's span, the entry alone passes through too, so a pair that joins to the entry is the pair of its merge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+from tokenizers import models, pre_tokenizers
+
+from sunfish.text.tokenizer import Tokenizer, read_tokenizer
+
+# The library's pattern for ByteLevel, with possessive repeats where they match the same.
+WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+LONG_CHARACTERS = 2**20  # a longer document is encoded in parts: the tokenizer holds a hundred bytes a token
+WORD_BREAK = re.compile(r"(?<=[^\W_]) (?=[^\W_])")  # a space between letters or digits begins a word in every byte-level pre-tokenizer
+
+
+class Encoder:
+    """A tokenizer for many texts."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.fast = _fast_encoding(tokenizer)
+
+    def encode(self, texts: list[str]) -> Iterator[np.ndarray]:
+        """Yield each text's ids and the end token, uint32; memory is bounded however long a text is."""
+        end = np.array([self.tokenizer.end_id], np.uint32)
+        encoded = iter(self._encode_batch([text for text in texts if len(text) <= LONG_CHARACTERS]))
+        for text in texts:
+            if len(text) <= LONG_CHARACTERS:
+                yield np.concatenate((next(encoded), end))
+            else:
+                yield np.concatenate([*(self._encode_batch([part])[0] for part in self.split_long(text)), end])
+
+    def _encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        if self.fast is None:
+            return [np.array(ids, np.uint32) for ids in self.tokenizer.encode_batch(texts)]
+        encoding, ids = self.fast
+        return [ids[encoding.encode_to_numpy(text, disallowed_special=())] for text in texts]
+
+    def split_long(self, text: str) -> Iterator[str]:
+        """Yield parts of a long text whose ids, one after another, are the whole's.
+
+        Only a byte-level pre-tokenizer is known to break at a space between two words; others get the whole.
+        """
+        start = 0
+        while _is_byte_level(self.tokenizer) and len(text) - start > LONG_CHARACTERS:
+            found = WORD_BREAK.search(text, start + LONG_CHARACTERS)
+            if found is None:
+                break
+            yield text[start : found.start()]
+            start = found.start()
+        yield text[start:]
+
+
+@lru_cache(maxsize=1)
+def open_encoder(folder: Path) -> Encoder:
+    """Return the encoder of a tokenizer's folder; one for all tasks of a process."""
+    return Encoder(read_tokenizer(folder))
+
+
+def _is_byte_level(tokenizer: Tokenizer) -> bool:
+    splitter = tokenizer.backend.pre_tokenizer
+    return tokenizer.backend.normalizer is None and isinstance(splitter, pre_tokenizers.ByteLevel) and not splitter.add_prefix_space
+
+
+def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray] | None:
+    """Return tiktoken's encoding by merge order, and the id of each of its ranks; None where it would not give the tokenizer's ids."""
+    backend = tokenizer.backend
+    model = json.loads(backend.to_str())["model"]
+    usual = (
+        model.get("type") == "BPE" and model.get("dropout") is None and not model.get("ignore_merges") and not model.get("byte_fallback")
+    )
+    usual = usual and not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix")
+    splitter = backend.pre_tokenizer
+    if not (usual and _is_byte_level(tokenizer) and isinstance(splitter, pre_tokenizers.ByteLevel) and splitter.use_regex):
+        return None
+    vocab: dict[str, int] = model["vocab"]
+    merged = ["".join(merge if isinstance(merge, list) else merge.split(" ")) for merge in model["merges"]]
+    entries = list(dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *merged]))
+    if any(entry not in vocab for entry in entries) or not _are_made_of_their_bytes(backend.model, entries):
+        return None
+    of_letter = _bytes_of_letters()
+    ranks = {bytes(of_letter[letter] for letter in entry): rank for rank, entry in enumerate(entries)}
+    encoding = tiktoken.Encoding("sunfish", pat_str=WORDS, mergeable_ranks=ranks, special_tokens={})
+    return encoding, np.array([vocab[entry] for entry in entries], np.uint32)
+
+
+def _are_made_of_their_bytes(model: models.BPE, entries: list[str]) -> bool:
+    return all(len(model.tokenize(entry)) == 1 for entry in entries)
+
+
+def _bytes_of_letters() -> dict[str, int]:
+    """Return which byte each letter of a byte-level vocabulary stands for: printable ones for themselves, others from 256 on, in order."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}
