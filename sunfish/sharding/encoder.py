@@ -77,17 +77,16 @@ def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray]
     """Return tiktoken's encoding by merge order, and the id of each of its ranks; None where it would not give the tokenizer's ids."""
     backend = tokenizer.backend
     model = json.loads(backend.to_str())["model"]
-    usual = (
-        model.get("type") == "BPE" and model.get("dropout") is None and not model.get("ignore_merges") and not model.get("byte_fallback")
-    )
-    usual = usual and not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix")
+    changed = ("dropout", "ignore_merges", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
+    usual = model.get("type") == "BPE" and not any(model.get(key) for key in changed)
     splitter = backend.pre_tokenizer
     if not (usual and _is_byte_level(tokenizer) and isinstance(splitter, pre_tokenizers.ByteLevel) and splitter.use_regex):
         return None
     vocab: dict[str, int] = model["vocab"]
     merged = ["".join(merge if isinstance(merge, list) else merge.split(" ")) for merge in model["merges"]]
     entries = list(dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *merged]))
-    if any(entry not in vocab for entry in entries) or not _are_made_of_their_bytes(backend.model, entries):
+    made_once = len(set(merged)) == len(merged) and all(entry in vocab for entry in entries)
+    if not made_once or not _are_made_of_their_bytes(backend.model, entries):
         return None
     of_letter = _bytes_of_letters()
     ranks = {bytes(of_letter[letter] for letter in entry): rank for rank, entry in enumerate(entries)}
