@@ -46,7 +46,7 @@ def sunfish(paths: list[str], tokenizer: str, out: Path, workers: int, **changes
 
 def task_bytes(paths: list[str], workers: int) -> int:
     """Return the default, or less where that would be one task for several workers."""
-    return min(268_435_456, max(2**20, sum(Path(path).stat().st_size for path in paths) // (1 if workers == 1 else 8)))
+    return min(268_435_456, max(2**20, sum(Path(path).stat().st_size for path in paths) // (1 if workers == 1 else 32)))
 
 
 def document_tokenizer(paths: list[str], tokenizer: str, out: Path, workers: int) -> int:

@@ -526,7 +526,7 @@ def test_kills_at_any_moment_cost_nothing_but_time(real_params: Path, real_diges
     while True:
         process = start_stage(real_params, tmp_path, workers=2)
         try:
-            _, errors = process.communicate(timeout=rng.uniform(1.5, 5.0) if kills < 6 else None)
+            _, errors = process.communicate(timeout=rng.uniform(0.8, 2.6) if kills < 6 else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -535,7 +535,7 @@ def test_kills_at_any_moment_cost_nothing_but_time(real_params: Path, real_diges
             continue
         assert process.returncode == 0, errors.decode()
         break
-    assert kills > 0 and digest(tmp_path) == real_digest
+    assert kills > 1 and digest(tmp_path) == real_digest
     assert (tmp_path / "data.html").is_file() and not list(tmp_path.glob(".*")) and not list((tmp_path / "runs").iterdir())
 
 

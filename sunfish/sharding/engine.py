@@ -50,13 +50,17 @@ class Engine:
         self.logs, self.sharding = logs, sharding
         logger.disable("datatrove")
 
-    def run(self, name: str, pipeline: list[Any], tasks: int, done: Callable[[], tuple[int, str]], unit: str) -> None:
+    def run(
+        self, name: str, pipeline: list[Any], tasks: int, done: Callable[[], tuple[int, str]], unit: str, is_small: bool = False
+    ) -> None:
         """Run `pipeline` once for each task that has no completion marker yet; `done` counts what is there, for the progress.
+
+        Small work is done here by this process: others would take longer to start.
 
         Raises:
             Problem: a task cannot be done; those that are done stay done.
         """
-        executor = self._executor(name, pipeline, tasks)
+        executor = self._executor(name, pipeline, tasks, is_small)
         missing = len(executor.get_incomplete_ranks(range(tasks)))
         if missing == 0:
             return
@@ -84,9 +88,11 @@ class Engine:
         """Return the ranks that have a completion marker."""
         return sorted(int(path.name) for path in (self.logs / name / "completions").glob("*"))
 
-    def _executor(self, name: str, pipeline: list[Any], tasks: int) -> PipelineExecutor:
+    def _executor(self, name: str, pipeline: list[Any], tasks: int, is_small: bool) -> PipelineExecutor:
         logs, sharding = str((self.logs / name).resolve()), self.sharding
         _require(sharding.executor)
+        if is_small:
+            return _Local(pipeline=pipeline, tasks=tasks, workers=1, logging_dir=logs)
         if sharding.executor == "slurm":
             slurm = sharding.slurm
             return SlurmPipelineExecutor(
@@ -111,6 +117,7 @@ class Engine:
 
 
 def _run_here(executor: LocalPipelineExecutor) -> None:
+    multiprocess.set_forkserver_preload(["sunfish.sharding.steps", "sunfish.sharding.engine"])
     threads = max(1, len(os.sched_getaffinity(0)) // executor.workers)
     with _environment(RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false"), _no_worker_dies():
         executor.run()

@@ -24,6 +24,8 @@ from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard, first_
 from sunfish.text.shards import token_dtype, write_manifest
 from sunfish.text.tokenizer import Tokenizer, load_pretrained, read_tokenizer, train_tokenizer, write_tokenizer
 
+SMALL_TOKENS = 2**28  # copied in about a second
+
 
 @dataclass(frozen=True)
 class Work:
@@ -90,7 +92,12 @@ def shard(section: Section, sharding: Sharding, out_dir: Path, runs: Path) -> Re
     duplicates.find(engine)
     names, accounts = choose(work.pieces, section, ranks, duplicates.of_task, work.choices)
     writer = WriteShard(work.choices.resolve(), names, work.pieces.resolve(), work.shards.resolve(), tokenizer.vocab_size)
-    engine.run("shards", [writer], len(names), lambda: (len(list(work.shards.glob("*.json"))), ""), "shards")
+
+    def written() -> tuple[int, str]:
+        return len(list(work.shards.glob("*.json"))), ""
+
+    is_small = sum(account.tokens for account in accounts.values()) <= SMALL_TOKENS
+    engine.run("shards", [writer], len(names), written, "shards", is_small)
     read = {name: [read_account(work.pieces, rank) for rank in account.pieces] for name, account in accounts.items()}
     about = {"sources": {name: _account(read[name], account) for name, account in accounts.items()}} | _settings(section)
     manifest = _gather(work, names, tokenizer, about, out_dir)

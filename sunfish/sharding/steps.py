@@ -15,11 +15,11 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from sunfish.problems import Problem
-from sunfish.sections.data import Section, Source, Stories
+from sunfish.sections.data import Files, Hub, Section, Source, Stories
 from sunfish.sharding.counts import TextCounts
 from sunfish.sharding.encoder import open_encoder
 from sunfish.sharding.filters import UNREADABLE, columns_of, rules_of
-from sunfish.sharding.pieces import PieceWriter, read_documents, read_tokens, write_account
+from sunfish.sharding.pieces import PieceWriter, piece_path, read_documents, read_tokens, write_account
 from sunfish.sharding.plan import read_task
 from sunfish.sharding.readers import Record, Span, Unreadable, read_span
 from sunfish.text.shards import token_dtype, write_shard
@@ -32,7 +32,7 @@ class Account:
     """What became of a task's documents: how many were read, dropped under which name, kept."""
 
     def __init__(self) -> None:
-        self.documents_in = self.bytes_in = 0
+        self.documents_in = self.bytes_in = self.documents = self.tokens = 0  # the last two: kept so far, not yet cut to the limits
         self.dropped: Counter[str] = Counter()
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,32 +88,33 @@ class ReadDocuments(PipelineStep):
         """Yield datatrove's documents; their metadata holds the text in UTF-8 and where it is from."""
         task = read_task(self.tasks_path, rank)
         source = self.section.sources[task.source]
-        if is_enough(source, [read_documents(self.pieces, r) for r in self._done_before(task.source, rank)]):
+        if not isinstance(source, Stories) and self._is_enough(source, self._count_before(task.source, rank)):
             return
         url_column = None if isinstance(source, Stories) else source.url_column
         for record, text in kept_records(source, task.spans, self.account):
             url = record.columns[url_column] if url_column else None
+            self.account.documents += 1
             yield Document(text=record.text, id=record.where, metadata={"utf8": text, "url": url})
+            if not isinstance(source, Stories) and self._is_enough(source, (self.account.documents, self.account.tokens)):
+                return
 
-    def _done_before(self, source: str, rank: int) -> list[int]:
-        """Return the finished tasks of a source from its first on, up to the first unfinished one or `rank`."""
-        done: list[int] = []
-        for other in self.ranks[source]:
-            if other >= rank or not (self.pieces / f"{other:05d}.json").is_file():
+    def _count_before(self, name: str, rank: int) -> tuple[int, int]:
+        """Return the documents and tokens of a source's finished tasks, from its first to the first unfinished one or `rank`."""
+        source, documents, tokens = self.section.sources[name], 0, 0
+        if isinstance(source, Stories) or (source.max_documents is None and source.max_tokens is None):
+            return 0, 0
+        for other in self.ranks[name]:
+            if other >= rank or not piece_path(self.pieces, other, "json").is_file():
                 break
-            done.append(other)
-        return done
+            rows = read_documents(self.pieces, other)
+            documents, tokens = documents + len(rows), tokens + (int(rows["end"][-1]) if len(rows) else 0)
+        return documents, tokens
 
-
-def is_enough(source: Source, pieces: list[np.ndarray]) -> bool:
-    """Say whether these pieces, a source's first, hold all that its limits let in: then nothing behind them matters."""
-    if isinstance(source, Stories) or (source.max_documents is None and source.max_tokens is None):
-        return False
-    documents = sum(len(piece) for piece in pieces)
-    tokens = sum(int(piece["end"][-1]) for piece in pieces if len(piece))
-    return (source.max_documents is not None and documents >= source.max_documents) or (
-        source.max_tokens is not None and tokens >= source.max_tokens
-    )
+    @staticmethod
+    def _is_enough(source: Files | Hub, count: tuple[int, int]) -> bool:
+        """Say whether so many documents and tokens, a source's first or a task's own, reach its limits: what follows is not wanted."""
+        limits = (source.max_documents, source.max_tokens)
+        return any(limit is not None and number >= limit for number, limit in zip(count, limits, strict=True))
 
 
 class WritePiece(PipelineStep):
@@ -137,6 +138,7 @@ class WritePiece(PipelineStep):
                     place = place_of(text)
                     writer.append(ids, len(text), place < self.held_out_share * HOLD_OUT_SPAN)
                     counts.add(document.text, text, ids, place, document.metadata["url"])
+                self.reader.account.tokens = writer.num_tokens
                 yield from batch
         account = self.reader.account.as_dict() | {"text": counts.as_dict()}
         write_account(pieces, rank, writer.documents(), counts.unigrams(), account)
