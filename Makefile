@@ -27,6 +27,7 @@ check: $(READY) ## lint, format, types, import contracts, configuration
 bench: $(READY) ## the measurements behind the speed claims
 	@python -m benchmarks.training
 	@python -m benchmarks.upkeep data/shards
+	@python -m benchmarks.feeding data/shards
 	@python -m benchmarks.tracking
 	@python -m benchmarks.scaling data/shards
 	@python -m benchmarks.inference
