@@ -11,7 +11,7 @@ import numpy as np
 
 HOSTS_HELD, HOSTS_KEPT = 100_000, 1_000
 SAMPLES, SAMPLE_CHARACTERS = 8, 600
-TOKENS_AT_ONCE = 2**20
+AT_ONCE = 2**20  # bytes or tokens
 CONTROL = bytes(b for b in range(32) if b not in b"\t\n\r") + b"\x7f"
 ASCII = bytes(range(128))
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
@@ -32,9 +32,11 @@ class TextCounts:
 
     def add(self, document: str, text: bytes, ids: np.ndarray, place: int, url: str | None) -> None:
         """Count a document: as text, as UTF-8, as ids with the end token, with its place by its hash."""
-        self.odd["control_bytes"] += len(text) - len(text.translate(None, CONTROL))
+        for start in range(0, len(text), AT_ONCE):
+            part = text[start : start + AT_ONCE]
+            self.odd["control_bytes"] += len(part) - len(part.translate(None, CONTROL))
+            self.odd["non_ascii_bytes"] += len(part.translate(None, ASCII))
         self.odd["replacement_characters"] += text.count(REPLACEMENT)
-        self.odd["non_ascii_bytes"] += len(text.translate(None, ASCII))
         if url:
             self.hosts[host_of(url)] += 1
             if len(self.hosts) > HOSTS_HELD:
@@ -43,10 +45,11 @@ class TextCounts:
         if len(self.samples) < SAMPLES or -order > self.samples[0][0]:
             entry = (-order, document[:SAMPLE_CHARACTERS])
             (heapq.heappush if len(self.samples) < SAMPLES else heapq.heappushpop)(self.samples, entry)
-        self._waiting.append(ids)
-        self._num_waiting += len(ids)
-        if self._num_waiting >= TOKENS_AT_ONCE:
-            self._count_ids()
+        for start in range(0, len(ids), AT_ONCE):
+            self._waiting.append(ids[start : start + AT_ONCE])
+            self._num_waiting += len(self._waiting[-1])
+            if self._num_waiting >= AT_ONCE:
+                self._count_ids()
 
     def _count_ids(self) -> None:
         if self._waiting:

@@ -16,6 +16,7 @@ import numpy as np
 import tiktoken
 from tokenizers import models, pre_tokenizers
 
+from sunfish.text.shards import token_dtype
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 # The library's pattern for ByteLevel, with possessive repeats where they match the same.
@@ -28,12 +29,12 @@ class Encoder:
     """A tokenizer for many texts."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer, self.dtype = tokenizer, token_dtype(tokenizer.vocab_size)
         self.fast = _fast_encoding(tokenizer)
 
     def encode(self, texts: list[str]) -> Iterator[np.ndarray]:
-        """Yield each text's ids and the end token, uint32; memory is bounded however long a text is."""
-        end = np.array([self.tokenizer.end_id], np.uint32)
+        """Yield each text's ids and the end token, as shards hold them; memory is bounded however long a text is."""
+        end = np.array([self.tokenizer.end_id], self.dtype)
         encoded = iter(self._encode_batch([text for text in texts if len(text) <= LONG_CHARACTERS]))
         for text in texts:
             if len(text) <= LONG_CHARACTERS:
@@ -43,7 +44,7 @@ class Encoder:
 
     def _encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         if self.fast is None:
-            return [np.array(ids, np.uint32) for ids in self.tokenizer.encode_batch(texts)]
+            return [np.array(ids, self.dtype) for ids in self.tokenizer.encode_batch(texts)]
         encoding, ids = self.fast
         return [ids[encoding.encode_to_numpy(text, disallowed_special=())] for text in texts]
 
@@ -91,7 +92,7 @@ def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray]
     of_letter = _bytes_of_letters()
     ranks = {bytes(of_letter[letter] for letter in entry): rank for rank, entry in enumerate(entries)}
     encoding = tiktoken.Encoding("sunfish", pat_str=WORDS, mergeable_ranks=ranks, special_tokens={})
-    return encoding, np.array([vocab[entry] for entry in entries], np.uint32)
+    return encoding, np.array([vocab[entry] for entry in entries], token_dtype(tokenizer.vocab_size))
 
 
 def _are_made_of_their_bytes(model: models.BPE, entries: list[str]) -> bool:

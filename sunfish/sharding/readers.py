@@ -154,13 +154,14 @@ def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator
                 return
             if not line:
                 return
-            at, number = at + len(line), number + 1
-            if line.strip():
-                found = _parse(line, source.text_column, columns)
+            place, at, number = at, at + len(line), number + 1
+            found = _parse(line, source.text_column, columns) if line.strip() else None
+            del line  # a long one is not held beside its text
+            if found is not None:
                 if isinstance(found, str):
                     yield Unreadable(f"{span.path}, line {number + _lines_before(span, first)}: {found}")
                 else:
-                    yield Record(*found, f"{span.path}, line {number}" if first == 0 else f"{span.path}, line at byte {at - len(line)}")
+                    yield Record(*found, f"{span.path}, line {number}" if first == 0 else f"{span.path}, line at byte {place}")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
