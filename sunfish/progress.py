@@ -60,7 +60,7 @@ class Progress:
         self.last_line = time.monotonic()
         rate = (self.done - self.first) / max(self.last_line - self.started, 1e-9)
         of = f"/{self.total:,}" if self.total else ""
-        left = f", {_clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
+        left = f", {clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
         note = f", {self.note}" if self.note else ""
         print(f"{self.what}: {self.done:,}{of} {self.unit} ({rate:,.1f}/s{left}){note}", file=sys.stderr, flush=True)
 
@@ -73,7 +73,8 @@ def track(items: Iterable[T], what: str, unit: str, total: int | None = None) ->
             progress.add()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a duration as people read it: 5:07, 1:02:03."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -30,7 +30,7 @@ from sunfish.sections.data import Columns, Files, Hub, Length, Pattern, Range, S
 from sunfish.sections.data import Tokenizer as TokenizerSection
 from sunfish.sections.launch import Sharding, Slurm
 from sunfish.sharding import encoder as encoders
-from sunfish.sharding import remote, steps
+from sunfish.sharding import readers, remote, steps
 from sunfish.sharding.encoder import Encoder
 from sunfish.sharding.plan import Plan, make_plan
 from sunfish.sharding.readers import Record, Span, read_span
@@ -172,6 +172,17 @@ def test_the_line_is_named_where_a_span_begins_in_the_middle(section: Section, t
     assert path.stat().st_size > 80_000  # four tasks
     with pytest.raises(Problem, match=r"a.jsonl, line 501: is not JSON"):
         run(with_sources(section, files=files(path)), tmp_path)
+
+
+def test_a_line_that_is_too_long_is_left_out_and_nothing_is_read_twice(
+    section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "MAX_RECORD_BYTES", 10_000)
+    path = write_jsonl(tmp_path / "a.jsonl", [*texts[:100], "long " * 20_000, *texts[100:]])
+    changed = with_sources(section, files=files(path, unreadable="skip"))
+    assert len(make_plan(changed).tasks) > 5
+    result = run(changed, tmp_path)
+    assert sorted(documents_of(tmp_path)) == sorted(texts) and result.manifest["sources"]["files"]["dropped"] == {"unreadable": 1}
 
 
 def test_a_corrupt_page_costs_its_rows_and_is_named(section: Section, tmp_path: Path, real_data: Path) -> None:

@@ -26,7 +26,6 @@ Drops = Callable[[int, int], dict[str, np.ndarray]]  # (rank, number of document
 
 CHOSEN = np.dtype([("piece", "<u4"), ("document", "<u4")])
 
-
 # One document that may be kept: what it counts, the tokens of its source before it, its place.
 ROW = np.dtype([("document", "<u4"), ("tokens", "<i8"), ("bytes", "<i8"), ("held_out", "?"), ("before", "<i8"), ("place", "<f8")])
 
@@ -66,10 +65,10 @@ def choose(
 ) -> tuple[list[str], dict[str, SourceAccount]]:
     """Write, for each shard, which documents it holds in which order; return the shards' names and what became of each source.
 
-    Only one block of each source is in memory at a time.
+    One block of each source and one shard's choice are in memory at a time.
 
     Raises:
-        Problem: nothing is kept of a source, or a split stays empty.
+        Problem: nothing is kept of a source.
     """
 
     def kept(name: str, account: SourceAccount) -> Iterator[Block]:

@@ -120,5 +120,5 @@ class Duplicates:
         return str((self.folder / name).resolve())
 
 
-def _nothing() -> tuple[int, str]:
-    return 0, ""
+def _nothing() -> int:
+    return 0

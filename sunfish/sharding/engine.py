@@ -24,7 +24,7 @@ from datatrove.utils.stats import PipelineStats
 from loguru import logger
 
 from sunfish.problems import Problem
-from sunfish.progress import Progress
+from sunfish.progress import Progress, clock
 from sunfish.sections.launch import Sharding
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -50,9 +50,7 @@ class Engine:
         self.logs, self.sharding = logs, sharding
         logger.disable("datatrove")
 
-    def run(
-        self, name: str, pipeline: list[Any], tasks: int, done: Callable[[], tuple[int, str]], unit: str, is_small: bool = False
-    ) -> None:
+    def run(self, name: str, pipeline: list[Any], tasks: int, done: Callable[[], int], unit: str, is_small: bool = False) -> None:
         """Run `pipeline` once for each task that has no completion marker yet; `done` counts what is there, for the progress.
 
         Small work is done here by this process: others would take longer to start.
@@ -64,7 +62,7 @@ class Engine:
         missing = len(executor.get_incomplete_ranks(range(tasks)))
         if missing == 0:
             return
-        with Progress(name, None, unit, done()[0]) as progress:
+        with Progress(name, None, unit, done()) as progress:
             if missing < tasks:
                 progress.say(f"{name}: {tasks - missing} of {tasks} tasks were done before")
             with _watching(progress, done, lambda: tasks - len(executor.get_incomplete_ranks(range(tasks))), tasks):
@@ -169,13 +167,15 @@ def _no_worker_dies() -> Iterator[None]:
 
 
 @contextmanager
-def _watching(progress: Progress, done: Callable[[], tuple[int, str]], completed: Callable[[], int], tasks: int) -> Iterator[None]:
+def _watching(progress: Progress, done: Callable[[], int], completed: Callable[[], int], tasks: int) -> Iterator[None]:
     """Show progress from what lies on the disk, whichever machine wrote it."""
-    over = threading.Event()
+    over, started, before = threading.Event(), time.monotonic(), completed()
 
     def show() -> None:
-        count, note = done()
-        progress.add(max(0, count - progress.done), f"{completed()}/{tasks} tasks{note}")
+        now = completed()
+        each = (time.monotonic() - started) / (now - before) if now > before else None
+        left = f", about {clock(each * (tasks - now))} left" if each and now < tasks else ""
+        progress.add(max(0, done() - progress.done), f"{now}/{tasks} tasks{left}")
 
     def watch() -> None:
         while not over.wait(SECONDS_BETWEEN_LOOKS * 4):

@@ -55,8 +55,15 @@ def make_plan(section: Section) -> Plan:
         files = list_files(source, f"data.sources.{name}")
         found += [[file.path, file.size, file.version] for file in files]
         tasks += [Task(name, spans) for spans in _group([s for f in files for s in _divide(f, section.task_bytes)], section.task_bytes)]
-    made_of = json.dumps([FORMAT, dataclasses.asdict(section), found], sort_keys=True)
+    made_of = json.dumps([FORMAT, dataclasses.asdict(section), found, _tokenizer_digest(section.tokenizer.pretrained)], sort_keys=True)
     return Plan(section, tuple(tasks), hashlib.sha256(made_of.encode()).hexdigest()[:16])
+
+
+def _tokenizer_digest(pretrained: str | None) -> str | None:
+    """Return the sha256 of a tokenizer that is a file here."""
+    path = Path(pretrained or "")
+    path = path / "tokenizer.json" if path.is_dir() else path
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def list_files(source: Files | Hub, where: str) -> list[File]:

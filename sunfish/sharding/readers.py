@@ -63,7 +63,7 @@ def read_span(source: Source, span: Span, columns: list[str]) -> Iterator[Record
         yield from (Record(text, {}, f"story {number}") for number, text in enumerate(stories, span.start))
     elif span.path.endswith(".parquet"):
         yield from _read_parquet(source, span, columns)
-    elif ".jsonl" in span.path:
+    elif span.path.endswith((".jsonl", ".jsonl.zst", ".jsonl.gz")):
         yield from _read_jsonl(source, span, columns)
     else:
         yield from _read_txt(source, span)
@@ -143,10 +143,9 @@ def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator
             at = span.start - 1 + _skip_line(file)
         first, number = at, 0
         whole = not span.path.endswith(DIVISIBLE)
-        lines = _lines(file)
         while whole or at < span.stop:
             try:
-                line = next(lines, b"")
+                line, size = _next_line(file)
             except (OSError, EOFError, ValueError, zlib.error) as error:
                 if isinstance(error, Problem):
                     raise
@@ -154,7 +153,7 @@ def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator
                 return
             if not line:
                 return
-            place, at, number = at, at + len(line), number + 1
+            place, at, number = at, at + size, number + 1
             found = _parse(line, source.text_column, columns) if line.strip() else None
             del line  # a long one is not held beside its text
             if found is not None:
@@ -164,14 +163,12 @@ def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator
                     yield Record(*found, f"{span.path}, line {number}" if first == 0 else f"{span.path}, line at byte {place}")
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines; of one that is too long the beginning, which will not parse."""
-    while line := file.readline(MAX_RECORD_BYTES):
-        if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
-            yield line[:100] + b" ... longer than a record may be"
-            _skip_line(file)
-        else:
-            yield line
+def _next_line(file: BinaryIO) -> tuple[bytes, int]:
+    """Return a line and its bytes in the file; of one that is too long the beginning, which will not parse."""
+    line = file.readline(MAX_RECORD_BYTES)
+    if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
+        return line[:100] + b" ... is longer than a record may be", len(line) + _skip_line(file)
+    return line, len(line)
 
 
 def _skip_line(file: BinaryIO) -> int:

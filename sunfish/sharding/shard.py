@@ -91,13 +91,7 @@ def shard(section: Section, sharding: Sharding, out_dir: Path, runs: Path) -> Re
     _write_pieces(plan, work, tokenizer, engine, duplicates)
     duplicates.find(engine)
     names, accounts = choose(work.pieces, section, ranks, duplicates.of_task, work.choices)
-    writer = WriteShard(work.choices.resolve(), names, work.pieces.resolve(), work.shards.resolve(), tokenizer.vocab_size)
-
-    def written() -> tuple[int, str]:
-        return len(list(work.shards.glob("*.json"))), ""
-
-    is_small = sum(account.tokens for account in accounts.values()) <= SMALL_TOKENS
-    engine.run("shards", [writer], len(names), written, "shards", is_small)
+    _write_shards(work, names, tokenizer, engine, sum(account.tokens for account in accounts.values()))
     read = {name: [read_account(work.pieces, rank) for rank in account.pieces] for name, account in accounts.items()}
     about = {"sources": {name: _account(read[name], account) for name, account in accounts.items()}} | _settings(section)
     manifest = _gather(work, names, tokenizer, about, out_dir)
@@ -133,11 +127,20 @@ def _write_pieces(plan: Plan, work: Work, tokenizer: Tokenizer, engine: Engine, 
     writer = WritePiece(reader, work.tokenizer.resolve(), plan.section.held_out_share)
     itemsize = token_dtype(tokenizer.vocab_size).itemsize
 
-    def done() -> tuple[int, str]:
+    def done() -> int:
         sizes = [path.stat().st_size for path in [*work.pieces.glob("*.bin"), *work.pieces.glob(".*.bin.*.tmp")] if path.exists()]
-        return sum(sizes) // itemsize, ""
+        return sum(sizes) // itemsize
 
     engine.run("tokenize", [reader, writer, *duplicates.signatures()], len(plan.tasks), done, "tokens")
+
+
+def _write_shards(work: Work, names: list[str], tokenizer: Tokenizer, engine: Engine, num_tokens: int) -> None:
+    writer = WriteShard(work.choices.resolve(), names, work.pieces.resolve(), work.shards.resolve(), tokenizer.vocab_size)
+
+    def done() -> int:
+        return len(list(work.shards.glob("*.json")))
+
+    engine.run("shards", [writer], len(names), done, "shards", is_small=num_tokens <= SMALL_TOKENS)
 
 
 def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, Any]:
