@@ -524,7 +524,7 @@ def test_real_documents_are_the_same_from_a_server_that_misbehaves(
 ) -> None:
     monkeypatch.setattr(remote, "FIRST_WAIT_SECONDS", 0.01)
     with serving(real_data / "fineweb", faulty=3, ranges=ranges) as server:
-        urls = [f"{server.url}/{i:03d}_00000.parquet" for i in range(3)]
+        urls = [f"{server.url}/{i:03d}_00000.parquet?signature=1" for i in range(3)]
         run(real_section(real_data, files(*urls)), tmp_path)
         assert digest(tmp_path) == real_digest
         assert {"drop", "429", "500", "slow", "short", "long"} <= set(server.faults)

@@ -12,8 +12,8 @@ from pathlib import Path
 from sunfish.files import read_json, write_json
 from sunfish.problems import Problem
 from sunfish.sections.data import Files, Hub, Section, Source, Stories
-from sunfish.sharding.readers import DIVISIBLE, SUFFIXES, Span
-from sunfish.sharding.remote import File, find_files
+from sunfish.sharding.readers import DIVISIBLE, Span
+from sunfish.sharding.remote import SUFFIXES, File, find_files, suffix_of
 from sunfish.text.hub import go_offline_if_unreachable
 
 FORMAT = 1  # of what lies in a working folder; another one is not carried on
@@ -71,7 +71,7 @@ def list_files(source: Files | Hub, where: str) -> list[File]:
     patterns = source.paths if isinstance(source, Files) else _hub_files(source)
     files = {file.path: file for pattern in patterns for file in find_files(pattern, f"{where}.paths")}
     for path in files:
-        if not path.endswith(SUFFIXES):
+        if not suffix_of(path):
             raise Problem(f"{where}: {path}: this kind of file is not known; there are {', '.join(SUFFIXES)}")
     return list(files.values())
 
@@ -97,7 +97,7 @@ def _hub_files(source: Hub) -> list[str]:
 
 
 def _divide(file: File, task_bytes: int) -> list[Span]:
-    parts = -(-file.size // task_bytes) if file.path.endswith(DIVISIBLE) else 1
+    parts = -(-file.size // task_bytes) if suffix_of(file.path) in DIVISIBLE else 1
     cuts = [file.size * part // max(parts, 1) for part in range(parts + 1)]
     return [Span(file.path, file.size, start, stop) for start, stop in pairwise(cuts)]
 

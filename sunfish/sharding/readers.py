@@ -15,10 +15,9 @@ from typing import Any, BinaryIO
 
 from sunfish.problems import Problem
 from sunfish.sections.data import Files, Hub, Source, Stories
-from sunfish.sharding.remote import open_file
+from sunfish.sharding.remote import open_file, suffix_of
 from sunfish.text.stories import write_stories
 
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".txt", ".txt.zst", ".txt.gz")
 DIVISIBLE = (".parquet", ".jsonl")  # others are read from their beginning
 ROWS_AT_ONCE = 64
 CHUNK_BYTES = 2**20
@@ -61,9 +60,9 @@ def read_span(source: Source, span: Span, columns: list[str]) -> Iterator[Record
     if isinstance(source, Stories):
         stories = islice(write_stories(source.seed), span.start, span.stop)
         yield from (Record(text, {}, f"story {number}") for number, text in enumerate(stories, span.start))
-    elif span.path.endswith(".parquet"):
+    elif suffix_of(span.path) == ".parquet":
         yield from _read_parquet(source, span, columns)
-    elif span.path.endswith((".jsonl", ".jsonl.zst", ".jsonl.gz")):
+    elif suffix_of(span.path).startswith(".jsonl"):
         yield from _read_jsonl(source, span, columns)
     else:
         yield from _read_txt(source, span)
@@ -142,7 +141,7 @@ def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator
             file.seek(span.start - 1)
             at = span.start - 1 + _skip_line(file)
         first, number = at, 0
-        whole = not span.path.endswith(DIVISIBLE)
+        whole = suffix_of(span.path) not in DIVISIBLE
         while whole or at < span.stop:
             try:
                 line, size = _next_line(file)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 from sunfish.problems import Problem
 from sunfish.text.hub import go_offline_if_unreachable
 
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".txt", ".txt.zst", ".txt.gz")
 ATTEMPTS = 7
 FIRST_WAIT_SECONDS = 0.25  # doubled each time: about 16 s in all
 BLOCK_BYTES = 4 * 2**20
@@ -36,6 +37,12 @@ class File:
 def is_remote(path: str) -> bool:
     """Say whether a path is a URL that fsspec opens."""
     return "://" in path and not path.startswith("file://")
+
+
+def suffix_of(path: str) -> str:
+    """Return what kind of file a path or URL names, by its ending; nothing where that is not known."""
+    bare = path.split("?")[0] if is_remote(path) else path
+    return next((suffix for suffix in SUFFIXES if bare.endswith(suffix)), "")
 
 
 def find_files(pattern: str, where: str) -> list[File]:
@@ -187,12 +194,12 @@ def open_file(path: str, size: int) -> Iterator[BinaryIO]:
     with _open_raw(path, size) as raw:
         if not is_remote(path) and Path(path).stat().st_size != size:
             raise Problem(f"{path}: has changed while it was read; run it again")
-        if path.endswith(".zst"):
+        if suffix_of(path).endswith(".zst"):
             import zstandard
 
             with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
                 yield cast(BinaryIO, io.BufferedReader(stream, BLOCK_BYTES))
-        elif path.endswith(".gz"):
+        elif suffix_of(path).endswith(".gz"):
             with gzip.GzipFile(fileobj=raw) as unzipped:
                 yield cast(BinaryIO, unzipped)
         else:
