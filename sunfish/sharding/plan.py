@@ -16,6 +16,7 @@ from sunfish.sharding.readers import DIVISIBLE, Span
 from sunfish.sharding.remote import SUFFIXES, File, find_files, suffix_of
 from sunfish.text.hub import go_offline_if_unreachable
 
+STORIES_OF_A_TASK = 10_000  # written in about two seconds
 FORMAT = 1  # of what lies in a working folder; another one is not carried on
 
 
@@ -50,7 +51,7 @@ def make_plan(section: Section) -> Plan:
     found: list[list[str | int]] = []
     for name, source in section.sources.items():
         if isinstance(source, Stories):
-            tasks.append(Task(name, (Span("", source.num_documents, 0, source.num_documents),)))
+            tasks += [Task(name, (span,)) for span in _divide(File("", source.num_documents, ""), STORIES_OF_A_TASK)]
             continue
         files = list_files(source, f"data.sources.{name}")
         found += [[file.path, file.size, file.version] for file in files]
@@ -96,8 +97,8 @@ def _hub_files(source: Hub) -> list[str]:
     return [str(path) for path in files[source.split]]
 
 
-def _divide(file: File, task_bytes: int) -> list[Span]:
-    parts = -(-file.size // task_bytes) if suffix_of(file.path) in DIVISIBLE else 1
+def _divide(file: File, task_size: int) -> list[Span]:
+    parts = -(-file.size // task_size) if suffix_of(file.path) in DIVISIBLE or not file.path else 1
     cuts = [file.size * part // max(parts, 1) for part in range(parts + 1)]
     return [Span(file.path, file.size, start, stop) for start, stop in pairwise(cuts)]
 

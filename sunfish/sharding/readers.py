@@ -58,7 +58,7 @@ def read_span(source: Source, span: Span, columns: list[str]) -> Iterator[Record
         Problem: a column that is not there, a file that cannot be opened.
     """
     if isinstance(source, Stories):
-        stories = islice(write_stories(source.seed), span.start, span.stop)
+        stories = islice(write_stories(source.seed, span.start), span.stop - span.start)
         yield from (Record(text, {}, f"story {number}") for number, text in enumerate(stories, span.start))
     elif suffix_of(span.path) == ".parquet":
         yield from _read_parquet(source, span, columns)

@@ -11,7 +11,7 @@ from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import TypeVar
 
 import numpy as np
@@ -156,12 +156,10 @@ def write_story(rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
-def write_stories(seed: int) -> Iterator[str]:
-    """Yield stories without end; story k depends on (seed, k) only."""
-    index = 0
-    while True:
+def write_stories(seed: int, first: int = 0) -> Iterator[str]:
+    """Yield stories from the `first` on, without end; story k depends on (seed, k) only."""
+    for index in count(first):
         yield write_story(np.random.default_rng((seed, index)))
-        index += 1
 
 
 @dataclass(frozen=True)
