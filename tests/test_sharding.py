@@ -414,6 +414,26 @@ def test_workers_and_tasks_have_no_say_in_the_bytes(section: Section, texts: lis
     assert documents_of(tmp_path / "one") == documents_of(tmp_path / "1")
 
 
+@pytest.mark.parametrize("duplicates", ["keep", "drop_exact", "drop_near"])
+def test_what_stands_behind_a_limit_has_no_say_whether_it_was_read_or_not(
+    section: Section, texts: list[str], tmp_path: Path, duplicates: str
+) -> None:
+    """The limit ends with a piece; behind it stand doubles of what another source has, and of what is kept."""
+    first, others = write_jsonl(tmp_path / "a.jsonl", texts[:90]), write_jsonl(tmp_path / "c.jsonl", texts[100:300])
+    assert first.stat().st_size < 20_000
+    behind = write_jsonl(tmp_path / "b.jsonl", [*texts[100:300], *texts[:90]])
+    limited = with_sources(section, a=files(first, behind, max_documents=90), c=files(others))
+    found = set()
+    for workers in (1, 4):
+        result = run(
+            dataclasses_replace(limited, duplicates=duplicates), tmp_path / str(workers), dataclasses.replace(HERE, workers=workers)
+        )
+        found.add(digest(tmp_path / str(workers)))
+        assert result.manifest["sources"]["a"]["documents_in"] == 90
+        assert sorted(documents_of(tmp_path / str(workers))) == sorted([*texts[:90], *texts[100:300]])
+    assert len(found) == 1
+
+
 def test_what_is_done_is_not_done_again(section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", texts)
     changed = with_sources(section, files=files(path))

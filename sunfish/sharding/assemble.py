@@ -60,8 +60,31 @@ class SourceAccount:
         self.dropped_tokens[kind] += int(rows["tokens"].sum())
 
 
+Within = dict[int, int]  # by piece, in order: how many of its documents, from the first on, stand within the source's limits
+
+
+def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
+    """Return what a source's limits let in; pieces behind the one that reaches a limit, done or not, are left out."""
+    if isinstance(source, Stories):
+        return {rank: len(read_documents(folder, rank)) for rank in ranks}
+    within: Within = {}
+    num_documents = num_tokens = 0
+    for rank in ranks:
+        ends = np.concatenate(([0], read_documents(folder, rank)["end"])).astype(np.int64)
+        count = len(ends) - 1
+        if source.max_documents is not None:
+            count = min(count, source.max_documents - num_documents)
+        if source.max_tokens is not None:  # the document that reaches it is let in
+            count = min(count, int(np.searchsorted(num_tokens + ends[:-1], source.max_tokens)))
+        within[rank] = count
+        num_documents, num_tokens = num_documents + count, num_tokens + int(ends[count])
+        if source.is_reached(num_documents, num_tokens):
+            break
+    return within
+
+
 def choose(
-    folder: Path, section: Section, ranks: dict[str, list[int]], drops: Drops, out: Path
+    folder: Path, section: Section, within: dict[str, Within], drops: Drops, out: Path
 ) -> tuple[list[str], dict[str, SourceAccount]]:
     """Write, for each shard, which documents it holds in which order; return the shards' names and what became of each source.
 
@@ -72,10 +95,10 @@ def choose(
     """
 
     def kept(name: str, account: SourceAccount) -> Iterator[Block]:
-        return _kept(folder, section.sources[name], ranks[name], drops, account)
+        return _kept(folder, within[name], drops, account)
 
-    totals = {name: _total(folder, name, kept) for name in ranks}
-    budgets, accounts = _budgets(section, totals), {name: SourceAccount() for name in ranks}
+    totals = {name: _total(folder, name, kept) for name in within}
+    budgets, accounts = _budgets(section, totals), {name: SourceAccount() for name in within}
     streams = [
         _placed(kept(name, account), budgets[name], account, (section.mixing_seed, number))
         for number, (name, account) in enumerate(accounts.items())
@@ -98,28 +121,23 @@ def _total(folder: Path, name: str, kept: Callable[[str, SourceAccount], Iterato
     return account.tokens
 
 
-def _kept(folder: Path, source: Source, ranks: list[int], drops: Drops, account: SourceAccount) -> Iterator[Block]:
-    """Yield a source's documents within its limits, without duplicates; nothing behind the limit is looked at."""
-    num_documents, num_tokens, before = 0, 0, 0
-    for rank in ranks:
+def _kept(folder: Path, within: Within, drops: Drops, account: SourceAccount) -> Iterator[Block]:
+    """Yield a source's documents within its limits, without duplicates."""
+    before = 0
+    for rank, count in within.items():
         rows = _rows(read_documents(folder, rank))
-        within = _within_limits(source, num_documents, num_tokens, rows["tokens"])
         account.pieces.append(rank)
-        account.drop(BEYOND_LIMIT, rows[within:])
-        keep = np.ones(len(rows), bool)
-        keep[within:] = False
+        account.drop(BEYOND_LIMIT, rows[count:])
+        keep = np.arange(len(rows)) < count
         for kind, dropped in drops(rank, len(rows)).items():
             account.drop(kind, rows[keep & dropped])
             keep &= ~dropped
-        num_documents, num_tokens = num_documents + within, num_tokens + int(rows["tokens"][:within].sum())
-        beyond, rows = within < len(rows), rows[keep]
+        rows = rows[keep]
         rows["before"] = before + np.cumsum(rows["tokens"]) - rows["tokens"]
         before += int(rows["tokens"].sum())
         account.keep(rows)
         if len(rows):
             yield Block(rank, rows)
-        if beyond:
-            return
 
 
 def _rows(documents: np.ndarray) -> np.ndarray:
@@ -128,19 +146,6 @@ def _rows(documents: np.ndarray) -> np.ndarray:
     rows["tokens"] = np.diff(documents["end"].astype(np.int64), prepend=0)
     rows["bytes"], rows["held_out"] = documents["bytes"], documents["held_out"]
     return rows
-
-
-def _within_limits(source: Source, documents: int, tokens_before: int, tokens: np.ndarray) -> int:
-    """Return how many of a piece's documents stand within the source's limits; the one that reaches max_tokens does."""
-    if isinstance(source, Stories):
-        return len(tokens)
-    count = len(tokens)
-    if source.max_documents is not None:
-        count = min(count, max(0, source.max_documents - documents))
-    if source.max_tokens is not None:
-        before = tokens_before + np.cumsum(tokens) - tokens
-        count = min(count, int(np.searchsorted(before, source.max_tokens)))
-    return count
 
 
 def _budgets(section: Section, totals: dict[str, int]) -> dict[str, int]:

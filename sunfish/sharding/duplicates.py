@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.dedup import exact_dedup, minhash
-from datatrove.pipeline.dedup.exact_dedup import ExactDedupConfig, ExactDedupSignature, ExactFindDedups
+from datatrove.pipeline.dedup.exact_dedup import ExactDedupConfig, ExactDedupSignature, ExactFindDedups, get_sig_dtype
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupSignature
 from datatrove.utils.word_tokenizers import WordTokenizer
 
+from sunfish.files import replacing
 from sunfish.sharding.engine import Engine
 
 exact_dedup.tqdm = minhash.tqdm = lambda items, **_: items  # their bars would break ours
@@ -83,10 +84,11 @@ class Duplicates:
             steps.append(MinhashDedupSignature(self._path("near"), self.near, SpacedWords()))
         return steps
 
-    def find(self, engine: Engine) -> None:
-        """Find duplicates over all tasks."""
+    def find(self, engine: Engine, within: dict[int, int]) -> None:
+        """Find duplicates among the documents that count: of each task that is named, so many from its first on."""
         if self.which == "keep":
             return
+        self._forget_others(within)
         finder = ExactFindDedups(self._path("exact"), self._path("exact_found"), self.exact, lines_to_buffer=1000)
         engine.run("exact_duplicates", [finder], self.finders, _nothing, "documents")
         if self.which == "drop_near":
@@ -96,6 +98,17 @@ class Duplicates:
                 self._path("near_pairs"), self._path("near_found"), self.near, save_cluster_id=True, lines_to_buffer=1000
             )
             engine.run("near_clusters", [cluster], 1, _nothing, "documents")
+
+    def _forget_others(self, within: dict[int, int]) -> None:
+        """Cut signatures to the documents that count: others are perhaps there and perhaps not, and must not outdo one that is kept."""
+        near = np.dtype([("hashes", "<u8", self.near.hashes_per_bucket), ("doc", "<u4")])
+        for pattern, dtype in (("exact/*/*.c4_sig", get_sig_dtype(self.exact.hash_config)), ("near/*/*.minhash.sig", near)):
+            for path in self.folder.glob(pattern):
+                signatures = np.fromfile(path, dtype)
+                counting = signatures["doc"] < within.get(int(path.name.split(".")[0]), 0)
+                if not counting.all():
+                    with replacing(path) as temporary:
+                        temporary.write_bytes(signatures[counting].tobytes())
 
     def of_task(self, rank: int, num_documents: int) -> dict[str, np.ndarray]:
         """Return, by kind, which of a task's documents are to be dropped, (num_documents,)."""

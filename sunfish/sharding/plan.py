@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sunfish.files import read_json, write_json
 from sunfish.problems import Problem
-from sunfish.sections.data import Files, Hub, Section, Source, Stories
+from sunfish.sections.data import Files, Hub, Section, Stories
 from sunfish.sharding.readers import DIVISIBLE, Span
 from sunfish.sharding.remote import SUFFIXES, File, find_files, suffix_of
 from sunfish.text.hub import go_offline_if_unreachable
@@ -134,8 +134,3 @@ def sources_in_order(plan: Plan) -> dict[str, list[int]]:
     for rank, task in enumerate(plan.tasks):
         ranks[task.source].append(rank)
     return ranks
-
-
-def source_of(section: Section, task: Task) -> Source:
-    """Return the source that a task reads."""
-    return section.sources[task.source]

@@ -14,7 +14,7 @@ from sunfish.config import ConfigError
 from sunfish.files import read_json, replacing, require_writable
 from sunfish.sections.data import Section
 from sunfish.sections.launch import Sharding
-from sunfish.sharding.assemble import SourceAccount, choose
+from sunfish.sharding.assemble import SourceAccount, choose, documents_within
 from sunfish.sharding.counts import merge_counts
 from sunfish.sharding.duplicates import Duplicates
 from sunfish.sharding.engine import Engine
@@ -89,8 +89,9 @@ def shard(section: Section, sharding: Sharding, out_dir: Path, runs: Path) -> Re
     ranks, engine = sources_in_order(plan), Engine(work.folder / "logs", sharding)
     duplicates = Duplicates(section.duplicates, work.folder, plan.num_bytes())
     _write_pieces(plan, work, tokenizer, engine, duplicates)
-    duplicates.find(engine)
-    names, accounts = choose(work.pieces, section, ranks, duplicates.of_task, work.choices)
+    within = {name: documents_within(work.pieces, section.sources[name], of) for name, of in ranks.items()}
+    duplicates.find(engine, {rank: count for counts in within.values() for rank, count in counts.items()})
+    names, accounts = choose(work.pieces, section, within, duplicates.of_task, work.choices)
     _write_shards(work, names, tokenizer, engine, sum(account.tokens for account in accounts.values()))
     read = {name: [read_account(work.pieces, rank) for rank in account.pieces] for name, account in accounts.items()}
     about = {"sources": {name: _account(read[name], account) for name, account in accounts.items()}} | _settings(section)

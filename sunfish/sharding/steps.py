@@ -15,7 +15,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from sunfish.problems import Problem
-from sunfish.sections.data import Files, Hub, Section, Source, Stories
+from sunfish.sections.data import Section, Source, Stories
 from sunfish.sharding.counts import TextCounts
 from sunfish.sharding.encoder import open_encoder
 from sunfish.sharding.filters import UNREADABLE, columns_of, rules_of
@@ -88,14 +88,14 @@ class ReadDocuments(PipelineStep):
         """Yield datatrove's documents; their metadata holds the text in UTF-8 and where it is from."""
         task = read_task(self.tasks_path, rank)
         source = self.section.sources[task.source]
-        if not isinstance(source, Stories) and self._is_enough(source, self._count_before(task.source, rank)):
+        if not isinstance(source, Stories) and source.is_reached(*self._count_before(task.source, rank)):
             return
         url_column = None if isinstance(source, Stories) else source.url_column
         for record, text in kept_records(source, task.spans, self.account):
             url = record.columns[url_column] if url_column else None
             self.account.documents += 1
             yield Document(text=record.text, id=record.where, metadata={"utf8": text, "url": url})
-            if not isinstance(source, Stories) and self._is_enough(source, (self.account.documents, self.account.tokens)):
+            if not isinstance(source, Stories) and source.is_reached(self.account.documents, self.account.tokens):
                 return
 
     def _count_before(self, name: str, rank: int) -> tuple[int, int]:
@@ -109,12 +109,6 @@ class ReadDocuments(PipelineStep):
             rows = read_documents(self.pieces, other)
             documents, tokens = documents + len(rows), tokens + (int(rows["end"][-1]) if len(rows) else 0)
         return documents, tokens
-
-    @staticmethod
-    def _is_enough(source: Files | Hub, count: tuple[int, int]) -> bool:
-        """Say whether so many documents and tokens, a source's first or a task's own, reach its limits: what follows is not wanted."""
-        limits = (source.max_documents, source.max_tokens)
-        return any(limit is not None and number >= limit for number, limit in zip(count, limits, strict=True))
 
 
 class WritePiece(PipelineStep):
