@@ -102,11 +102,6 @@ class Columns:
             require(limit is None or limit > 0, key, "must be at least 1, or null for no limit")
         require(self.weight is None or self.weight > 0, "weight", "must be above 0, or null")
 
-    def is_reached(self, documents: int, tokens: int) -> bool:
-        """Say whether so many documents and tokens reach a limit: what follows is not wanted."""
-        limits = ((documents, self.max_documents), (tokens, self.max_tokens))
-        return any(limit is not None and number >= limit for number, limit in limits)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Columns):

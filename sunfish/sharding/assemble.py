@@ -17,6 +17,7 @@ import numpy as np
 from sunfish.files import replacing
 from sunfish.problems import Problem
 from sunfish.sections.data import Section, Source, Stories
+from sunfish.sharding.filters import is_enough
 from sunfish.sharding.pieces import read_account, read_documents
 from sunfish.text.shards import SPLITS
 
@@ -78,7 +79,7 @@ def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
             count = min(count, int(np.searchsorted(num_tokens + ends[:-1], source.max_tokens)))
         within[rank] = count
         num_documents, num_tokens = num_documents + count, num_tokens + int(ends[count])
-        if source.is_reached(num_documents, num_tokens):
+        if is_enough(source, num_documents, num_tokens):
             break
     return within
 

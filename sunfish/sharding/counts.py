@@ -63,10 +63,9 @@ class TextCounts:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the unigrams, for JSON."""
-        hosts = sorted(self.hosts.items(), key=lambda item: (-item[1], item[0]))[:HOSTS_KEPT]
         return {
             "odd": dict(self.odd),
-            "hosts": dict(hosts),
+            "hosts": _most_common(self.hosts),
             "samples": [[-order, text] for order, text in sorted(self.samples, reverse=True)],
         }
 
@@ -86,5 +85,9 @@ def merge_counts(parts: list[dict[str, Any]]) -> dict[str, Any]:
         odd.update(part["odd"])
         hosts.update(part["hosts"])
     samples = sorted(tuple(sample) for part in parts for sample in part["samples"])[:SAMPLES]
-    ranked = sorted(hosts.items(), key=lambda item: (-item[1], item[0]))[:HOSTS_KEPT]
-    return {"odd": dict(odd), "hosts": dict(ranked), "samples": [list(sample) for sample in samples]}
+    return {"odd": dict(odd), "hosts": _most_common(hosts), "samples": [list(sample) for sample in samples]}
+
+
+def _most_common(hosts: Counter[str]) -> dict[str, int]:
+    """Return the hosts of most documents, of like ones in alphabetical order, so that the order of tasks has no say."""
+    return dict(sorted(hosts.items(), key=lambda item: (-item[1], item[0]))[:HOSTS_KEPT])

@@ -34,6 +34,14 @@ def rules_of(source: AnySource) -> dict[str, Rule]:
     return rules
 
 
+def is_enough(source: AnySource, documents: int, tokens: int) -> bool:
+    """Say whether so many documents and tokens, a source's first or a task's own, reach its limits: what follows is not wanted."""
+    if isinstance(source, Stories):
+        return False
+    limits = ((documents, source.max_documents), (tokens, source.max_tokens))
+    return any(limit is not None and number >= limit for number, limit in limits)
+
+
 def _rule(rule: Filter) -> Rule:
     if isinstance(rule, Values):
         return lambda record: record.columns[rule.column] in rule.values

@@ -13,7 +13,7 @@ from sunfish.files import read_json, write_json
 from sunfish.problems import Problem
 from sunfish.sections.data import Files, Hub, Section, Stories
 from sunfish.sharding.readers import DIVISIBLE, Span
-from sunfish.sharding.remote import SUFFIXES, File, find_files, suffix_of
+from sunfish.sharding.remote import SUFFIXES, File, find_files, reason_of, suffix_of
 from sunfish.text.hub import go_offline_if_unreachable
 
 STORIES_OF_A_TASK = 10_000  # written in about two seconds
@@ -87,9 +87,8 @@ def _hub_files(source: Hub) -> list[str]:
         builder = datasets.load_dataset_builder(source.name, source.config, revision=source.revision)
         files = builder.config.data_files or {}
     except Exception as error:  # connection, DNS, proxy, missing dataset, configuration or revision: many classes, one meaning
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Problem(
-            f"{source.name} ({source.config}, revision {source.revision}) cannot be streamed: {reason}. Without a network, "
+            f"{source.name} ({source.config}, revision {source.revision}) cannot be streamed: {reason_of(error)}. Without a network, "
             "data=stories (the embedded corpus) and data=files with data.sources.files.paths=[...] run"
         ) from error
     if source.split not in files:

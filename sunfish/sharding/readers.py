@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from sunfish.problems import Problem
 from sunfish.sections.data import Files, Hub, Source, Stories
-from sunfish.sharding.remote import open_file, suffix_of
+from sunfish.sharding.remote import open_file, reason_of, suffix_of
 from sunfish.text.stories import write_stories
 
 DIVISIBLE = (".parquet", ".jsonl")  # others are read from their beginning
@@ -76,7 +76,7 @@ def _read_parquet(source: Files | Hub, span: Span, columns: list[str]) -> Iterat
         try:
             table = pq.ParquetFile(file, buffer_size=CHUNK_BYTES)
         except (pa.ArrowException, OSError) as error:
-            yield Unreadable(f"{span.path}: is not a readable parquet file ({_first_line(error)})")
+            yield Unreadable(f"{span.path}: is not a readable parquet file ({reason_of(error)})")
             return
         _require_columns(span.path, table.schema_arrow, source.text_column, columns)
         row = 0
@@ -93,7 +93,7 @@ def _read_parquet(source: Files | Hub, span: Span, columns: list[str]) -> Iterat
                         yield record
             except (pa.ArrowException, OSError) as error:
                 lost = metadata.num_rows - done
-                yield Unreadable(f"{span.path}: rows {first + done} to {row - 1} cannot be read ({_first_line(error)})", lost)
+                yield Unreadable(f"{span.path}: rows {first + done} to {row - 1} cannot be read ({reason_of(error)})", lost)
 
 
 def _offset(row_group: Any) -> int:
@@ -148,7 +148,7 @@ def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator
             except (OSError, EOFError, ValueError, zlib.error) as error:
                 if isinstance(error, Problem):
                     raise
-                yield Unreadable(f"{span.path}: cannot be decompressed behind line {number} ({_first_line(error)}); it may be cut off")
+                yield Unreadable(f"{span.path}: cannot be decompressed behind line {number} ({reason_of(error)}); it may be cut off")
                 return
             if not line:
                 return
@@ -224,7 +224,7 @@ def _read_txt(source: Source, span: Span) -> Iterator[Record | Unreadable]:
                 yield Unreadable(f"{span.path}: {reason}; what stands behind it is lost")
                 return
             except (OSError, EOFError, zlib.error) as error:
-                yield Unreadable(f"{span.path}: cannot be decompressed behind byte {at} ({_first_line(error)}); it may be cut off")
+                yield Unreadable(f"{span.path}: cannot be decompressed behind byte {at} ({reason_of(error)}); it may be cut off")
                 return
             at += len(chunk)
             if separator is not None and separator in rest:
@@ -238,7 +238,3 @@ def _read_txt(source: Source, span: Span) -> Iterator[Record | Unreadable]:
             if not chunk:
                 break
     yield Record(rest, {}, f"{span.path}: document {number}")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

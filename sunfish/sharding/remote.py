@@ -130,13 +130,17 @@ def _insist(act: Any, path: str) -> Any:
             if isinstance(status, int) and 400 <= status < 500 and status not in WORTH_ANOTHER_TRY:
                 raise Problem(f"{path}: the server refuses it (status {status})") from error
             if attempt == ATTEMPTS:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise Problem(
-                    f"{path}: cannot be read, tried {ATTEMPTS} times ({reason}). Run it again when the network is there: what is done "
-                    "stays done. Without a network, data=stories and data=files with local paths run"
+                    f"{path}: cannot be read, tried {ATTEMPTS} times ({reason_of(error)}). Run it again when the network "
+                    "is there: what is done stays done. Without a network, data=stories and data=files with local paths run"
                 ) from error
         time.sleep(wait)
         wait *= 2
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 class ShortRead(OSError):

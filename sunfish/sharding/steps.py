@@ -18,7 +18,7 @@ from sunfish.problems import Problem
 from sunfish.sections.data import Section, Source, Stories
 from sunfish.sharding.counts import TextCounts
 from sunfish.sharding.encoder import open_encoder
-from sunfish.sharding.filters import UNREADABLE, columns_of, rules_of
+from sunfish.sharding.filters import UNREADABLE, columns_of, is_enough, rules_of
 from sunfish.sharding.pieces import PieceWriter, piece_path, read_documents, read_tokens, write_account
 from sunfish.sharding.plan import read_task
 from sunfish.sharding.readers import Record, Span, Unreadable, read_span
@@ -88,14 +88,14 @@ class ReadDocuments(PipelineStep):
         """Yield datatrove's documents; their metadata holds the text in UTF-8 and where it is from."""
         task = read_task(self.tasks_path, rank)
         source = self.section.sources[task.source]
-        if not isinstance(source, Stories) and source.is_reached(*self._count_before(task.source, rank)):
+        if is_enough(source, *self._count_before(task.source, rank)):
             return
         url_column = None if isinstance(source, Stories) else source.url_column
         for record, text in kept_records(source, task.spans, self.account):
             url = record.columns[url_column] if url_column else None
             self.account.documents += 1
             yield Document(text=record.text, id=record.where, metadata={"utf8": text, "url": url})
-            if not isinstance(source, Stories) and source.is_reached(self.account.documents, self.account.tokens):
+            if is_enough(source, self.account.documents, self.account.tokens):
                 return
 
     def _count_before(self, name: str, rank: int) -> tuple[int, int]:
