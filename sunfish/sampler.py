@@ -2,8 +2,9 @@
 
     x_next = c_x * x + c_0 * x_0_hat + c_p * x_0_prev + c_n * noise
 
-The loop knows neither torch nor ONNX Runtime: a network takes a row at a time. Known positions are set back at every row. A position
-settles, becomes known, once the model is sure of its token: what others still decide then rests on a word and not on a guess.
+The loop knows neither torch nor ONNX Runtime: a network takes a row for each position at a time. Every position walks the same table, some
+later than others. Known positions are set back at every row. A position settles, becomes known, at its last row, or before, once the
+model is sure of its token: what others still decide then rests on a word and not on a guess.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sunfish.schedule import Array, NoiseLaw, alpha, sampling_times, sigma
+from sunfish.stagger import ORDERS, draw_lags, window_steps
 
 NEVER = 1.0  # no token is surer than certain
 MAX_STEPS = 10_000
@@ -24,9 +26,10 @@ COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One row per denoiser call: the noise level it is called at, and how its answer becomes the next x.
+    """One row per step of a position: the noise level it stands at, and how the denoiser's answer becomes its next x.
 
-    A position settles on its likeliest token once the probability of that one is above `settle_above`.
+    A position settles on its likeliest token once the probability of that one is above `settle_above`, and at the last row in any case.
+    The last position begins `spread` steps after the first one, the others in between, in the `order`.
     """
 
     logsnr: Array
@@ -35,19 +38,34 @@ class Table:
     c_p: Array
     c_n: Array
     settle_above: float = NEVER
+    spread: int = 0
+    order: str = "forward"
 
     def __len__(self) -> int:
-        return len(self.logsnr)
+        """Return how many denoiser calls a walk takes."""
+        return len(self.logsnr) + self.spread
 
     def rows(self) -> Array:
-        """Return (steps, 6), its columns `COLUMNS`: what a network reads, a row a step."""
+        """Return (1 + rows, 6), its columns `COLUMNS`: first what a position does while it waits, stand still, then a row a step."""
         settle = np.full_like(self.logsnr, self.settle_above)
-        return np.stack((self.logsnr, self.c_x, self.c_0, self.c_p, self.c_n, settle), axis=1)
+        settle[-1] = 0.0
+        rows = np.stack((self.logsnr, self.c_x, self.c_0, self.c_p, self.c_n, settle), axis=1)
+        return np.concatenate(([[self.logsnr[0], 1.0, 0.0, 0.0, 0.0, NEVER]], rows))
 
-    @property
-    def num_draws(self) -> int:
-        """Return how often a walk draws noise: at its start, and for every row that adds some."""
-        return 1 + int(np.count_nonzero(self.c_n))
+    def delays(self, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return how many steps each position waits, (batch, pos)."""
+        lags = draw_lags(self.order, known, rng) if self.spread else np.zeros(known.shape)
+        return np.round(self.spread * lags).astype(np.int64)
+
+    def turns(self, delay: np.ndarray) -> Iterator[Array]:
+        """Yield what every position does at each step of a walk, (batch, pos, 6)."""
+        rows = self.rows()
+        for turn in range(len(self)):
+            yield rows[np.clip(turn + 1 - delay, 0, len(self.logsnr))]
+
+    def num_draws(self, delay: np.ndarray) -> int:
+        """Return how often a walk draws noise: at its start, and whenever a position's row adds some."""
+        return 1 + sum(bool(rows[..., COLUMNS.index("c_n")].any()) for rows in self.turns(delay))
 
 
 def ddim(law: NoiseLaw, num_steps: int, eta: float = 0.0) -> Table:
@@ -87,25 +105,30 @@ def _ends(logsnr: Array) -> tuple[Array, Array, Array, Array]:
 SAMPLERS = ("ddim", "ddpm", "dpm-solver")
 
 
-def make_table(name: str, law: NoiseLaw, num_steps: int, eta: float = 0.0, settle_above: float = NEVER) -> Table:
-    """Return a sampler's table by name.
+def make_table(
+    name: str, law: NoiseLaw, num_steps: int, eta: float = 0.0, settle_above: float = NEVER, window: float = 1.0, order: str = "forward"
+) -> Table:
+    """Return a sampler's table by name: `num_steps` in all, of which each position takes the window's share.
 
     Raises:
-        ValueError: unknown name, fewer than 2 or more than 10,000 steps, eta outside [0, 1], or settle_above outside (0, 1].
+        ValueError: unknown name or order, fewer than 2 or more than 10,000 steps, eta outside [0, 1], settle_above or window outside (0, 1].
     """
     if num_steps > MAX_STEPS:
         raise ValueError(f"{num_steps} steps are more than {MAX_STEPS:,}, far beyond where more steps help")
     if not 0.0 < settle_above <= NEVER:
         raise ValueError(f"settle must lie above 0 and be at most 1 (1: no word settles before the end), got {settle_above}")
+    if order not in ORDERS:
+        raise ValueError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
+    own = window_steps(num_steps, window)
     if name == "ddim":
-        table = ddim(law, num_steps, eta)
+        table = ddim(law, own, eta)
     elif name == "ddpm":
-        table = ddpm(law, num_steps)
+        table = ddpm(law, own)
     elif name == "dpm-solver":
-        table = dpm_solver(law, num_steps)
+        table = dpm_solver(law, own)
     else:
         raise ValueError(f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
-    return dataclasses.replace(table, settle_above=settle_above)
+    return dataclasses.replace(table, settle_above=settle_above, spread=num_steps - own, order=order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +159,11 @@ class Network(Protocol):
         """Draw noise for all that is not given."""
         ...
 
-    def step(self, row: Array) -> None:
-        """Denoise at the row's noise level, settle what is sure, and move on; noise is drawn only if the row's c_n is not 0."""
+    def step(self, rows: Array) -> None:
+        """Denoise each position at its row's noise level, settle what is sure, and move on; noise is drawn only if some c_n is not 0.
+
+        `rows` is (batch, pos, 6), of `Table.turns`.
+        """
         ...
 
     def look(self) -> Look:
@@ -145,21 +171,23 @@ class Network(Protocol):
         ...
 
 
-def walk(table: Table, network: Network, given: Given) -> Iterator[int]:
-    """Walk from noise to data, yielding after each row, from 0; a walk whose positions have all settled ends there.
+def walk(table: Table, network: Network, given: Given, delay: np.ndarray | None = None) -> Iterator[int]:
+    """Walk from noise to data, yielding after each step, from 0; a walk whose positions have all settled ends there.
+
+    `delay`, of `Table.delays`, says when each position begins; None stands for none.
 
     Source: [DDIM] eq. 12 for the rows; [MaskGIT] section 3.2 for fixing what is certain first.
     """
     network.start(given)
-    for index, row in enumerate(table.rows()):
-        network.step(row)
+    for index, rows in enumerate(table.turns(np.zeros_like(given.ids) if delay is None else delay)):
+        network.step(rows)
         yield index
         if table.settle_above < NEVER and network.look().known.all():
             return
 
 
-def finish(table: Table, network: Network, given: Given) -> np.ndarray:
+def finish(table: Table, network: Network, given: Given, delay: np.ndarray | None = None) -> np.ndarray:
     """Walk to the end and return the ids, (batch, pos)."""
-    for _ in walk(table, network, given):
+    for _ in walk(table, network, given, delay):
         pass
     return network.look().ids

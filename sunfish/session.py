@@ -13,7 +13,7 @@ from sunfish.problems import Problem
 from sunfish.sampler import COLUMNS, Given, Look
 from sunfish.schedule import Array
 
-FORMAT = 4  # of the exported folder: its files and what they hold
+FORMAT = 5  # of the exported folder: its files and what they hold
 CPU = ("CPUExecutionProvider",)
 CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 STATE = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next"}  # a step's input <- the output before
@@ -21,8 +21,8 @@ STATE = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "know
 
 GRAPHS = {
     "model": "the denoiser: (x_t, logsnr, x_0_prev, known, temperature) -> (x_0_hat, logits)",
-    "step": "one row of a sampler's table: (x, x_0_prev, ids, known, noise, row, temperature) -> the same after it, text, certainty",
-    "sampler": "the whole walk: (noise, table, ids, known, temperature) -> text",
+    "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, noise, rows, temperature) -> the next, text, certainty",
+    "sampler": "the whole walk: (noise, table, delay, ids, known, temperature) -> text",
 }
 PRECISIONS = ("fp32", "int8")
 
@@ -72,15 +72,15 @@ class OnnxNetwork:
         noise, shape = self.noise(), given.ids.shape
         state = {"x": noise, "x_0_prev": np.zeros_like(noise), "ids": given.ids.astype(np.int64), "known": given.known}
         places = [self._values(state), self._values(state)]
-        self.told = self._values({"noise": noise, "row": np.zeros(len(COLUMNS), np.float32)})
+        self.told = self._values({"noise": noise, "rows": np.zeros((*shape, len(COLUMNS)), np.float32)})
         self.told |= self._values({"temperature": np.full(shape[0], self.temperature, np.float32)})
         self.seen = self._values({"text": given.ids.astype(np.int64), "probability": np.zeros(shape, np.float32)})
         self.turns = [self._bind(*pair) for pair in (places, places[::-1])]
         self.known = [place["known"] for place in places]
 
-    def step(self, row: Array) -> None:
-        self.told["row"].update_inplace(row.astype(np.float32))
-        if row[COLUMNS.index("c_n")]:
+    def step(self, rows: Array) -> None:
+        self.told["rows"].update_inplace(rows.astype(np.float32))
+        if rows[..., COLUMNS.index("c_n")].any():
             self.told["noise"].update_inplace(self.noise())
         self.session.run_with_iobinding(self.turns[0])
         self.turns.reverse()

@@ -40,7 +40,8 @@ class ToyDenoiser(nn.Module):
         self.weight = nn.Parameter(torch.from_numpy(embeddings), requires_grad=False)
 
     def forward(self, x: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, temperature: Tensor) -> Prediction:
-        return Prediction(*self.denoise(x, float(logsnr[0]), x_0_prev))
+        self.last = Prediction(*self.denoise(x, float(logsnr[0, 0]), x_0_prev))
+        return self.last
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.weight[ids]
@@ -59,7 +60,7 @@ class Toy(TorchNetwork):
 
     @property
     def x_0_hat(self) -> np.ndarray:
-        return self.moved.x_0_hat.numpy()
+        return self.denoiser.last.x_0_hat.numpy()  # type: ignore[union-attr]  # before its last row settles on a token
 
 
 def end_of(table: Table, x_1: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ EDITS = [
     (r"  num_heads: \d+", "  num_heads: 3", r"model.num_heads = 3: must divide width = 128"),
     (r"  num_heads: \d+", "  num_heads: four", r"model.num_heads = 'four': should be a whole number, not text"),
     (r"  num_heads: \d+\n", "", r"model.num_heads: this key is missing"),
-    (r"objective: ce", "objective: crossentropy", r"diffusion.objective = 'crossentropy': should be one of ce, eps_mse"),
+    (r"objective: ce", "objective: crossentropy", r"diffusion.objective = 'crossentropy': should be one of ce, elbo, eps_mse, x0_mse"),
     (r"warmup_steps: \d+", "warmup_steps: 90000", r"pretrain.steps = .* must be more than the warm-up"),
     (r"kind: stories", "kind: story", r"data.sources.stories.kind = 'story': .* did you mean 'stories'\?"),
     (r"model:\n(  .*\n)+", "model: full\n", r"model = 'full': should be a section with keys, not text"),

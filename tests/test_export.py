@@ -59,17 +59,31 @@ def graphs(stored: StoredDenoiser, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("program", ["onnxruntime", "reference", "openvino", "step by step"])
-@pytest.mark.parametrize(("name", "settle"), [("ddim", 1.0), ("ddpm", 1.0), ("dpm-solver", 1.0), ("ddpm", 0.2)])
-def test_every_program_walks_as_torch_does(stored: StoredDenoiser, graphs: Path, program: str, name: str, settle: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "settle", "window", "order"),
+    [
+        ("ddim", 1.0, 1.0, "forward"),
+        ("ddpm", 1.0, 1.0, "forward"),
+        ("dpm-solver", 1.0, 0.4, "forward"),
+        ("ddpm", 0.2, 1.0, "forward"),
+        ("ddpm", 1.0, 0.4, "random"),
+        ("ddim", 1.0, 0.25, "forward"),
+    ],
+)
+def test_every_program_walks_as_torch_does(
+    stored: StoredDenoiser, graphs: Path, program: str, name: str, settle: float, window: float, order: str
+) -> None:
     if program == "openvino":
         pytest.importorskip("openvino")
     engine = step_by_step(graph_path(graphs, "step")) if program == "step by step" else in_graph(graph_path(graphs, "sampler"), program)
-    (row,) = hold_against_torch(stored, {program: engine}, name, make_table(name, LAW, 8, settle_above=settle), 3, 1e-4, 0.7)
+    (row,) = hold_against_torch(
+        stored, {program: engine}, name, make_table(name, LAW, 8, settle_above=settle, window=window, order=order), 3, 1e-4, 0.7
+    )
     assert row["ids"] == 36 and row["different_ids"] == 0 and row["near_ties"] == 0
 
 
 def test_parity_can_fail(stored: StoredDenoiser) -> None:
-    def wrong(table: Any, given: Given, noise: np.ndarray, temperature: float) -> np.ndarray:
+    def wrong(table: Any, given: Given, delay: np.ndarray, noise: np.ndarray, temperature: float) -> np.ndarray:
         return np.full(given.ids.shape, 40)
 
     (row,) = hold_against_torch(stored, {"wrong": wrong}, "ddim", make_table("ddim", LAW, 3), 2, 1e-4)
@@ -79,20 +93,21 @@ def test_parity_can_fail(stored: StoredDenoiser) -> None:
 
 
 def test_what_is_known_stays_in_every_program(stored: StoredDenoiser, graphs: Path) -> None:
-    table = make_table("ddpm", LAW, 5)
+    table = make_table("ddpm", LAW, 8, window=0.5, order="random")
     rng = np.random.default_rng(0)
     given = Given(rng.integers(41, size=(2, 9)), rng.random((2, 9)) < 0.5)
-    noise = rng.standard_normal((table.num_draws, 2, 9, 16), dtype=np.float32)
+    delay = table.delays(given.known, rng)
+    noise = rng.standard_normal((table.num_draws(delay), 2, 9, 16), dtype=np.float32)
     sampler = graph_path(graphs, "sampler")
     for engine in (step_by_step(graph_path(graphs, "step")), in_graph(sampler, "onnxruntime"), in_graph(sampler, "reference")):
-        assert (engine(table, given, noise, 1.0)[given.known] == given.ids[given.known]).all()
+        assert (engine(table, given, delay, noise, 1.0)[given.known] == given.ids[given.known]).all()
 
 
 def test_the_graphs_take_any_batch_and_length_and_name_their_weights(graphs: Path) -> None:
     for name, inputs in (
         ("model", ["x_t", "logsnr", "x_0_prev", "known", "temperature"]),
-        ("step", ["x", "x_0_prev", "ids", "known", "noise", "row", "temperature"]),
-        ("sampler", ["noise", "table", "ids", "known", "temperature"]),
+        ("step", ["x", "x_0_prev", "ids", "known", "noise", "rows", "temperature"]),
+        ("sampler", ["noise", "table", "delay", "ids", "known", "temperature"]),
     ):
         onnx.checker.check_model(str(graph_path(graphs, name)), full_check=True)
         graph = onnx.load(graph_path(graphs, name), load_external_data=False).graph
@@ -114,24 +129,29 @@ def test_eight_bits_stay_near(stored: StoredDenoiser, tmp_path: Path) -> None:
     ir.save(export_denoiser(stored.denoiser, 20), tmp_path / "model.onnx")
     rng = np.random.default_rng(0)
     x, previous = rng.standard_normal((2, 1, 9, 16), dtype=np.float32)
-    told = {"x_t": x, "logsnr": np.zeros(1, np.float32), "x_0_prev": previous, "known": np.zeros((1, 9), bool)}
+    told = {"x_t": x, "logsnr": np.zeros((1, 9), np.float32), "x_0_prev": previous, "known": np.zeros((1, 9), bool)}
     told["temperature"] = np.ones(1, np.float32)
     exact = open_session(tmp_path / "model.onnx").run(["logits"], told)[0]
     products = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "inward")
-    for kinds in ((products, ("modulation",), ("embedding.table",)), ((), ("readout",), ()), ((), (), ("readout",)), (("mlp.up",), (), ())):
+    for kinds in (
+        (products, ("noise_level.out",), ("embedding.table",)),
+        ((), ("readout",), ()),
+        ((), (), ("readout",)),
+        (("mlp.up",), (), ()),
+    ):
         small = quantize(ir.load(tmp_path / "model.onnx"), *kinds)
         ir.save(small, tmp_path / "small.onnx")
         error = relative_error(exact, open_session(tmp_path / "small.onnx").run(["logits"], told)[0])
         assert 0.0 < error < 0.05, kinds
-    operations = [node.op_type for node in quantize(ir.load(tmp_path / "model.onnx"), products, ("modulation",)).graph]
-    assert operations.count("MatMulInteger") == 2 * 4 + 2 and operations.count("DequantizeLinear") == 2
+    operations = [node.op_type for node in quantize(ir.load(tmp_path / "model.onnx"), products, ("noise_level.out",)).graph]
+    assert operations.count("MatMulInteger") == 2 * 4 + 2 and operations.count("DequantizeLinear") == 1
 
 
 def test_a_graph_too_large_for_one_file_is_quantised_alike(graphs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     held = []
     for most in (quantization.MAX_PROTOBUF, 0):
         monkeypatch.setattr(quantization, "MAX_PROTOBUF", most)
-        small = quantize(ir.load(graph_path(graphs, "step")), ("mlp.up", "readout"), ("modulation",), ("embedding.table",))
+        small = quantize(ir.load(graph_path(graphs, "step")), ("mlp.up", "readout"), ("noise_level.out",), ("embedding.table",))
         held.append({str(value.name): content(value.const_value.numpy()) for value in small.graph.initializers.values()})
         save_graphs(tmp_path, {"step": small}, "weights")
         open_session(tmp_path / "step.onnx")
@@ -139,7 +159,7 @@ def test_a_graph_too_large_for_one_file_is_quantised_alike(graphs: Path, monkeyp
 
 
 def test_kinds_are_told_by_the_names_of_weights() -> None:
-    names = {"transformer.blocks.11.mlp.up.weight.T": "mlp.up", "transformer.blocks.0.modulation.weight_Transposed": "modulation"}
+    names = {"transformer.blocks.11.mlp.up.weight.T": "mlp.up", "noise_level.out.weight_Transposed": "noise_level.out"}
     names |= {"embedding.table": "embedding.table", "readout.weight.T": "readout", "inward.weight.T": "inward"}
     assert {name: kind_of_weight(name) for name in names} == names
 
@@ -180,4 +200,5 @@ def test_the_card_s_script_runs_with_plain_onnxruntime(exported: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=exported, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("['")
     columns, rows = (json.loads((exported / "table.json").read_text())[key] for key in ("columns", "rows"))
-    assert tuple(columns) == COLUMNS and len(rows) == read_json(exported / "config.json")["sampler"]["steps"]
+    recommended = read_json(exported / "config.json")["sampler"]
+    assert tuple(columns) == COLUMNS and len(rows) == 1 + recommended["window"] * recommended["steps"]

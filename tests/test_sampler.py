@@ -110,9 +110,14 @@ def test_positions_settle_in_the_order_of_their_certainty_and_stay(rng: np.rando
 
 def test_a_row_is_what_the_table_says() -> None:
     table = make_table("dpm-solver", LAW, 5, settle_above=0.7)
-    for column, name in zip(table.rows().T, COLUMNS, strict=True):
-        assert np.array_equal(column, np.broadcast_to(getattr(table, name), 5))
-    assert make_table("ddpm", LAW, 5).num_draws == 5 and make_table("ddim", LAW, 5).num_draws == 1  # the last row adds no noise
+    wait, *rows = table.rows()
+    assert wait.tolist() == [LAW.logsnr[-1], 1.0, 0.0, 0.0, 0.0, 1.0]  # stand still, at pure noise
+    for column, name in zip(np.transpose(rows), COLUMNS, strict=True):
+        wanted = np.array(np.broadcast_to(getattr(table, name), 5))
+        wanted[-1] = 0.0 if name == "settle_above" else wanted[-1]  # all settle at their last row
+        assert np.array_equal(column, wanted)
+    still = np.zeros((1, 3), int)
+    assert make_table("ddpm", LAW, 5).num_draws(still) == 5 and make_table("ddim", LAW, 5).num_draws(still) == 1  # the last row adds none
 
 
 def test_what_is_given_is_not_settled_anew_and_1_means_never(rng: np.random.Generator) -> None:
@@ -120,7 +125,15 @@ def test_what_is_given_is_not_settled_anew_and_1_means_never(rng: np.random.Gene
     toy = Toy(lambda: rng.standard_normal((1, 3, 3)), confident, EMBEDDINGS)
     walk_all(make_table("ddim", LAW, 50, settle_above=0.9), toy, given)
     assert toy.look().ids.tolist() == [[2, 1, 2]]
-    assert walk_all(make_table("ddim", LAW, 50), toy, Given.nothing(1, 3)) == 50 and not toy.look().known.any()
+    unsure = []
+
+    def denoise(*told: object) -> tuple[Tensor, Tensor]:
+        unsure.append(not toy.state.known.any())
+        return confident(*told)
+
+    toy = Toy(lambda: rng.standard_normal((1, 3, 3)), denoise, EMBEDDINGS)
+    assert walk_all(make_table("ddim", LAW, 50), toy, Given.nothing(1, 3)) == 50
+    assert all(unsure) and toy.look().known.all()  # none before the last row, all at it
 
 
 def test_the_last_row_lands_on_the_estimate() -> None:

@@ -157,7 +157,8 @@ def test_a_batch_is_overfitted_under_the_founding_objective(params: dict, shards
     wide = dataclasses.replace(params["model"], width=64, emb_dim=16, output_prior=True)
     optim = dataclasses.replace(params["pretrain"].optim, warmup_steps=5)
     section = dataclasses.replace(params["pretrain"], steps=100, batch_rows=16, micro_rows=16, optim=optim)
-    diffusion = dataclasses.replace(params["diffusion"], objective="eps_mse", law=gate.FOUNDING_LAW, known=gate.NOTHING_KNOWN)
+    founding = {"objective": "eps_mse", "law": gate.FOUNDING_LAW, "known": gate.NOTHING_KNOWN, "stagger": gate.ALL_AT_ONCE}
+    diffusion = dataclasses.replace(params["diffusion"], **founding)
     run = loop.start_run(make_fabric(params["launch"]), wide, diffusion, section, shards.vocab_size)
     losses = gate.overfit(run, np.tile(batch(params, shards, 2), (8, 1)), 100)
     assert np.mean(losses[-10:]) < 0.05 < losses[0]
@@ -184,8 +185,9 @@ def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:
     ids = batch(params, shards)
     run = start(params, shards)
     draws = draw_step(run.diffusion, 0, 0, 8, 96)._replace(known=everything_but_one)
-    total, per_example = run.model(ids, draws, run.law.logsnr_at(draws.times))
-    assert torch.allclose(per_example, torch.full((8,), math.log(shards.vocab_size)), rtol=0.01)
+    levels = run.law.logsnr_at(draws.times)
+    total, losses = run.model(ids, draws, levels, run.law.density(levels))
+    assert torch.allclose(losses, torch.full((8, 96), math.log(shards.vocab_size)), rtol=0.01)
     assert float(total) == pytest.approx(math.log(shards.vocab_size) / 96, rel=0.01)
 
 
@@ -400,7 +402,7 @@ def test_the_gate_notices_a_parameter_that_gets_no_gradient(params: dict, shards
 
     monkeypatch.setattr(MLP, "forward", lambda self, x: 0 * self.down(self.up(x)))
     opened = gate.open_gate(shards, params["data"], params["model"], params["diffusion"], params["pretrain"], params["validate"])
-    with pytest.raises(gate.Failed, match=r"no gradient reaches transformer.blocks.0.mlp"):
+    with pytest.raises(gate.Failed, match=r"no gradient reaches transformer.blocks.0.norm_mlp.scale, .*transformer.blocks.0.mlp"):
         gate.check_gradients(opened)
 
 
@@ -447,7 +449,7 @@ def test_the_plan_s_activations_are_those_that_are_kept(params: dict, kept: str,
     monkeypatch.setattr("sunfish.model.transformer.attend", F.scaled_dot_product_attention)  # as on GPUs
 
     def kept_bytes(layers: int) -> int:
-        transformer = Transformer(layers, width, 8, 32, neighbours)
+        transformer = Transformer(layers, width, 8, neighbours)
         weights = {p.untyped_storage().data_ptr() for p in transformer.parameters()}
         seen: dict[int, Any] = {}
         for block in transformer.blocks:
@@ -459,7 +461,7 @@ def test_the_plan_s_activations_are_those_that_are_kept(params: dict, kept: str,
 
         kept_by = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION), torch.autocast("cpu", torch.bfloat16), kept_by:
-            transformer(torch.randn(2, tokens // 2, width, requires_grad=True), torch.randn(2, 32))
+            transformer(torch.randn(2, tokens // 2, width, requires_grad=True))
         converted = sum(2 * p.numel() for p in transformer.parameters() if p.ndim == 2) if kept == "none" else 0
         return sum(t.untyped_storage().nbytes() for at, t in seen.items() if at not in weights) - converted
 

@@ -68,7 +68,7 @@ def test_a_twin_learns_two_texts_and_writes_them(kind: str, tmp_path: Path) -> N
     texts = np.array([[1, 2, 3, 4, END, END], [5, 6, 7, 8, 9, END]])
     twin, rng = make_twin(SMALL, VOCAB, kind, 0), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-2)
-    for _ in range(150):
+    for _ in range(300):
         optimizer.zero_grad()
         train_loss(twin, np.repeat(texts, 8, axis=0), END, rng).backward()
         optimizer.step()

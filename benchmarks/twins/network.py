@@ -50,8 +50,7 @@ class Twin(nn.Module):
         self.section, self.kind, self.special = section, kind, vocab_size
         self.embedding = Embedding(vocab_size + 1, section.emb_dim)
         self.inward = nn.Linear(section.emb_dim, section.width, bias=False)
-        self.condition = nn.Parameter(torch.empty(1, section.cond_dim))
-        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.cond_dim, section.neighbours)
+        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.neighbours)
         self.head = nn.Linear(section.width, section.emb_dim, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
         for block in self.transformer.blocks if kind == "autoregressive" else ():
@@ -60,7 +59,7 @@ class Twin(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         table = self.embedding.table()
-        hidden = self.transformer(self.inward(F.embedding(ids, table)), self.condition.expand(len(ids), -1))
+        hidden = self.transformer(self.inward(F.embedding(ids, table)))
         return F.linear(self.head(hidden), table[: self.special]) + self.head_bias
 
 

@@ -16,9 +16,21 @@ from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser, number_documents
 from sunfish.progress import track
 from sunfish.sampler import Given
-from sunfish.schedule import NoiseLaw, alpha, draw_times, sigma
+from sunfish.schedule import Array, NoiseLaw, alpha, draw_times, sigma
+from sunfish.stagger import clocks, draw_lags
 
 NUM_LEVEL_BINS = 30
+
+
+@dataclass(frozen=True)
+class Path:
+    """In which order positions are denoised, and what share of the walk each one takes."""
+
+    order: str
+    window: float
+
+
+AT_ONCE = Path("forward", 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +61,8 @@ class _Terms:
     diffusion: np.ndarray  # (rows,)
     reconstruction: np.ndarray  # (rows,)
     prior: np.ndarray  # (rows,)
-    logsnr: np.ndarray  # (rows, levels)
-    ce: np.ndarray  # (rows, levels)
+    logsnr: np.ndarray  # (decided,) the level of each position that was being decided, at any time
+    ce: np.ndarray  # (decided,)
 
 
 @torch.no_grad()
@@ -62,17 +74,21 @@ def variational_bound(
     num_levels: int,
     rng: np.random.Generator,
     end_id: int | None = None,
+    path: Path = AT_ONCE,
 ) -> Bound:
-    """Return the bound of batches of ids, each (rows, pos) of one length, every row seen at `num_levels` noise levels.
+    """Return the bound of batches of ids, each (rows, pos) of one length, every row seen at `num_levels` times of its walk.
 
     What is known costs nothing: the bound is that of the unknown positions given the known ones.
 
-    The integral over logsnr is drawn by the noise law and weighted by its density, so it is unbiased. The estimate conditions
-    on the denoiser's own first one at the same x_t, which is a function of x_t: the bound stays valid. A row's length is drawn
-    before its text, so it costs -log p(length); with `lengths` None it is given and costs nothing. With an end token, documents
-    of a row do not see each other, and where they end is given, too.
+    Each position is denoised by its own clock along the `path`, and its token is told once the clock stands at 0, which costs its
+    reconstruction: the latent variables are the noisy embeddings of what is being decided and the tokens of what is, so this is a
+    bound whatever the path, as long as it does not depend on the text. The integral over each position's logsnr is drawn by the noise
+    law and weighted by its density, so it is unbiased. The estimate conditions on the denoiser's own first one at the same x_t, which is
+    a function of x_t: the bound stays valid. A row's length is drawn before its text, so it costs -log p(length); with `lengths` None it
+    is given and costs nothing. With an end token, documents of a row do not see each other, and where they end is given, too.
     """
-    terms = [_terms(denoiser, law, given, num_levels, rng, end_id) for given in track(batches, "bound", "batches", len(batches))]
+    view = _View(denoiser, law, path, rng, end_id)
+    terms = [_terms(view, given, num_levels) for given in track(batches, "bound", "batches", len(batches))]
     sizes = np.concatenate([np.full(len(given.ids), given.ids.shape[1]) for given in batches])
     length_nats = np.zeros(len(sizes)) if lengths is None else lengths.nats(sizes)
     diffusion, reconstruction, prior = (np.concatenate([getattr(t, k) for t in terms]) for k in ("diffusion", "reconstruction", "prior"))
@@ -80,30 +96,62 @@ def variational_bound(
     return Bound(diffusion, reconstruction, prior, length_nats, *_by_level(law, levels, ce))
 
 
-def _terms(denoiser: Denoiser, law: NoiseLaw, given: Given, num_levels: int, rng: np.random.Generator, end_id: int | None) -> _Terms:
+@dataclass(frozen=True)
+class _View:
+    """All that the terms of any batch need."""
+
+    denoiser: Denoiser
+    law: NoiseLaw
+    path: Path
+    rng: np.random.Generator
+    end_id: int | None
+
+
+def _terms(view: _View, given: Given, num_levels: int) -> _Terms:
     rows, unknown = len(given.ids), (~given.known).sum(axis=1)
-    levels = np.stack([draw_times(rows, rng) for _ in range(num_levels)], axis=1)
-    levels = law.logsnr_at((levels + np.arange(num_levels)) / num_levels)
-    seen = [_at_level(denoiser, given, levels[:, k], rng, end_id) for k in range(num_levels)]
-    diffusion, ce = (np.stack([pair[i] for pair in seen], axis=1) for i in (0, 1))
-    reconstruction = _at_level(denoiser, given, np.full(rows, law.logsnr[0]), rng, end_id)[1] * unknown
-    prior = prior_kl_nats(denoiser, law) * unknown
-    return _Terms((diffusion / law.density(levels)).mean(axis=1), reconstruction, prior, levels, ce)
+    lags = draw_lags(view.path.order, given.known, view.rng)
+    diffusion, logsnr, ce = np.zeros(rows), [], []
+    for k in range(num_levels):
+        times = clocks((draw_times(rows, view.rng) + k) / num_levels, lags, view.path.window)
+        deciding = ~given.known & (times > 0.0) & (times < 1.0)
+        levels = view.law.logsnr_at(times)
+        per_logsnr, nats = _look(view, given.ids, given.known | (times <= 0.0), levels)
+        weight = view.path.window * np.where(deciding, view.law.density(levels), 1.0)  # the clock runs 1 / window times as fast as t
+        diffusion += np.where(deciding, per_logsnr / weight, 0.0).sum(axis=1) / num_levels
+        logsnr.append(levels[deciding])
+        ce.append(nats[deciding])
+    prior = prior_kl_nats(view.denoiser, view.law) * unknown
+    return _Terms(diffusion, _reconstruction(view, given, lags), prior, np.concatenate(logsnr), np.concatenate(ce))
 
 
-def _at_level(
-    denoiser: Denoiser, given: Given, logsnr: np.ndarray, rng: np.random.Generator, end_id: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the diffusion term per unit of logsnr (nats per row) and the cross-entropy (nats per token)."""
+def _reconstruction(view: _View, given: Given, lags: Array) -> np.ndarray:
+    """Return what it costs to tell the tokens, nats per row: seen at the moment when one position, drawn at random, is done.
+
+    Positions that are done at the same moment are told together, without a look at one another's tokens.
+    """
+    unknown = ~given.known
+    ends = (1.0 - view.path.window) * (1.0 - lags)
+    chosen = np.argmax(np.where(unknown, view.rng.random(unknown.shape), -1.0), axis=1)
+    now = np.take_along_axis(ends, chosen[:, None], axis=1)
+    told = unknown & (ends == now)
+    times = clocks(now[:, 0], lags, view.path.window)
+    _, nats = _look(view, given.ids, given.known | (unknown & (ends > now)), view.law.logsnr_at(times))
+    total: np.ndarray = (nats * told).sum(axis=1) * unknown.sum(axis=1) / told.sum(axis=1)
+    return total
+
+
+def _look(view: _View, ids: np.ndarray, known: np.ndarray, logsnr: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return, of each position, the diffusion term per unit of logsnr and the cross-entropy, in nats, (rows, pos)."""
+    denoiser = view.denoiser
     device = next(denoiser.parameters()).device
-    target, known, level = (torch.from_numpy(values).to(device) for values in (given.ids, given.known, logsnr.astype(np.float32)))
+    target, clean, level = (torch.from_numpy(values).to(device) for values in (ids, known, logsnr.astype(np.float32)))
     x_0 = denoiser.embed(target)
-    eps = torch.from_numpy(rng.standard_normal(x_0.shape, dtype=np.float32)).to(device)
-    x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
-    apart = {} if end_id is None else {"document": number_documents(target, end_id)}
-    first = denoiser(x_t, level, torch.zeros_like(x_t), known, **apart).x_0_hat
-    x_0_hat, logits = denoiser(x_t, level, first, known, **apart)
-    return _numpy(diffusion_nats(x_0, x_0_hat, level, ~known)), _numpy(cross_entropy(logits, target, ~known))
+    eps = torch.from_numpy(view.rng.standard_normal(x_0.shape, dtype=np.float32)).to(device)
+    x_t = torch.where(clean[..., None], x_0, add_noise(x_0, eps, level))
+    apart = {} if view.end_id is None else {"document": number_documents(target, view.end_id)}
+    first = denoiser(x_t, level, torch.zeros_like(x_t), clean, **apart).x_0_hat
+    x_0_hat, logits = denoiser(x_t, level, first, clean, **apart)
+    return _numpy(diffusion_nats(x_0, x_0_hat, level)), _numpy(cross_entropy(logits, target))
 
 
 def _numpy(values: Tensor) -> np.ndarray:
@@ -119,10 +167,10 @@ def prior_kl_nats(denoiser: Denoiser, law: NoiseLaw) -> float:
 
 def _by_level(law: NoiseLaw, levels: np.ndarray, ce: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     edges = np.linspace(law.logsnr[-1], law.logsnr[0], NUM_LEVEL_BINS + 1)
-    bins = np.clip(np.searchsorted(edges, levels.ravel(), side="right") - 1, 0, NUM_LEVEL_BINS - 1)
+    bins = np.clip(np.searchsorted(edges, levels, side="right") - 1, 0, NUM_LEVEL_BINS - 1)
     count = np.bincount(bins, minlength=NUM_LEVEL_BINS)
     seen = count > 0
-    mean = np.bincount(bins, weights=ce.ravel(), minlength=NUM_LEVEL_BINS)[seen] / count[seen]
+    mean = np.bincount(bins, weights=ce, minlength=NUM_LEVEL_BINS)[seen] / count[seen]
     centres = (0.5 * (edges[1:] + edges[:-1]))[seen]
     return centres, mean, law.density(centres)
 

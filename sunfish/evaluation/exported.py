@@ -24,7 +24,7 @@ class ExportedDenoiser(nn.Module):
         self.section, self.embedding, self.embed = denoiser.section, denoiser.embedding, denoiser.embed
 
     def forward(self, x_t: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, temperature: Tensor | None = None) -> Prediction:
-        heat = torch.ones_like(logsnr) if temperature is None else temperature
+        heat = x_t.new_ones(len(x_t)) if temperature is None else temperature
         told = {"x_t": x_t, "logsnr": logsnr, "x_0_prev": x_0_prev, "known": known, "temperature": heat}
         x_0_hat, logits = self.session.run(["x_0_hat", "logits"], {name: value.numpy() for name, value in told.items()})
         return Prediction(torch.from_numpy(x_0_hat), torch.from_numpy(logits))

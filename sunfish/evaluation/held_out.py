@@ -16,7 +16,9 @@ def measure_bound(subject: Subject) -> tuple[Bound, Numbers]:
     indices = held_out.first(section.bound_rows)
     batches = [Given(ids, np.zeros_like(ids, dtype=bool)) for ids in held_out.batches(indices, section.batch_rows)]
     rng = np.random.default_rng((section.seed, 0))
-    bound = variational_bound(stored.denoiser, stored.law, stored.lengths, batches, section.bound_levels, rng, held_out.between)
+    bound = variational_bound(
+        stored.denoiser, stored.law, stored.lengths, batches, section.bound_levels, rng, held_out.between, subject.path
+    )
     num_bytes = sum(len(text.encode()) for batch in batches for text in subject.texts(subject.cut(batch.ids)).words)
     numbers = bound_metrics(bound, int(held_out.num_tokens(indices).sum()), max(1, num_bytes))
     if subject.is_stories:

@@ -30,7 +30,7 @@ def measure_infilling(subject: Subject) -> dict[str, float]:
     for gap in track(gaps, "infill", "batches", len(gaps)):
         filled.append(sample_ids(stored.denoiser, subject.table(), Given(gap.ids, gap.known), rng, section.temperature))
     same, known = (np.concatenate([a.ravel() for a in arrays]) for arrays in zip(*_compare(gaps, filled), strict=True))
-    bound = variational_bound(stored.denoiser, stored.law, None, gaps, section.bound_levels, rng, subject.held_out.between)
+    bound = variational_bound(stored.denoiser, stored.law, None, gaps, section.bound_levels, rng, subject.held_out.between, subject.path)
     texts = [text for ids in filled for text in subject.texts(subject.cut(ids)).words]
     sizes, rows = float((~known).sum()), len(bound.nats)
     return {

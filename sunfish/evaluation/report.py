@@ -84,6 +84,5 @@ def becoming(subject: Subject, trajectory: Trajectory) -> str:
         "words": [subject.words_of(row) for row in trajectory.ids],
         "sure": (100 * trajectory.probability).round().astype(int).tolist(),
         "settled": trajectory.settled.astype(int).tolist(),
-        "logsnr": trajectory.logsnr.round(2).tolist(),
     }
     return json.dumps(steps, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")

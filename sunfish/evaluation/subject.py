@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sunfish.evaluation.bound import Path as Clocked
 from sunfish.evaluation.quality import story_metrics, text_metrics
 from sunfish.model.inference import sample_free
 from sunfish.model.store import StoredDenoiser, read_denoiser
@@ -55,10 +56,15 @@ class Subject:
         stories = all(isinstance(source, Stories) for source in data.sources.values())
         return cls(stored, shards, Rows(shards, "heldout", data), stories, section)
 
+    @property
+    def path(self) -> Clocked:
+        """Return the path that texts are denoised along."""
+        return Clocked(self.section.order, self.section.window)
+
     def table(self, num_steps: int | None = None) -> Table:
         """Return the configured sampler's table, with other steps if told."""
-        section = self.section
-        return make_table(section.sampler, self.stored.law, num_steps or section.num_steps, section.eta, section.settle)
+        section, steps = self.section, num_steps or self.section.num_steps
+        return make_table(section.sampler, self.stored.law, steps, section.eta, section.settle, section.window, section.order)
 
     def write_texts(self, num: int, seed: int, num_steps: int | None = None, temperature: float | None = None) -> Texts:
         """Sample `num` texts, as configured unless told otherwise."""

@@ -14,12 +14,12 @@ from sunfish.sampler import Given, Table, walk
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Each step's likeliest ids, their probabilities (1 where settled), which have settled, and the noise level."""
+    """Each step's likeliest ids, their probabilities (1 where settled), which have settled, and the noise levels."""
 
     ids: np.ndarray  # (steps, pos)
     probability: np.ndarray  # (steps, pos)
     settled: np.ndarray  # bool, (steps, pos)
-    logsnr: np.ndarray  # (steps,)
+    logsnr: np.ndarray  # (steps, pos)
 
 
 @torch.no_grad()
@@ -27,6 +27,8 @@ def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generat
     """Sample one text of `length` tokens and keep what each step thinks of it."""
     network = TorchNetwork(denoiser, rng, temperature)
     with denoiser.embedding.held():
-        looks = [network.look() for _ in walk(table, network, Given.nothing(1, length))]
+        given = Given.nothing(1, length)
+        delay = table.delays(given.known, rng)
+        looks = [network.look() for _ in walk(table, network, given, delay)]
     ids, sure, settled = (np.concatenate(values) for values in zip(*looks, strict=True))
-    return Trajectory(ids, np.where(settled, 1.0, sure), settled, table.logsnr[: len(ids)])
+    return Trajectory(ids, np.where(settled, 1.0, sure), settled, np.stack([rows[0, :, 0] for rows in table.turns(delay)])[: len(ids)])

@@ -22,10 +22,11 @@ Without SunFish, with any program that runs ONNX:
 import json
 import numpy as np, onnxruntime, tokenizers
 
-table = np.array(json.load(open("table.json"))["rows"], np.float32)
+recommended = json.load(open("table.json"))
+table, spread = np.array(recommended["rows"], np.float32), recommended["spread"]
 shape = (1, {usual}, {emb})  # texts, tokens, embedding
-draws = 1 + np.count_nonzero(table[:, 4])
-told = {{"noise": np.random.default_rng(0).standard_normal((draws, *shape), np.float32), "table": table,
+delay = np.round(np.linspace(0, spread, shape[1]))[None].astype(np.int64)  # from left to right; zeros: all at once
+told = {{"noise": np.random.default_rng(0).standard_normal((len(table) + spread, *shape), np.float32), "table": table, "delay": delay,
         "ids": np.zeros(shape[:2], np.int64), "known": np.zeros(shape[:2], bool), "temperature": np.full(shape[0], {heat}, np.float32)}}
 ids = onnxruntime.InferenceSession("onnx/sampler.onnx").run(["text"], told)[0]
 print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
@@ -35,7 +36,7 @@ print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
 |---|---|
 {graphs}
 | `onnx/*_quantized.onnx` | the same in 8 bits, over a file of weights of their own |
-| `table.json` | the recommended sampler as a table, a row a step |
+| `table.json` | the recommended sampler as a table: what a waiting position does, then a row a step; and over how many steps positions begin |
 | `noise_law.json` | the noise law, t -> logsnr, linear between knots: other tables are made from it |
 | `config.json` | sizes, lengths and the recommended settings |
 | `manifest.json` | digests, versions, parity |

@@ -24,7 +24,7 @@ from sunfish.export.weights import save_graphs
 from sunfish.files import replacing, write_json
 from sunfish.model.store import TOKENIZER_FILES, StoredDenoiser, read_denoiser
 from sunfish.problems import Problem
-from sunfish.sampler import COLUMNS, Table, ddim, ddpm, dpm_solver
+from sunfish.sampler import COLUMNS, Table, ddim, make_table
 from sunfish.sections.export import Section
 from sunfish.session import FORMAT, GRAPHS, PRECISIONS, graph_path, open_session
 from sunfish.text.shards import sha256
@@ -109,17 +109,18 @@ def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) 
     if sum(p.numel() for p in stored.denoiser.parameters()) <= MAX_REFERENCE_PARAMETERS:
         others["onnx reference, one call"] = in_graph(sampler, "reference")
     walks = []
-    for name, table, texts in parity_walks(stored, section.parity_texts, section.parity_texts_ddpm):
+    for name, table, texts in parity_walks(stored, section):
         walks += hold_against_torch(stored, engines, name, table, texts, section.tie_margin)
     if others:
         walks += hold_against_torch(stored, others, "ddim", ddim(stored.law, REFERENCE_STEPS), REFERENCE_TEXTS, section.tie_margin)
     return {"relative_error_per_call": error, "walks": walks}
 
 
-def parity_walks(stored: StoredDenoiser, texts: int, texts_ddpm: int) -> list[tuple[str, Table, int]]:
-    """Return the walks that are compared: name, table, number of texts."""
-    law = stored.law
-    walks = [("ddim", ddim(law, 50), texts), ("dpm-solver", dpm_solver(law, 10), texts), ("ddpm", ddpm(law, 1000), texts_ddpm)]
+def parity_walks(stored: StoredDenoiser, section: Section) -> list[tuple[str, Table, int]]:
+    """Return the walks that are compared, in the recommended order and window: name, table, number of texts."""
+    plan = (("ddim", 50, section.parity_texts), ("dpm-solver", 10, section.parity_texts), ("ddpm", 1000, section.parity_texts_ddpm))
+    clocked = {"window": section.sampler_window, "order": section.sampler_order}
+    walks = [(name, make_table(name, stored.law, steps, **clocked), texts) for name, steps, texts in plan]
     return [walk for walk in walks if walk[2] > 0]
 
 
@@ -127,10 +128,11 @@ def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:
     denoiser = stored.denoiser
     sampler = {"name": "ddim", "steps": section.sampler_steps, "eta": section.sampler_eta}
     sampler |= {"temperature": section.sampler_temperature, "settle": section.sampler_settle}
+    sampler |= {"order": section.sampler_order, "window": section.sampler_window}
     sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
     write_json(folder / "config.json", {"model": dataclasses.asdict(denoiser.section), **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())
-    table = dataclasses.replace(ddim(stored.law, section.sampler_steps, section.sampler_eta), settle_above=section.sampler_settle)
-    write_json(folder / "table.json", {"columns": COLUMNS, "rows": table.rows().tolist()})
+    table = make_table("ddim", stored.law, *(sampler[name] for name in ("steps", "eta", "settle", "window", "order")))
+    write_json(folder / "table.json", {"columns": COLUMNS, "rows": table.rows().tolist(), "spread": table.spread})
     for name in TOKENIZER_FILES:
         shutil.copyfile(stored.folder / name, folder / name)

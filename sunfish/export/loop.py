@@ -14,10 +14,10 @@ FLOAT, INT, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
 def sampler_graph(step: ir.Model) -> ir.Model:
-    """Return the graph (noise, table, ids, known, temperature) -> text over a step's nodes and weights.
+    """Return the graph (noise, table, delay, ids, known, temperature) -> text over a step's nodes and weights.
 
-    `noise` is (draws, batch, pos, emb): one draw for the start and one for every row of `table`, (steps, 6), whose c_n is not 0. The loop
-    ends early once all positions are known.
+    `table` is (1 + rows, 6), of `Table.rows`; a position walks it after waiting `delay`, (batch, pos), steps. `noise` is (draws, batch, pos,
+    emb): one draw for the start and one for every step at which some position's c_n is not 0. The loop ends early once all are known.
     """
     inner = step.graph.clone()
     told = {str(value.name): value for value in inner.inputs}
@@ -34,23 +34,25 @@ def sampler_graph(step: ir.Model) -> ir.Model:
             value.name = f"step.{value.name}"
 
     noise = _value("noise", FLOAT, ["draws", "batch", "pos", emb])
-    table = _value("table", FLOAT, ["steps", len(COLUMNS)])
-    ids, known = _value("ids", INT, ["batch", "pos"]), _value("known", BOOL, ["batch", "pos"])
+    table = _value("table", FLOAT, ["rows_and_wait", len(COLUMNS)])
+    ids, known, delay = (_value(name, dtype, ["batch", "pos"]) for name, dtype in (("ids", INT), ("known", BOOL), ("delay", INT)))
     temperature = _value("temperature", FLOAT, ["batch"])
     tape = _Tape()
     x = tape.add("Gather", [noise, tape.constant("zero", 0)], "first_x")
     still = tape.add("Sub", [x, x], "first_x_0_prev")
-    steps = tape.add("Gather", [tape.add("Shape", [table], "table_shape"), tape.constant("zero_again", 0)], "num_steps")
+    num_rows = tape.add("Gather", [tape.add("Shape", [table], "table_shape"), tape.constant("zero_again", 0)], "num_rows")
+    last_row = tape.add("Sub", [num_rows, tape.constant("one", 1)], "last_row")
+    steps = tape.add("Add", [last_row, tape.add("ReduceMax", [delay], "longest_delay", keepdims=0)], "num_steps")
     always = tape.constant("always", True)
     draw = tape.constant("first_draw", 0)
 
-    body = _body(nodes, told, answers, {"noise": noise, "table": table, "temperature": temperature})
+    body = _body(nodes, told, answers, {"noise": noise, "table": table, "delay": delay, "last_row": last_row, "temperature": temperature})
     carried = [x, still, ids, known, ids, draw]
     text = _value("text", INT, ["batch", "pos"])
     ends = [ir.Value(name=f"last_{name}") for name in ("x", "x_0_hat", "ids", "known")]
     loop = ir.node("Loop", [steps, always, *carried], {"body": body}, outputs=[*ends, text, ir.Value(name="num_draws")], name="walk")
     graph = ir.Graph(
-        [noise, table, ids, known, temperature], [text], nodes=[*tape.nodes, loop], initializers=weights,
+        [noise, table, delay, ids, known, temperature], [text], nodes=[*tape.nodes, loop], initializers=weights,
         opset_imports=dict(inner.opset_imports), name="sampler",
     )  # fmt: skip
     for value in weights:
@@ -63,12 +65,15 @@ def _body(nodes: Sequence[ir.Node], told: dict[str, ir.Value], answers: dict[str
     tape = _Tape("turn.")
     turn, go_on = _value("turn", INT, []), _value("go_on", BOOL, [])
     text, draw = _value("turn.text_before", INT, ["batch", "pos"]), _value("turn.draw", INT, [])
-    row = tape.add("Gather", [outside["table"], turn], "row")
-    c_n = tape.add("Gather", [row, tape.constant("column", COLUMNS.index("c_n"))], "c_n")
-    draws = tape.add("Not", [tape.add("Equal", [c_n, tape.constant("nothing", 0.0)], "is_still")], "draws")
+    begun = tape.add("Sub", [tape.add("Add", [turn, tape.constant("one", 1)], "count_from_one"), outside["delay"]], "begun")
+    waiting = tape.add("Max", [begun, tape.constant("wait", 0)], "at_least_waiting")
+    rows = tape.add("Gather", [outside["table"], tape.add("Min", [waiting, outside["last_row"]], "at")], "rows")
+    c_n = tape.add("Gather", [rows, tape.constant("column", COLUMNS.index("c_n"))], "c_n", axis=2)
+    most = tape.add("ReduceMax", [c_n], "most_noise", keepdims=0)
+    draws = tape.add("Greater", [most, tape.constant("nothing", 0.0)], "draws")
     drawn = tape.add("Add", [draw, tape.add("Cast", [draws], "count", to=INT)], "next_draw")
     noise = tape.add("Gather", [outside["noise"], drawn], "noise")
-    for name, value in (("row", row), ("noise", noise), ("temperature", outside["temperature"])):
+    for name, value in (("rows", rows), ("noise", noise), ("temperature", outside["temperature"])):
         ir.convenience.replace_all_uses_with(told[name], value)
     state = [told[name] for name in STATE]
     for value in state:

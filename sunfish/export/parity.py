@@ -13,14 +13,16 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
-from sunfish.model.inference import sample_ids
+from sunfish.model.inference import TorchNetwork
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import Progress
 from sunfish.sampler import Given, Table, finish
 from sunfish.session import OnnxNetwork, open_session
 
 MOST_ROWS, MOST_DRAWN_BYTES = 32, 2**28  # at a time
-Engine = Callable[[Table, Given, np.ndarray, float], np.ndarray]  # (table, given, noise of every draw, temperature) -> ids
+Engine = Callable[
+    [Table, Given, np.ndarray, np.ndarray, float], np.ndarray
+]  # (table, given, delay, every draw's noise, temperature) -> ids
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -33,7 +35,7 @@ def call_error(stored: StoredDenoiser, session: ort.InferenceSession, rng: np.ra
     emb, worst = stored.denoiser.section.emb_dim, 0.0
     for batch, length in ((1, 1), (1, stored.lengths.longest), (3, 5)):
         x, previous = rng.standard_normal((2, batch, length, emb), dtype=np.float32)
-        level = rng.uniform(stored.law.logsnr[-1], stored.law.logsnr[0], batch).astype(np.float32)
+        level = rng.uniform(stored.law.logsnr[-1], stored.law.logsnr[0], (batch, length)).astype(np.float32)
         known, heat = rng.random((batch, length)) < 0.3, np.ones(batch, np.float32)
         with torch.no_grad():
             ours = stored.denoiser(*map(torch.from_numpy, (x, level, previous, known, heat)))
@@ -47,9 +49,9 @@ def step_by_step(graph: Path) -> Engine:
     """Return ONNX Runtime on a step graph, as the runtime uses it."""
     session = open_session(graph, torch.get_num_threads())
 
-    def run(table: Table, given: Given, noise: np.ndarray, temperature: float) -> np.ndarray:
+    def run(table: Table, given: Given, delay: np.ndarray, noise: np.ndarray, temperature: float) -> np.ndarray:
         draws = iter(noise)
-        return finish(table, OnnxNetwork(session, lambda: next(draws), temperature), given)
+        return finish(table, OnnxNetwork(session, lambda: next(draws), temperature), given, delay)
 
     return run
 
@@ -58,10 +60,10 @@ def in_graph(graph: Path, program: str) -> Engine:
     """Return a program that runs ONNX on the whole sampler's graph: `onnxruntime`, `reference` (onnx's evaluator) or `openvino`."""
     call = {"onnxruntime": _with_onnxruntime, "reference": _with_reference, "openvino": _with_openvino}[program](graph)
 
-    def run(table: Table, given: Given, noise: np.ndarray, temperature: float) -> np.ndarray:
+    def run(table: Table, given: Given, delay: np.ndarray, noise: np.ndarray, temperature: float) -> np.ndarray:
         heat = np.full(len(given.ids), temperature, np.float32)
         rows = table.rows().astype(np.float32)
-        return call({"noise": noise, "table": rows, "ids": given.ids, "known": given.known, "temperature": heat})
+        return call({"noise": noise, "table": rows, "delay": delay, "ids": given.ids, "known": given.known, "temperature": heat})
 
     return run
 
@@ -101,18 +103,20 @@ def hold_against_torch(
     An id that differs where torch's best two logits are closer than `tie_margin` at the end is a near-tie and counted apart.
     """
     length, emb = stored.lengths.longest, stored.denoiser.section.emb_dim
-    rows = max(1, min(MOST_ROWS, MOST_DRAWN_BYTES // (4 * table.num_draws * length * emb)))
+    rows = max(1, min(MOST_ROWS, MOST_DRAWN_BYTES // (4 * (1 + len(table)) * length * emb)))
     counts = {engine: np.zeros(2, int) for engine in engines}
     with Progress(f"parity, {name} {len(table)}", num, "texts") as progress:
         for start in range(0, num, rows):
             given = Given.nothing(min(rows, num - start), length)
-            noise = np.random.default_rng(start).standard_normal((table.num_draws, *given.ids.shape, emb), dtype=np.float32)
-            with _last_logits(stored) as last:
-                ours = sample_ids(stored.denoiser, table, given, _Replay(noise), temperature)
+            rng = np.random.default_rng(start)
+            delay = table.delays(given.known, rng)
+            noise = rng.standard_normal((table.num_draws(delay), *given.ids.shape, emb), dtype=np.float32)
+            with _last_logits(stored) as last, stored.denoiser.embedding.held(), torch.no_grad():
+                ours = finish(table, TorchNetwork(stored.denoiser, _Replay(noise), temperature), given, delay)
             best = last[0].topk(2).values.numpy()
             tie = best[..., 0] - best[..., 1] < tie_margin
             for engine, run in engines.items():
-                unequal = run(table, given, noise, temperature) != ours
+                unequal = run(table, given, delay, noise, temperature) != ours
                 counts[engine] += ((unequal & ~tie).sum(), (unequal & tie).sum())
             progress.add(len(given.ids))
     walked = {"sampler": name, "steps": len(table), "texts": num, "ids": num * length}

@@ -82,7 +82,7 @@ def _quantize_products(model: ir.Model, nodes: list[str]) -> ir.Model:
         try:
             quantize_dynamic(
                 before, after, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_quantize=nodes,
-                use_external_data_format=external, extra_options={"MatMulConstBOnly": True},
+                use_external_data_format=external, reduce_range=True, extra_options={"MatMulConstBOnly": True},
             )  # fmt: skip
         finally:
             logging.disable(logging.NOTSET)

@@ -12,37 +12,39 @@ from torch import Tensor, nn
 
 from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
 from sunfish.model.readout import token_nats
-from sunfish.model.transformer import Condition, Hidden, Transformer
+from sunfish.model.transformer import Hidden, Transformer
 from sunfish.sections.model import Section
 
 NUM_FREQUENCIES = 32  # of the noise level's Fourier features
 
+Levels = Float[Tensor, "batch pos"]  # logsnr of each position
 PerExample = Float[Tensor, " batch"]
 Known = Bool[Tensor, "batch pos"]
 
 
 class Prediction(NamedTuple):
-    """What the denoiser says: the expected clean embedding and log p(token), unnormalised, in nats."""
+    """What the denoiser says: the expected clean embedding and log p(token) at the asked temperature, unnormalised, in nats."""
 
     x_0_hat: Embeddings
     logits: Logits
 
 
 class NoiseLevel(nn.Module):
-    """logsnr -> condition: Fourier features, then one hidden layer."""
+    """logsnr -> what a position is told of its noise level: Fourier features, then one hidden layer."""
 
-    def __init__(self, cond_dim: int) -> None:
+    def __init__(self, cond_dim: int, width: int) -> None:
         super().__init__()
         periods = torch.logspace(math.log10(0.5), math.log10(64.0), NUM_FREQUENCIES, dtype=torch.float64)
         self.frequencies: Tensor
         self.register_buffer("frequencies", (2 * math.pi / periods).float(), persistent=False)
         self.hidden = nn.Linear(2 * NUM_FREQUENCIES, cond_dim)
-        self.out = nn.Linear(cond_dim, cond_dim)
+        self.out = nn.Linear(cond_dim, width)
 
-    def forward(self, logsnr: PerExample) -> Condition:
-        angles = logsnr[:, None] * self.frequencies
+    def forward(self, logsnr: Levels) -> Hidden:
+        angles = logsnr[..., None] * self.frequencies
         features = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        return F.silu(self.out(F.silu(self.hidden(features))))
+        hidden: Hidden = self.out(F.silu(self.hidden(features)))
+        return hidden
 
 
 class Denoiser(nn.Module):
@@ -50,7 +52,8 @@ class Denoiser(nn.Module):
 
     The network gives logits; `x_0_hat` is the embedding they expect. With the output prior, the logits start from the
     exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
-    length), so that the network has only context to learn. Known positions hold clean embeddings and stay as they are.
+    length), so that the network has only context to learn. Every position has a noise level of its own. Known positions hold clean
+    embeddings and stay as they are.
 
     Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).
     """
@@ -59,18 +62,17 @@ class Denoiser(nn.Module):
         super().__init__()
         self.section, self.vocab_size = section, vocab_size
         self.embedding = Embedding(vocab_size, section.emb_dim)
-        self.noise_level = NoiseLevel(section.cond_dim)
+        self.noise_level = NoiseLevel(section.cond_dim, section.width)
         self.inward = nn.Linear(2 * section.emb_dim, section.width, bias=False)
-        self.gap_flag = nn.Parameter(torch.empty(section.width))
         self.known_flag = nn.Parameter(torch.empty(section.width))
-        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.cond_dim, section.neighbours)
+        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.neighbours)
         self.head = nn.Linear(section.width, section.emb_dim if section.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
     def forward(
         self,
         x_t: Embeddings,
-        logsnr: PerExample,
+        logsnr: Levels,
         x_0_prev: Embeddings,
         known: Known,
         temperature: PerExample | None = None,
@@ -81,7 +83,7 @@ class Denoiser(nn.Module):
     def predict(
         self,
         x_t: Embeddings,
-        logsnr: PerExample,
+        logsnr: Levels,
         x_0_prev: Embeddings,
         known: Known,
         temperature: PerExample | None = None,
@@ -89,17 +91,19 @@ class Denoiser(nn.Module):
     ) -> Prediction:
         """Return what `forward` returns; by this name a wrapper for mixed precision leaves the arguments in full precision.
 
-        With `document`, a number for each position, a position sees only those that have the same.
+        `temperature` divides what the network makes of the context, not the output prior: that is evidence, and p(token | context)^(1/T)
+        times the evidence is the posterior of the sharper language. With `document`, a number for each position, a position sees only
+        those that have the same.
         """
         table = self.embedding.table()
-        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, table, document)
-        logits = F.linear(hidden, weight) + self.head_bias
-        sharpened = logits if temperature is None else logits / temperature[:, None, None]
-        x_0_hat = expected_embedding(sharpened, table)
+        cold = None if temperature is None else 1.0 / temperature[:, None, None]
+        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, table, document, cold)
+        logits = F.linear(hidden, weight) + (self.head_bias if cold is None else self.head_bias * cold)
+        x_0_hat = expected_embedding(logits, table)
         return Prediction(torch.where(known[..., None], x_t, x_0_hat), logits)
 
     def predict_nats(
-        self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known, ids: Ids, document: Ids | None = None
+        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, ids: Ids, document: Ids | None = None
     ) -> Float[Tensor, "batch pos"]:
         """Return -log p(ids) in nats, all that a cross-entropy needs; only unknown positions may count, and all alike."""
         hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, self.embedding.table(), document)
@@ -109,15 +113,17 @@ class Denoiser(nn.Module):
     def _before_readout(
         self,
         x_t: Embeddings,
-        logsnr: PerExample,
+        logsnr: Levels,
         x_0_prev: Embeddings,
         known: Known,
         table: Float[Tensor, "vocab emb"],
         document: Ids | None,
+        cold: Float[Tensor, "batch 1 1"] | None = None,
     ) -> tuple[Hidden, Float[Tensor, "vocab width"]]:
-        """Return the two factors of the logits: what the network found at each position, and the matrix that reads it out."""
-        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), self.noise_level(logsnr), document)
-        prior = matched_filter_scale(logsnr)[:, None, None] * x_t if self.section.output_prior else None
+        """Return the two factors of the logits: what the network found at each position, times `cold`, and the matrix that reads it out."""
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), document)
+        hidden = hidden if cold is None else hidden * cold
+        prior = matched_filter_scale(logsnr)[..., None] * x_t if self.section.output_prior else None
         if self.section.tied_head:
             hidden = self.head(hidden)
             return hidden if prior is None else hidden + prior, self.readout(table)
@@ -132,14 +138,14 @@ class Denoiser(nn.Module):
             return table
         return torch.cat((self.head.weight, table), dim=-1) if self.section.output_prior else self.head.weight
 
-    def _inputs(self, x_t: Embeddings, logsnr: PerExample, x_0_prev: Embeddings, known: Known) -> Hidden:
-        """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, and a flag.
+    def _inputs(self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known) -> Hidden:
+        """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, and the noise level or a flag.
 
         The estimate fades with the noise, so that a position which tells nothing looks like a gap and not like noise.
         """
         given = known[..., None]
-        linear = torch.where(given, x_t, logsnr.sigmoid().sqrt()[:, None, None] * x_t)
-        return self.inward(torch.cat((linear, x_0_prev), dim=-1)) + torch.where(given, self.known_flag, self.gap_flag)
+        linear = torch.where(given, x_t, logsnr.sigmoid().sqrt()[..., None] * x_t)
+        return self.inward(torch.cat((linear, x_0_prev), dim=-1)) + torch.where(given, self.known_flag, self.noise_level(logsnr))
 
     def embed(self, ids: Ids) -> Embeddings:
         """Return x_0, (batch, pos, emb)."""
@@ -155,7 +161,7 @@ def number_documents(ids: Ids, end_id: int | None) -> Ids | None:
     return ended.cumsum(dim=1) - ended
 
 
-def matched_filter_scale(logsnr: PerExample) -> PerExample:
+def matched_filter_scale(logsnr: Levels) -> Levels:
     """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) * (1 + exp(logsnr))."""
     return logsnr.sigmoid().sqrt() * (1 + logsnr.exp())
 
@@ -163,25 +169,24 @@ def matched_filter_scale(logsnr: PerExample) -> PerExample:
 def count_parameters(section: Section, vocab_size: int) -> int:
     """Return how many parameters a denoiser of this size has, without building it."""
     width, emb, cond = section.width, section.emb_dim, section.cond_dim
-    block = 12 * width**2 + (cond + 1) * 6 * width  # attention 4, MLP 8; shift, scale and gate twice
+    block = 12 * width**2 + 4 * width  # attention 4, MLP 8; two norms
     block += 2 * 2 * section.neighbours * width
-    noise_level = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * cond
+    noise_level = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width
     head = width * (emb if section.tied_head else vocab_size) + vocab_size
-    around = vocab_size * emb + 2 * emb * width + 2 * width + head  # table, inward, flags
+    around = vocab_size * emb + 2 * emb * width + width + head  # table, inward, flag
     return section.num_layers * block + noise_level + around
 
 
 def init_weights(denoiser: Denoiser, seed: int) -> None:
     """Draw the initial weights from `seed`; everything that writes to the residual stream or the logits starts at zero."""
     generator = torch.Generator().manual_seed(seed)
-    zeros = ("out.weight", "down.weight", "head.weight", "head_bias", "modulation.weight", "known_flag")
+    zeros = ("out.weight", "down.weight", "head.weight", "head_bias", "shift", "known_flag")
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():
             if "beside" in name or name.endswith("bias") or (name.endswith(zeros) and "noise_level" not in name):
                 parameter.zero_()
+            elif name.endswith("scale"):
+                parameter.fill_(1.0)
             else:
-                std = 1.0 if name in ("embedding.weight", "gap_flag") else parameter.shape[-1] ** -0.5
+                std = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-        for name, parameter in denoiser.named_parameters():
-            if name.endswith("modulation.bias"):  # open gates: at zero nothing would reach the zero-initialised outputs
-                parameter.view(6, -1)[[2, 5]] = 1.0

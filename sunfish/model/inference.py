@@ -15,7 +15,7 @@ from sunfish.schedule import Array
 class TorchNetwork:
     """A denoiser and a source of noise, as `sampler.walk` wants them.
 
-    `temperature` sharpens (below 1) or flattens every estimate x_0_hat.
+    `temperature` sharpens (below 1) or flattens what every estimate makes of the context.
     """
 
     def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0) -> None:
@@ -30,9 +30,9 @@ class TorchNetwork:
         self.still = torch.zeros_like(x)
         self.state = State(x, self.still, ids, known)
 
-    def step(self, row: Array) -> None:
-        noise = self._noise() if row[COLUMNS.index("c_n")] else self.still
-        told = torch.from_numpy(row).to(self.device, noise.dtype)
+    def step(self, rows: Array) -> None:
+        noise = self._noise() if rows[..., COLUMNS.index("c_n")].any() else self.still
+        told = torch.from_numpy(rows).to(self.device, noise.dtype)
         self.moved: Moved = self.turn(*self.state, noise, told, self.heat)
         self.state = State(*self.moved[:4])
 
@@ -46,9 +46,9 @@ class TorchNetwork:
 
 @torch.no_grad()
 def sample_ids(denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
-    """Return sampled ids, (batch, pos); known positions keep theirs, the rest are the last step's likeliest tokens."""
+    """Return sampled ids, (batch, pos); known positions keep theirs, the rest are the likeliest tokens at their last step."""
     with denoiser.embedding.held():
-        return finish(table, TorchNetwork(denoiser, rng, temperature), given)
+        return finish(table, TorchNetwork(denoiser, rng, temperature), given, table.delays(given.known, rng))
 
 
 def sample_free(denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:

@@ -34,8 +34,8 @@ class Moved(NamedTuple):
 class Step(nn.Module):
     """x_next = c_x * x + c_0 * x_0_hat + c_p * x_0_prev + c_n * noise, after what is known was set back to its clean embedding.
 
-    `row` is (6,), a row of `sampler.Table.rows`; `temperature`, (batch,), divides the logits inside x_0_hat. A position whose likeliest
-    token is more probable than the row's `settle_above` becomes known.
+    `rows` holds a row of `sampler.Table.rows` for each position; `temperature`, (batch,), is the denoiser's. A position
+    whose likeliest token is more probable than its row's `settle_above` becomes known.
 
     Source: [DDIM] eq. 12 for the row; [MaskGIT] section 3.2 for settling.
     """
@@ -46,13 +46,13 @@ class Step(nn.Module):
 
     def forward(
         self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Bool[Tensor, "batch pos"], noise: Embeddings,
-        row: Float[Tensor, " 6"], temperature: Float[Tensor, " batch"],
+        rows: Float[Tensor, "batch pos 6"], temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
-        logsnr, c_x, c_0, c_p, c_n, settle_above = row.split(1)
+        logsnr, c_x, c_0, c_p, c_n, settle_above = rows.split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
-        x_0_hat, logits = self.denoiser(x, logsnr.expand(x.shape[0]), x_0_prev, known, temperature)
+        x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, temperature)
         probability, likeliest = logits.softmax(dim=-1).max(dim=-1)
-        sure = (probability > settle_above) & ~known
+        sure = (probability > settle_above.squeeze(-1)) & ~known
         ids, known = torch.where(sure, likeliest, ids), known | sure
         x_0_hat = torch.where(known[..., None], self.denoiser.embed(ids), x_0_hat)
         x = c_x * x + c_0 * x_0_hat + c_p * x_0_prev + c_n * noise

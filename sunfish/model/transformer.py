@@ -1,4 +1,4 @@
-"""A bidirectional transformer whose norms are modulated by a condition; it has never heard of noise."""
+"""A bidirectional transformer; it has never heard of noise."""
 
 from __future__ import annotations
 
@@ -18,13 +18,23 @@ PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.a
 PRODUCTS += [torch.ops.aten._scaled_dot_product_flash_attention.default, torch.ops.aten._scaled_dot_product_cudnn_attention.default]
 
 Hidden = Float[Tensor, "batch pos width"]
-Condition = Float[Tensor, "batch cond"]
 Heads = Float[Tensor, "batch head pos dim"]
 
 
 def norm(x: Tensor) -> Tensor:
-    """Shift and scale the last axis to mean 0 and variance 1; the modulation carries the weights."""
+    """Shift and scale the last axis to mean 0 and variance 1."""
     return F.layer_norm(x, (x.shape[-1],), eps=NORM_EPS)
+
+
+class Norm(nn.Module):
+    """The same with a learned scale and shift."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.empty(width)), nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Hidden) -> Hidden:
+        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, NORM_EPS)
 
 
 def rotary_angles(num_positions: int, head_dim: int, device: torch.device | None = None) -> Float[Tensor, "pos half"]:
@@ -108,42 +118,37 @@ class Alone(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP; shift, scale and gate come from the condition.
+    """Pre-norm attention and MLP."""
 
-    Source: [DiT] section 3.2 (adaLN-Zero).
-    """
-
-    def __init__(self, width: int, num_heads: int, cond_dim: int, neighbours: int) -> None:
+    def __init__(self, width: int, num_heads: int, neighbours: int) -> None:
         super().__init__()
+        self.norm_attention, self.norm_mlp = Norm(width), Norm(width)
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width)
-        self.modulation = nn.Linear(cond_dim, 6 * width)
         self.activation_checkpointing = "none"  # a run's choice, not the model's: what is computed again in the backward pass
         self.beside_attention, self.beside_mlp = (Neighbours(width, neighbours) if neighbours else Alone() for _ in range(2))
 
-    def forward(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor, document: Tensor | None = None) -> Hidden:
+    def forward(self, x: Hidden, cos: Tensor, sin: Tensor, document: Tensor | None = None) -> Hidden:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
-            return self._compute(x, cond, cos, sin, document)
+            return self._compute(x, cos, sin, document)
         keep = _keep_products if self.activation_checkpointing == "selective" else noop_context_fn
-        return checkpoint(_uncached, self._compute, x, cond, cos, sin, document, use_reentrant=False, context_fn=keep)
+        return checkpoint(_uncached, self._compute, x, cos, sin, document, use_reentrant=False, context_fn=keep)
 
-    def _compute(self, x: Hidden, cond: Condition, cos: Tensor, sin: Tensor, document: Tensor | None) -> Hidden:
+    def _compute(self, x: Hidden, cos: Tensor, sin: Tensor, document: Tensor | None) -> Hidden:
         together = None if document is None else (document[:, None, :, None] == document[:, None, None, :])
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(cond)[:, None].chunk(6, dim=-1)
-        near = self.beside_attention(torch.addcmul(shift_a, norm(x), 1 + scale_a), document)
-        x = x + gate_a * self.attention(near, cos, sin, together)
-        return x + gate_m * self.mlp(self.beside_mlp(torch.addcmul(shift_m, norm(x), 1 + scale_m), document))
+        x = x + self.attention(self.beside_attention(self.norm_attention(x), document), cos, sin, together)
+        return x + self.mlp(self.beside_mlp(self.norm_mlp(x), document))
 
 
 class Transformer(nn.Module):
     """A stack of blocks over positions."""
 
-    def __init__(self, num_layers: int, width: int, num_heads: int, cond_dim: int, neighbours: int) -> None:
+    def __init__(self, num_layers: int, width: int, num_heads: int, neighbours: int) -> None:
         super().__init__()
         self.head_dim = width // num_heads
-        self.blocks = nn.ModuleList(Block(width, num_heads, cond_dim, neighbours) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(Block(width, num_heads, neighbours) for _ in range(num_layers))
 
-    def forward(self, x: Hidden, cond: Condition, document: Tensor | None = None) -> Hidden:
+    def forward(self, x: Hidden, document: Tensor | None = None) -> Hidden:
         """Return what the blocks make of `x`; with `document`, (batch, pos), a position sees only those of the same number.
 
         Positions need no new start in each document: rotary attention knows only how far apart two of them are.
@@ -151,7 +156,7 @@ class Transformer(nn.Module):
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         cos, sin = torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin()
         for block in self.blocks:
-            x = block(x, cond, cos, sin, document)
+            x = block(x, cos, sin, document)
         return norm(x)
 
 

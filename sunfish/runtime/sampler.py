@@ -36,6 +36,8 @@ class Settings:
     eta: float | None = None
     temperature: float | None = None
     settle: float | None = None
+    window: float | None = None
+    order: str | None = None
     seed: int = 0
     batch: int | None = None  # texts denoised together; None: as many as take little memory
 
@@ -118,11 +120,10 @@ class Sampler:
     def table(self, settings: Settings) -> Table:
         """Return the sampler's table, or say what is wrong with the settings."""
         recommended = self.config["sampler"]
-        steps = settings.steps if settings.steps is not None else recommended["steps"]
-        eta = settings.eta if settings.eta is not None else recommended["eta"]
-        settle = settings.settle if settings.settle is not None else recommended["settle"]
+        names = ("steps", "eta", "settle", "window", "order")
+        told = {name: recommended[name] if getattr(settings, name) is None else getattr(settings, name) for name in names}
         try:
-            return make_table(settings.sampler or recommended["name"], self.law, steps, eta, settle)
+            return make_table(settings.sampler or recommended["name"], self.law, *told.values())
         except ValueError as error:
             raise Problem(str(error)) from error
 
@@ -169,8 +170,9 @@ class Sampler:
         self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float, progress: Progress
     ) -> np.ndarray:
         given, network = self._start(rows, rngs, temperature)
+        delay = np.concatenate([table.delays(row.known[None], rng) for row, rng in zip(rows, rngs, strict=True)])
         index = 0
-        for index in walk(table, network, given):
+        for index in walk(table, network, given, delay):
             progress.add()
         progress.add(len(table) - 1 - index)  # a walk that settled early
         return network.look().ids
@@ -185,7 +187,7 @@ class Sampler:
         table = self.table(settings)
         given, network = self._start([row], [rng], self.temperature(settings))
         frame: Frame | None = None
-        for index in walk(table, network, given):
+        for index in walk(table, network, given, table.delays(given.known, rng)):
             if frame is not None:
                 yield frame
             ids, sure, known = (values[0] for values in network.look())

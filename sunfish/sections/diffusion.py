@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sunfish.problems import require
+from sunfish.stagger import ORDERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,23 @@ class Known:
         require(0.0 <= self.blind_share <= 1.0, "blind_share", "must lie between 0 and 1")
         weights = (self.prefix, self.span, self.scattered)
         require(min(weights) >= 0 and sum(weights) > 0, "prefix", "span and scattered are weights: none below 0, one above")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stagger:
+    """Rows trained with positions that are denoised one after another, each by a clock of its own."""
+
+    row_share: float  # the others are denoised all at once
+    order: Literal["forward", "random"]
+    window_min: float  # share of a walk that one position takes, drawn per row, evenly in its logarithm
+    window_max: float
+
+    def __post_init__(self) -> None:
+        require(0.0 <= self.row_share <= 1.0, "row_share", "must lie between 0 and 1")
+        require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}")
+        require(
+            0.0 < self.window_min <= self.window_max <= 1.0, "window_min", "must lie above 0, and at most at window_max, itself at most 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +67,9 @@ class Law:
 class Section:
     """What is learned, at which noise levels, with which help."""
 
-    objective: Literal["ce", "eps_mse"]
+    objective: Literal["ce", "elbo", "eps_mse", "x0_mse"]
     law: Law
+    stagger: Stagger
     self_conditioning: float  # share of rows that see their own first estimate in training
     known: Known
 

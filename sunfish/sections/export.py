@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sunfish.problems import require
+from sunfish.stagger import ORDERS
 
 PRODUCTS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "head", "inward")
-WEIGHTS = (*PRODUCTS, "modulation", "embedding.table")
+WEIGHTS = (*PRODUCTS, "noise_level.out", "embedding.table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,9 @@ class Section:
     sampler_steps: int
     sampler_eta: float
     sampler_temperature: float
-    sampler_settle: float  # a position keeps its token above this probability; 1: none does before the end
+    sampler_settle: float  # a position keeps its token above this probability; 1: none does before its end
+    sampler_order: Literal["forward", "random"]
+    sampler_window: float  # share of the steps that each position takes; 1: all at once
     licence: str  # of the weights, said in the folder
 
     def __post_init__(self) -> None:
@@ -55,4 +59,6 @@ class Section:
         require(self.sampler_steps >= 2, "sampler_steps", "must be at least 2")
         require(self.sampler_temperature > 0.0, "sampler_temperature", "must be above 0")
         require(0.0 < self.sampler_settle <= 1.0, "sampler_settle", "must lie above 0 and be at most 1 (1: never)")
+        require(self.sampler_order in ORDERS, "sampler_order", f"must be one of {', '.join(ORDERS)}")
+        require(0.0 < self.sampler_window <= 1.0, "sampler_window", "must lie above 0 and be at most 1 (1: all positions at once)")
         require(0.0 <= self.sampler_eta <= 1.0, "sampler_eta", "must lie between 0 and 1")

@@ -16,7 +16,7 @@ class Section:
     num_heads: int
     width: int
     emb_dim: int  # width of the token embeddings that are diffused
-    cond_dim: int  # width of the noise level's condition, narrow on purpose
+    cond_dim: int  # width of the hidden layer through which a noise level is told
     neighbours: int  # on either side, that a position takes in before attention and MLP; 0: none
     tied_head: bool  # logits are products with the token embeddings instead of a matrix of their own
     output_prior: bool  # start the logits from each position's exact posterior

@@ -10,10 +10,10 @@ from sunfish.sections.model import Section as Model
 
 
 def build_denoiser(model: Model, diffusion: Diffusion, vocab_size: int, seed: int) -> Denoiser:
-    """Return a fresh denoiser; under `eps_mse` its embeddings are frozen, since a free target would collapse."""
+    """Return a fresh denoiser; under `eps_mse` and `x0_mse` its embeddings are frozen, since a free target would collapse."""
     denoiser = Denoiser(model, vocab_size)
     init_weights(denoiser, seed)
-    denoiser.embedding.weight.requires_grad_(diffusion.objective == "ce")
+    denoiser.embedding.weight.requires_grad_(diffusion.objective in ("ce", "elbo"))
     return denoiser
 
 

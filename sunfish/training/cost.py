@@ -13,7 +13,7 @@ from sunfish.sections.model import Section
 
 # Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count sparsity).
 DENSE_BF16 = {"B200": 2250e12, "H200": 989.4e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12}
-ACTIVATION_BYTES = {"none": 49, "selective": 24, "full": 4}  # kept per token, layer and unit of width in bf16; none and full are held
+ACTIVATION_BYTES = {"none": 42, "selective": 24, "full": 4}  # kept per token, layer and unit of width in bf16; none and full are held
 NEIGHBOUR_BYTES = 9  # against saved-tensor hooks by a test, selective is the sum of the products' outputs; neighbours add to none
 LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
 UPDATE_BYTES = 6  # per entry of a matrix: its direction in fp32, its update in bf16

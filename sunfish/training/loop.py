@@ -68,7 +68,7 @@ class Run:
 class Record:
     """What one step tells; the same on every process."""
 
-    loss: float  # mean over unknown positions: nats per token (ce) or mean square (eps_mse)
+    loss: float  # mean over unknown positions: cross-entropy in nats (ce, elbo) or mean square (eps_mse, x0_mse)
     grad_norm: float
     lr_share: float
     stop: bool = False  # some process was asked to stop
@@ -110,16 +110,15 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
     draws = draw_step(run.diffusion, section.seed, run.step, section.batch_rows, ids.shape[1])
     mine = backward(run, ids, draws.part(part_of(run.fabric, section.batch_rows)))
     grad_norm = clip_gradients(run.denoiser, optim.clip_norm)
-    per_example, stops = split_told(gather(run.fabric, torch.cat((mine, mine.new_tensor([float(stop)])))))
-    unknown = (~draws.known).mean(axis=1)
+    losses, stops = split_told(gather(run.fabric, torch.cat((mine.flatten(), mine.new_tensor([float(stop)])))), ids.shape[1])
     share = lr_share(run.step, section.steps, optim)
-    record = Record(float((per_example * unknown).sum() / unknown.sum()), grad_norm, share, bool(stops.any()))
+    record = Record(float(losses[~draws.known].mean()), grad_norm, share, bool(stops.any()))
     if record.is_finite:
         set_lr(run.optimizers, optim, share)
         for optimizer in run.optimizers:
             optimizer.step()
         run.ema.update(run.step)
-        watch_law(run, draws, per_example)
+        watch_law(run, draws, losses)
     for optimizer in run.optimizers:
         optimizer.zero_grad()
     run.skipped = 0 if record.is_finite else run.skipped + 1
@@ -128,16 +127,17 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
 
 
 def backward(run: Run, ids: np.ndarray, draws: Draws) -> Tensor:
-    """Accumulate the gradient over micro-batches, synchronised with the last, and return each row's loss, (rows,)."""
+    """Accumulate the gradient over micro-batches, synchronised with the last, and return each position's loss, (rows, pos)."""
     num_micro = count_micro(len(ids), run.pretrain.micro_rows)
     each, losses = len(ids) // num_micro, []
     for index in range(num_micro):
         rows = slice(index * each, (index + 1) * each)
         micro = draws.part(rows)
         with run.fabric.no_backward_sync(run.model, enabled=index < num_micro - 1):
-            loss, per_example = run.model(ids[rows], micro, run.law.logsnr_at(micro.times))
+            levels = run.law.logsnr_at(micro.times)
+            loss, each_loss = run.model(ids[rows], micro, levels, run.law.density(levels))
             run.fabric.backward(loss / num_micro)
-        losses.append(per_example)
+        losses.append(each_loss)
     return torch.cat(losses)
 
 
@@ -146,18 +146,18 @@ def count_micro(rows: int, most: int) -> int:
     return next(parts for parts in range(-(-rows // most), rows + 1) if rows % parts == 0)
 
 
-def split_told(told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses of all rows in the batch's order, and each process's last number."""
-    return told[:, :-1].ravel(), told[:, -1]
+def split_told(told: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses of all rows in the batch's order, (rows, pos), and each process's last number."""
+    return told[:, :-1].reshape(-1, length), told[:, -1]
 
 
-def watch_law(run: Run, draws: Draws, per_example: np.ndarray) -> None:
-    """Show a learned law the rows without known positions: they are what free sampling meets."""
+def watch_law(run: Run, draws: Draws, losses: np.ndarray) -> None:
+    """Show a learned law what is being decided in rows of which nothing was given: that is what free sampling meets."""
     learned = run.keeper.learned
-    free = ~draws.known.any(axis=1)
-    if learned is None or not free.any():
+    seen = draws.deciding & draws.free[:, None]
+    if learned is None or not seen.any():
         return
-    learned.observe(learned.law.logsnr_at(draws.times[free]), per_example[free])
+    learned.observe(learned.law.logsnr_at(draws.times[seen]), losses[seen])
     if (run.step + 1) % run.keeper.refit_every == 0:
         learned.refit()
 

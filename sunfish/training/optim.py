@@ -21,12 +21,12 @@ class Optimizers(NamedTuple):
 
 
 def split_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """Return (for Muon, for AdamW): matrices inside blocks but for the modulation's, and all else that learns."""
+    """Return (for Muon, for AdamW): matrices inside blocks, and all else that learns."""
     muon: dict[str, nn.Parameter] = {}
     adamw: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_matrix = parameter.ndim == 2 and "blocks" in name and "modulation" not in name
+            is_matrix = parameter.ndim == 2 and "blocks" in name
             (muon if is_matrix else adamw)[name] = parameter
     return muon, adamw
 

@@ -6,28 +6,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sunfish.diffusion.objective import eps_mse, mean_over
+from sunfish.diffusion.objective import cross_entropy, diffusion_nats, eps_mse, x0_mse
 from sunfish.diffusion.process import add_noise
 from sunfish.model.denoiser import Denoiser, number_documents
 from sunfish.sections.diffusion import Section
 from sunfish.training.draws import Draws
 
-Loss = tuple[Tensor, Tensor]  # what is differentiated, (), mean over rows; and what is looked at, (batch,)
+Loss = tuple[Tensor, Tensor]  # what is differentiated, (), a sum over all positions' number; and what is looked at, (batch, pos)
 
 
 class StepLoss(nn.Module):
     """ids -> loss of one micro-batch: all of a step that is differentiated, in one call that can be wrapped and sharded.
 
-    The first result is the mean over rows; the second, detached, is per row: nats per token (ce) or mean square (eps_mse), over unknown
-    positions only.
+    The second result, detached, is per position: the cross-entropy in nats (ce, elbo), which a noise law learns from, or a mean square
+    (eps_mse, x0_mse); at known positions it means nothing.
     """
 
     def __init__(self, denoiser: Denoiser, section: Section, end_id: int | None = None) -> None:
         super().__init__()
         self.denoiser, self.section, self.end_id = denoiser, section, end_id  # with an end token, documents of a row see only themselves
 
-    def forward(self, ids: np.ndarray, draws: Draws, logsnr: np.ndarray) -> Loss:
-        """Return the loss of `ids`, (batch, pos), at noise levels `logsnr`, (batch,); known positions stay clean and get no loss."""
+    def forward(self, ids: np.ndarray, draws: Draws, logsnr: np.ndarray, density: np.ndarray) -> Loss:
+        """Return the loss of `ids`, (batch, pos), at noise levels `logsnr`, (batch, pos), drawn with `density`; known positions stay clean
+        and get no loss.
+        """
         denoiser, device = self.denoiser, next(self.denoiser.parameters()).device
         target, known = torch.from_numpy(ids).to(device), torch.from_numpy(draws.known).to(device)
         level = torch.from_numpy(logsnr).float().to(device)
@@ -37,12 +39,15 @@ class StepLoss(nn.Module):
         rows = torch.from_numpy(np.flatnonzero(draws.estimated)).to(device)
         x_0_prev = first_estimate(denoiser, x_t, level, known, rows, document)
         if self.section.objective == "ce":
-            per_example = mean_over(denoiser.predict_nats(x_t, level, x_0_prev, known, target, document), ~known)
-        else:
-            x_0_hat = denoiser.predict(x_t, level, x_0_prev, known, document=document).x_0_hat
-            per_example = eps_mse(x_t, eps, x_0_hat, level, ~known)
-        weight = (~known).float().mean(dim=1)  # a row counts by its unknown positions
-        return (per_example * weight).mean(), per_example.detach()
+            loss = denoiser.predict_nats(x_t, level, x_0_prev, known, target, document)
+            return (loss * ~known).mean(), loss.detach()
+        x_0_hat, logits = denoiser.predict(x_t, level, x_0_prev, known, document=document)
+        if self.section.objective == "elbo":
+            weight = draws.deciding / np.where(draws.deciding, density, 1.0)  # noise alone is no part of the bound
+            loss = diffusion_nats(x_0, x_0_hat, level) * torch.from_numpy(weight).float().to(device)
+            return loss.mean(), cross_entropy(logits.detach(), target)
+        loss = eps_mse(x_t, eps, x_0_hat, level) if self.section.objective == "eps_mse" else x0_mse(x_0, x_0_hat)
+        return (loss * ~known).mean(), loss.detach()
 
 
 def draw_noise(draws: Draws, x_0: Tensor) -> Tensor:
