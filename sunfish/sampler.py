@@ -111,7 +111,8 @@ def make_table(
     """Return a sampler's table by name: `num_steps` in all, of which each position takes the window's share.
 
     Raises:
-        ValueError: unknown name or order, fewer than 2 or more than 10,000 steps, eta outside [0, 1], settle_above or window outside (0, 1].
+        ValueError: unknown name or order, fewer than 2 or more than 10,000 steps, eta outside [0, 1], settle_above or window
+            outside (0, 1].
     """
     if num_steps > MAX_STEPS:
         raise ValueError(f"{num_steps} steps are more than {MAX_STEPS:,}, far beyond where more steps help")

@@ -33,7 +33,7 @@ def draw_lags(order: str, known: np.ndarray, rng: np.random.Generator) -> Array:
 
 
 def clocks(t: ArrayLike, lags: Array, window: ArrayLike) -> Array:
-    """Return what each position's clock says, (rows, pos), at the times `t` of a walk, (rows,); `window`, of (0, 1], is its share of the walk.
+    """Return what each position's clock says, (rows, pos), at times `t` of a walk, (rows,); `window`, in (0, 1], is its share of the walk.
 
     The last position's window ends at t = 0, the first one's begins at t = 1, the others lie evenly between.
     """

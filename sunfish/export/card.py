@@ -36,7 +36,7 @@ print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
 |---|---|
 {graphs}
 | `onnx/*_quantized.onnx` | the same in 8 bits, over a file of weights of their own |
-| `table.json` | the recommended sampler as a table: what a waiting position does, then a row a step; and over how many steps positions begin |
+| `table.json` | the recommended sampler as a table: what a waiting position does, then a row a step; and how long the last one waits |
 | `noise_law.json` | the noise law, t -> logsnr, linear between knots: other tables are made from it |
 | `config.json` | sizes, lengths and the recommended settings |
 | `manifest.json` | digests, versions, parity |

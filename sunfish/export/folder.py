@@ -119,16 +119,15 @@ def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) 
 def parity_walks(stored: StoredDenoiser, section: Section) -> list[tuple[str, Table, int]]:
     """Return the walks that are compared, in the recommended order and window: name, table, number of texts."""
     plan = (("ddim", 50, section.parity_texts), ("dpm-solver", 10, section.parity_texts), ("ddpm", 1000, section.parity_texts_ddpm))
-    clocked = {"window": section.sampler_window, "order": section.sampler_order}
-    walks = [(name, make_table(name, stored.law, steps, **clocked), texts) for name, steps, texts in plan]
+    window, order = section.sampler_window, section.sampler_order
+    walks = [(name, make_table(name, stored.law, steps, window=window, order=order), texts) for name, steps, texts in plan]
     return [walk for walk in walks if walk[2] > 0]
 
 
 def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:
     denoiser = stored.denoiser
-    sampler = {"name": "ddim", "steps": section.sampler_steps, "eta": section.sampler_eta}
-    sampler |= {"temperature": section.sampler_temperature, "settle": section.sampler_settle}
-    sampler |= {"order": section.sampler_order, "window": section.sampler_window}
+    names = ("steps", "eta", "temperature", "settle", "order", "window")
+    sampler: dict[str, Any] = {"name": "ddim", **{name: getattr(section, f"sampler_{name}") for name in names}}
     sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
     write_json(folder / "config.json", {"model": dataclasses.asdict(denoiser.section), **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())

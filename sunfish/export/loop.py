@@ -16,8 +16,8 @@ FLOAT, INT, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 def sampler_graph(step: ir.Model) -> ir.Model:
     """Return the graph (noise, table, delay, ids, known, temperature) -> text over a step's nodes and weights.
 
-    `table` is (1 + rows, 6), of `Table.rows`; a position walks it after waiting `delay`, (batch, pos), steps. `noise` is (draws, batch, pos,
-    emb): one draw for the start and one for every step at which some position's c_n is not 0. The loop ends early once all are known.
+    `table` is (1 + rows, 6), of `Table.rows`; a position walks it after waiting `delay`, (batch, pos), steps. `noise` is (draws, batch,
+    pos, emb): one draw for the start and one for every step at which some position's c_n is not 0. The loop ends early once all are known.
     """
     inner = step.graph.clone()
     told = {str(value.name): value for value in inner.inputs}

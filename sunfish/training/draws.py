@@ -48,7 +48,8 @@ def draw_step(section: Section, seed: int, step: int, batch_rows: int, row_lengt
     blind = given.any(axis=1) & (rng.random(batch_rows) < section.known.blind_share)
     times = np.where(blind[:, None], 1.0, draw_clocks(section.stagger, t, given, rng))
     estimated = np.diff(np.floor(np.arange(batch_rows + 1) * section.self_conditioning + 1e-9)) > 0
-    return Draws(times, given | (times <= 0.0), ~given.any(axis=1), estimated, int(rng.integers(2**62)), batch_rows)
+    known, free = np.asarray(given | (times <= 0.0)), np.asarray(~given.any(axis=1))
+    return Draws(times, known, free, estimated, int(rng.integers(2**62)), batch_rows)
 
 
 def draw_clocks(section: Stagger, t: Array, given: np.ndarray, rng: np.random.Generator) -> Array:

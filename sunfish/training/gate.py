@@ -32,7 +32,7 @@ from sunfish.text.batches import Rows
 from sunfish.text.shards import Shards
 from sunfish.training.loop import Run, start_run, train_step
 
-Objective = Literal["ce", "eps_mse"]
+Objective = Literal["ce", "elbo", "eps_mse", "x0_mse"]
 FOUNDING_LAW = Law(kind="linear-beta", logsnr_min=-10.0, logsnr_max=9.0, num_bins=10, memory=0.9, floor=1.0, refit_every=1)
 NOTHING_KNOWN = Known(row_share=0.0, prefix=1.0, span=0.0, scattered=0.0, blind_share=0.0)
 ALL_AT_ONCE = Stagger(row_share=0.0, order="forward", window_min=1.0, window_max=1.0)
