@@ -45,13 +45,13 @@ def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: 
     noise = lambda: rng.standard_normal((batch, length, emb), dtype=np.float32)  # noqa: E731
     if engine == "openvino":
         step = openvino_step(folder / "step.onnx")
-        rows = table.rows().astype(np.float32)
+        turns = [rows.astype(np.float32) for rows in table.turns(np.zeros((batch, length), np.int64))]
 
         def walk_openvino() -> None:
             x = noise()
             state = {"x": x, "x_0_prev": np.zeros_like(x), "ids": given.ids, "known": given.known}
-            for row in rows:
-                state = step({**state, "noise": x, "row": row, "temperature": np.ones(batch, np.float32)})
+            for rows in turns:
+                state = step({**state, "noise": x, "rows": rows, "temperature": np.ones(batch, np.float32)})
 
         return walk_openvino
     from sunfish.session import OnnxNetwork, open_session

@@ -21,7 +21,7 @@ from sunfish.evaluation.subject import Subject
 from sunfish.export.graph import export_denoiser, export_step
 from sunfish.export.quantize import quantize
 from sunfish.model.store import StoredDenoiser
-from sunfish.sampler import Given, ddim
+from sunfish.sampler import COLUMNS, Given, ddim
 from sunfish.sections.export import PRODUCTS, WEIGHTS
 from sunfish.session import OnnxNetwork, open_session
 
@@ -58,7 +58,7 @@ def main() -> None:
     params = check(arguments.params)
     subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], params["evaluate"])
     stored, length = subject.stored, subject.stored.lengths.longest
-    row = ddim(stored.law, 50).rows()[25]
+    rows = np.broadcast_to(ddim(stored.law, 50).rows()[25], (1, length, len(COLUMNS)))
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
         folder = Path(place)
         ir.save(export_denoiser(stored.denoiser, 20), folder / "model.onnx")
@@ -71,7 +71,7 @@ def main() -> None:
             size = (folder / "model_small.onnx").stat().st_size
             exact = exact or {"bound": bound, "size": size}
             pair = [network(folder / f"step{end}.onnx", stored, length) for end in ("", "_small")]
-            calls = [lambda walked=walked: [walked.step(row) for _ in range(STEPS)] for walked in pair]
+            calls = [lambda walked=walked: [walked.step(rows) for _ in range(STEPS)] for walked in pair]
             fp32, small = interleave(ROUNDS, fp32=calls[0], small=calls[1]).values()
             wanted = arguments.texts if name in ("fp32", "configured") else 0
             judged = judge_of(subject, folder / "model_small.onnx", wanted) if wanted else {}

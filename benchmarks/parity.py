@@ -51,10 +51,12 @@ def main() -> None:
         return
     stored, folder = read_denoiser(arguments.denoiser), arguments.folder
     settings = read_json(folder / "config.json")["sampler"]
-    told = make_table(settings["name"], stored.law, settings["steps"], settings["eta"], settings["settle"])
+    told = make_table(settings["name"], stored.law, *(settings[key] for key in ("steps", "eta", "settle", "window", "order")))
     engines = {"onnxruntime, step by step": step_by_step(graph_path(folder, "step"))}
     engines["onnxruntime, one call"] = in_graph(graph_path(folder, "sampler"), "onnxruntime")
-    walks = [(*walk, 1.0) for walk in parity_walks(stored, arguments.texts, arguments.ddpm_texts)]
+    walks = [
+        (*walk, 1.0) for walk in parity_walks(stored.law, settings["window"], settings["order"], arguments.texts, arguments.ddpm_texts)
+    ]
     walks.append(("as recommended", told, arguments.texts, settings["temperature"]))
     for name, table, texts, temperature in walks:
         for row in hold_against_torch(stored, engines, name, table, texts, TIE_MARGIN, temperature):

@@ -15,12 +15,13 @@ from sunfish.schedule import NoiseLaw, alpha, sigma
 
 MEAN, STD = 0.7, 0.4  # of Gaussian data
 
-Denoise = Callable[[Tensor, float, Tensor], tuple[Tensor, Tensor]]  # (x, logsnr, x_0_prev) -> (x_0_hat, logits)
+Level = np.ndarray | float  # of each position, (batch, pos, 1), or of all
+Denoise = Callable[[Tensor, Level, Tensor], tuple[Tensor, Tensor]]  # (x, logsnr, x_0_prev) -> (x_0_hat, logits)
 
 
-def gaussian_denoiser(x: Tensor, logsnr: float, _: Tensor) -> tuple[Tensor, Tensor]:
+def gaussian_denoiser(x: Tensor, logsnr: Level, _: Tensor) -> tuple[Tensor, Tensor]:
     """E[x_0 | x_t] for x_0 ~ N(MEAN, STD^2), exactly."""
-    a, s = float(alpha(logsnr)), float(sigma(logsnr))
+    a, s = torch.as_tensor(alpha(logsnr)), torch.as_tensor(sigma(logsnr))
     gain = a * STD**2 / (a**2 * STD**2 + s**2)
     return MEAN + gain * (x - a * MEAN), x
 
@@ -40,7 +41,7 @@ class ToyDenoiser(nn.Module):
         self.weight = nn.Parameter(torch.from_numpy(embeddings), requires_grad=False)
 
     def forward(self, x: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, temperature: Tensor) -> Prediction:
-        self.last = Prediction(*self.denoise(x, float(logsnr[0, 0]), x_0_prev))
+        self.last = Prediction(*self.denoise(x, logsnr[..., None].numpy(), x_0_prev))
         return self.last
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -70,10 +71,10 @@ def end_of(table: Table, x_1: np.ndarray) -> np.ndarray:
     return toy.x_0_hat
 
 
-def walk_all(table: Table, toy: Toy, given: Given) -> int:
+def walk_all(table: Table, toy: Toy, given: Given, delay: np.ndarray | None = None) -> int:
     """Walk to the end and return how many rows it took."""
     with torch.no_grad():
-        return sum(1 for _ in walk(table, toy, given))
+        return sum(1 for _ in walk(table, toy, given, delay))
 
 
 def drawn(noises: Iterator[np.ndarray]) -> Callable[[], np.ndarray]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from pathlib import Path
+import pathlib
 
 import jaxtyping
 import numpy as np
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sunfish.config import check, compose
 from sunfish.diffusion import objective, process
-from sunfish.evaluation.bound import variational_bound
+from sunfish.evaluation.bound import AT_ONCE, Path, variational_bound
 from sunfish.lengths import RowLengths
 from sunfish.model import readout
 from sunfish.model.denoiser import Denoiser, count_parameters, init_weights, number_documents
@@ -55,7 +55,7 @@ def noisy(denoiser: Denoiser, batch: int = 2, length: int = 6) -> tuple[torch.Te
         ("full", 50_257, 1.3e9, 1.45e9),
     ],
 )
-def test_parameter_counts(model: str, vocab_size: int, low: float, high: float, tmp_path: Path) -> None:
+def test_parameter_counts(model: str, vocab_size: int, low: float, high: float, tmp_path: pathlib.Path) -> None:
     compose([f"model={model}"], tmp_path / "params.yaml")
     section = check(tmp_path / "params.yaml")["model"]
     with torch.device("meta"):
@@ -78,12 +78,13 @@ def free(ids: np.ndarray) -> Given:
     return Given(ids, np.zeros_like(ids, dtype=bool))
 
 
-def test_the_bound_of_the_ideal_denoiser_is_the_entropy() -> None:
-    """Tokens drawn evenly and independently: the untrained denoiser is ideal, the entropy is log V; the bound lies on it."""
+@pytest.mark.parametrize("path", [AT_ONCE, Path("forward", 0.3), Path("random", 0.1)])
+def test_the_bound_of_the_ideal_denoiser_is_the_entropy(path: Path) -> None:
+    """Tokens drawn evenly and independently: the untrained denoiser is ideal, the entropy is log V; the bound lies on it on every path."""
     denoiser, vocab_size = make(), 11
     rng = np.random.default_rng(0)
     batches = [free(rng.integers(vocab_size, size=(100, 8))) for _ in range(4)]
-    bound = variational_bound(denoiser, uniform(-14, 8, 50), RowLengths.count([8], 1), batches, 24, rng)
+    bound = variational_bound(denoiser, uniform(-14, 8, 50), RowLengths.count([8], 1), batches, round(24 / path.window), rng, path=path)
     nats, entropy = bound.nats.mean() / 8, math.log(vocab_size)
     error = bound.nats.std() / 20 / 8
     assert entropy - 4 * error < nats < 1.02 * entropy + 4 * error
@@ -168,7 +169,7 @@ def test_mixed_precision_leaves_the_expected_embedding_exact() -> None:
         assert denoiser(x_t, logsnr, nothing, known).x_0_hat.dtype == torch.float32
 
 
-def test_a_folder_of_another_version_says_so(tmp_path: Path) -> None:
+def test_a_folder_of_another_version_says_so(tmp_path: pathlib.Path) -> None:
     (tmp_path / "noise_law.json").write_text(json.dumps(uniform(-11, 4).to_json()))
     (tmp_path / "config.json").write_text(json.dumps({"model": {**dataclasses.asdict(SMALL), "depth": 2}, "vocab_size": 11}))
     with pytest.raises(Problem, match="another version.*pretrain stage"):

@@ -74,7 +74,7 @@ def test_known_positions_stay(name: str, rng: np.random.Generator) -> None:
     embeddings = rng.standard_normal((3, 2))
     given = Given(np.array([[2, 0, 1, 0, 0]]), np.array([[True, False, True, False, False]]))
 
-    def denoise(x: Tensor, logsnr: float, previous: Tensor) -> tuple[Tensor, Tensor]:
+    def denoise(x: Tensor, logsnr: np.ndarray, previous: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(x.numpy())
         return x * 0.3, x
 
@@ -85,7 +85,7 @@ def test_known_positions_stay(name: str, rng: np.random.Generator) -> None:
 EMBEDDINGS = np.eye(3)
 
 
-def confident(x: Tensor, logsnr: float, _: Tensor) -> tuple[Tensor, Tensor]:
+def confident(x: Tensor, logsnr: np.ndarray, _: Tensor) -> tuple[Tensor, Tensor]:
     """Sure of token k at position k, and the surer the less noise there is; the first position soonest."""
     logits = EMBEDDINGS[None] * (logsnr - np.array([-5.0, 0.0, 5.0])[None, :, None])
     return torch.zeros_like(x), torch.from_numpy(logits)

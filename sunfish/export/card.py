@@ -47,15 +47,15 @@ To fill gaps, set `ids` where `known` is true; the rest is written. Texts end at
 
 Largest relative error of a single call: {error:.1e}.
 
-| program | sampler | steps | texts | ids | different | near-ties |
-|---|---|---|---|---|---|---|
+| program | sampler | steps | of which a position takes | texts | ids | different | near-ties |
+|---|---|---|---|---|---|---|---|
 {walks}
 {quality}"""
 
 
 def model_card(manifest: dict[str, Any], stored: StoredDenoiser, section: Section) -> str:
     """Return the card as Markdown."""
-    keys = ("engine", "sampler", "steps", "texts", "ids", "different_ids", "near_ties")
+    keys = ("engine", "sampler", "steps", "rows_a_position", "texts", "ids", "different_ids", "near_ties")
     rows = [[walk[key] for key in keys] for walk in manifest["parity"]["walks"]]
     walks = [" | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in row) for row in rows]
     lengths = stored.lengths

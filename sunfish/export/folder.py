@@ -25,6 +25,7 @@ from sunfish.files import replacing, write_json
 from sunfish.model.store import TOKENIZER_FILES, StoredDenoiser, read_denoiser
 from sunfish.problems import Problem
 from sunfish.sampler import COLUMNS, Table, ddim, make_table
+from sunfish.schedule import NoiseLaw
 from sunfish.sections.export import Section
 from sunfish.session import FORMAT, GRAPHS, PRECISIONS, graph_path, open_session
 from sunfish.text.shards import sha256
@@ -109,18 +110,18 @@ def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) 
     if sum(p.numel() for p in stored.denoiser.parameters()) <= MAX_REFERENCE_PARAMETERS:
         others["onnx reference, one call"] = in_graph(sampler, "reference")
     walks = []
-    for name, table, texts in parity_walks(stored, section):
+    clocked = section.sampler_window, section.sampler_order
+    for name, table, texts in parity_walks(stored.law, *clocked, section.parity_texts, section.parity_texts_ddpm):
         walks += hold_against_torch(stored, engines, name, table, texts, section.tie_margin)
     if others:
         walks += hold_against_torch(stored, others, "ddim", ddim(stored.law, REFERENCE_STEPS), REFERENCE_TEXTS, section.tie_margin)
     return {"relative_error_per_call": error, "walks": walks}
 
 
-def parity_walks(stored: StoredDenoiser, section: Section) -> list[tuple[str, Table, int]]:
-    """Return the walks that are compared, in the recommended order and window: name, table, number of texts."""
-    plan = (("ddim", 50, section.parity_texts), ("dpm-solver", 10, section.parity_texts), ("ddpm", 1000, section.parity_texts_ddpm))
-    window, order = section.sampler_window, section.sampler_order
-    walks = [(name, make_table(name, stored.law, steps, window=window, order=order), texts) for name, steps, texts in plan]
+def parity_walks(law: NoiseLaw, window: float, order: str, texts: int, texts_ddpm: int) -> list[tuple[str, Table, int]]:
+    """Return the walks that are compared, one with all positions at once, the others by the recommended clocks: name, table, texts."""
+    plan = [("ddim", 50, 1.0, texts), ("ddim", 50, window, texts), ("dpm-solver", 10, window, texts), ("ddpm", 1000, window, texts_ddpm)]
+    walks = [(name, make_table(name, law, steps, window=share, order=order), num) for name, steps, share, num in dict.fromkeys(plan)]
     return [walk for walk in walks if walk[2] > 0]
 
 

@@ -119,7 +119,7 @@ def hold_against_torch(
                 unequal = run(table, given, delay, noise, temperature) != ours
                 counts[engine] += ((unequal & ~tie).sum(), (unequal & tie).sum())
             progress.add(len(given.ids))
-    walked = {"sampler": name, "steps": len(table), "texts": num, "ids": num * length}
+    walked = {"sampler": name, "steps": len(table), "rows_a_position": len(table.logsnr), "texts": num, "ids": num * length}
     return [
         {"engine": engine, **walked, "different_ids": int(different), "near_ties": int(ties)}
         for engine, (different, ties) in counts.items()

@@ -123,7 +123,8 @@ class Denoiser(nn.Module):
         """Return the two factors of the logits: what the network found at each position, times `cold`, and the matrix that reads it out."""
         hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), document)
         hidden = hidden if cold is None else hidden * cold
-        prior = matched_filter_scale(logsnr)[..., None] * x_t if self.section.output_prior else None
+        evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
+        prior = evidence * x_t if self.section.output_prior else None
         if self.section.tied_head:
             hidden = self.head(hidden)
             return hidden if prior is None else hidden + prior, self.readout(table)
