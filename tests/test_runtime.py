@@ -131,7 +131,7 @@ def test_a_mix_up_of_two_folders_is_named(exported: Path, tmp_path: Path) -> Non
         Sampler.load(folder)
     manifest = json.loads((exported / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
-    with pytest.raises(Problem, match="format 3, this version reads format 4"):
+    with pytest.raises(Problem, match="format 3, this version reads format 5"):
         Sampler.load(folder)
     del manifest["bytes"]["int8"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
