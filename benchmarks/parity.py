@@ -21,7 +21,6 @@ from sunfish.export.weights import save_graphs
 from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.model.store import StoredDenoiser, read_denoiser
-from sunfish.sampler import make_table
 from sunfish.schedule import uniform
 from sunfish.session import graph_path, open_session
 
@@ -51,14 +50,10 @@ def main() -> None:
         return
     stored, folder = read_denoiser(arguments.denoiser), arguments.folder
     settings = read_json(folder / "config.json")["sampler"]
-    told = make_table(settings["name"], stored.law, *(settings[key] for key in ("steps", "eta", "settle", "window", "order")))
     engines = {"onnxruntime, step by step": step_by_step(graph_path(folder, "step"))}
     engines["onnxruntime, one call"] = in_graph(graph_path(folder, "sampler"), "onnxruntime")
-    walks = [
-        (*walk, 1.0) for walk in parity_walks(stored.law, settings["window"], settings["order"], arguments.texts, arguments.ddpm_texts)
-    ]
-    walks.append(("as recommended", told, arguments.texts, settings["temperature"]))
-    for name, table, texts, temperature in walks:
+    for name, table, texts in parity_walks(stored.law, settings, arguments.texts, arguments.ddpm_texts):
+        temperature = settings["temperature"] if name == "as recommended" else 1.0
         for row in hold_against_torch(stored, engines, name, table, texts, TIE_MARGIN, temperature):
             record("parity", model=stored.denoiser.section.name, **row, temperature=temperature, settle_above=table.settle_above)
 

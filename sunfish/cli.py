@@ -31,7 +31,7 @@ SAMPLING = [
     click.option("--eta", type=float, help="Of ddim: 0 deterministic ... 1 ancestral.  [default: the model's]"),
     click.option("--temperature", type=float, help="Below 1: safer words, less variety.  [default: the model's]"),
     click.option("--settle", type=float, help="Fix a word once the model is this sure of it; 1: never.  [default: the model's]"),
-    click.option("--window", type=float, help="Share of the steps that each word takes; 1: all at once.  [default: the model's]"),
+    click.option("--window-steps", type=int, help="Steps that each word takes; as many as --steps: all at once.  [default: the model's]"),
     click.option("--order", type=click.Choice(["forward", "random"]), help="In which words come out.  [default: the model's]"),
     click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text."),
     click.option("--batch", type=int, help="Texts denoised together.  [default: as many as take little memory]"),

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sunfish.schedule import Array, NoiseLaw, alpha, sampling_times, sigma
-from sunfish.stagger import ORDERS, draw_lags, window_steps
+from sunfish.stagger import ORDERS, draw_lags
 
 NEVER = 1.0  # no token is surer than certain
 MAX_STEPS = 10_000
@@ -106,21 +106,29 @@ SAMPLERS = ("ddim", "ddpm", "dpm-solver")
 
 
 def make_table(
-    name: str, law: NoiseLaw, num_steps: int, eta: float = 0.0, settle_above: float = NEVER, window: float = 1.0, order: str = "forward"
+    name: str,
+    law: NoiseLaw,
+    num_steps: int,
+    eta: float = 0.0,
+    settle_above: float = NEVER,
+    window_steps: int = MAX_STEPS,
+    order: str = "forward",
 ) -> Table:
-    """Return a sampler's table by name: `num_steps` in all, of which each position takes the window's share.
+    """Return a sampler's table by name: `num_steps` in all, of which each position takes `window_steps`, or all where that is more.
 
     Raises:
-        ValueError: unknown name or order, fewer than 2 or more than 10,000 steps, eta outside [0, 1], settle_above or window
-            outside (0, 1].
+        ValueError: unknown name or order, fewer than 2 or more than 10,000 steps, fewer than 2 a position, eta outside [0, 1], or
+            settle_above outside (0, 1].
     """
     if num_steps > MAX_STEPS:
         raise ValueError(f"{num_steps} steps are more than {MAX_STEPS:,}, far beyond where more steps help")
     if not 0.0 < settle_above <= NEVER:
-        raise ValueError(f"settle must lie above 0 and be at most 1 (1: no word settles before the end), got {settle_above}")
+        raise ValueError(f"settle must lie above 0 and be at most 1 (1: no word settles before its end), got {settle_above}")
     if order not in ORDERS:
         raise ValueError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
-    own = window_steps(num_steps, window)
+    if window_steps < 2:
+        raise ValueError(f"a position needs at least 2 steps, got a window of {window_steps}")
+    own = min(num_steps, window_steps)
     if name == "ddim":
         table = ddim(law, own, eta)
     elif name == "ddpm":

@@ -40,14 +40,3 @@ def clocks(t: ArrayLike, lags: Array, window: ArrayLike) -> Array:
     share = np.broadcast_to(np.asarray(window, np.float64), np.shape(t))[..., None]
     end = (1.0 - share) * (1.0 - lags)
     return np.clip((np.asarray(t, np.float64)[..., None] - end) / share, 0.0, 1.0)
-
-
-def window_steps(num_steps: int, window: float) -> int:
-    """Return how many of a walk's steps one position takes: its window's share, at least 2.
-
-    Raises:
-        ValueError: a window outside (0, 1].
-    """
-    if not 0.0 < window <= 1.0:
-        raise ValueError(f"window must lie above 0 and be at most 1 (1: all positions at once), got {window}")
-    return min(num_steps, max(2, round(window * num_steps)))

@@ -62,22 +62,22 @@ def graphs(stored: StoredDenoiser, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize(
     ("name", "settle", "window", "order"),
     [
-        ("ddim", 1.0, 1.0, "forward"),
-        ("ddpm", 1.0, 1.0, "forward"),
-        ("dpm-solver", 1.0, 0.4, "forward"),
-        ("ddpm", 0.2, 1.0, "forward"),
-        ("ddpm", 1.0, 0.4, "random"),
-        ("ddim", 1.0, 0.25, "forward"),
+        ("ddim", 1.0, 8, "forward"),
+        ("ddpm", 1.0, 8, "forward"),
+        ("dpm-solver", 1.0, 3, "forward"),
+        ("ddpm", 0.2, 8, "forward"),
+        ("ddpm", 1.0, 3, "random"),
+        ("ddim", 1.0, 2, "forward"),
     ],
 )
 def test_every_program_walks_as_torch_does(
-    stored: StoredDenoiser, graphs: Path, program: str, name: str, settle: float, window: float, order: str
+    stored: StoredDenoiser, graphs: Path, program: str, name: str, settle: float, window: int, order: str
 ) -> None:
     if program == "openvino":
         pytest.importorskip("openvino")
     engine = step_by_step(graph_path(graphs, "step")) if program == "step by step" else in_graph(graph_path(graphs, "sampler"), program)
     (row,) = hold_against_torch(
-        stored, {program: engine}, name, make_table(name, LAW, 8, settle_above=settle, window=window, order=order), 3, 1e-4, 0.7
+        stored, {program: engine}, name, make_table(name, LAW, 8, settle_above=settle, window_steps=window, order=order), 3, 1e-4, 0.7
     )
     assert row["ids"] == 36 and row["different_ids"] == 0 and row["near_ties"] == 0
 
@@ -93,7 +93,7 @@ def test_parity_can_fail(stored: StoredDenoiser) -> None:
 
 
 def test_what_is_known_stays_in_every_program(stored: StoredDenoiser, graphs: Path) -> None:
-    table = make_table("ddpm", LAW, 8, window=0.5, order="random")
+    table = make_table("ddpm", LAW, 8, window_steps=4, order="random")
     rng = np.random.default_rng(0)
     given = Given(rng.integers(41, size=(2, 9)), rng.random((2, 9)) < 0.5)
     delay = table.delays(given.known, rng)
@@ -201,4 +201,4 @@ def test_the_card_s_script_runs_with_plain_onnxruntime(exported: Path) -> None:
     assert done.stdout.startswith("['")
     columns, rows = (json.loads((exported / "table.json").read_text())[key] for key in ("columns", "rows"))
     recommended = read_json(exported / "config.json")["sampler"]
-    assert tuple(columns) == COLUMNS and len(rows) == 1 + recommended["window"] * recommended["steps"]
+    assert tuple(columns) == COLUMNS and len(rows) == 1 + recommended["window_steps"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sunfish.sampler import Given, make_table
 from sunfish.sections.diffusion import Stagger
-from sunfish.stagger import ORDERS, clocks, draw_lags, window_steps
+from sunfish.stagger import ORDERS, clocks, draw_lags
 from sunfish.training.draws import draw_clocks
 from tests.oracles import Toy, gaussian_denoiser, gaussian_flow, walk_all
 from tests.test_sampler import LAW
@@ -56,7 +56,7 @@ def test_rows_may_be_staggered_or_not() -> None:
 def test_where_positions_do_not_depend_on_one_another_the_order_changes_nothing(name: str, order: str, rng: np.random.Generator) -> None:
     """Independent Gaussian positions end where the exact flow carries each of them, whenever they begin."""
     x_1 = np.linspace(-2, 2, 5).reshape(1, 5, 1)
-    table = make_table(name, LAW, 400, window=0.5, order=order)
+    table = make_table(name, LAW, 400, window_steps=200, order=order)
     delay, seen = table.delays(np.zeros((1, 5), bool), rng), []
     assert len(table) == 400 and len(table.logsnr) == 200 and sorted(delay[0]) == [0, 50, 100, 150, 200]
 
@@ -71,7 +71,7 @@ def test_where_positions_do_not_depend_on_one_another_the_order_changes_nothing(
 
 
 def test_each_position_walks_the_whole_table_after_its_wait() -> None:
-    table = make_table("ddpm", LAW, 40, window=0.25)
+    table = make_table("ddpm", LAW, 40, window_steps=10)
     delay = table.delays(np.zeros((1, 4), bool), np.random.default_rng(0))
     turns = list(table.turns(delay))
     assert len(turns) == 40
@@ -79,14 +79,16 @@ def test_each_position_walks_the_whole_table_after_its_wait() -> None:
         mine = np.stack([rows[0, position] for rows in turns])
         assert (mine[:wait] == table.rows()[0]).all() and (mine[wait : wait + 10] == table.rows()[1:]).all()
         assert (mine[wait + 10 :] == table.rows()[-1]).all()
-    assert table.num_draws(delay) == 1 + 4 * 9 and make_table("ddim", LAW, 40, window=0.25).num_draws(delay) == 1
+    assert table.num_draws(delay) == 1 + 4 * 9 and make_table("ddim", LAW, 40, window_steps=10).num_draws(delay) == 1
 
 
-def test_a_window_takes_two_steps_at_least_and_the_walk_at_most() -> None:
-    assert [window_steps(100, share) for share in (1.0, 0.25, 0.001)] == [100, 25, 2]
-    assert window_steps(2, 0.5) == 2
-    for wrong in (0.0, 1.5):
-        with pytest.raises(ValueError, match="window must lie above 0"):
-            window_steps(10, wrong)
+def test_a_window_is_the_whole_walk_at_most() -> None:
+    assert [(len(t), t.spread) for t in (make_table("ddpm", LAW, steps, window_steps=25) for steps in (100, 25, 10))] == [
+        (100, 75), (25, 0), (10, 0)
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="at least 2 steps, got a window of 1"):
+        make_table("ddpm", LAW, 10, window_steps=1)
+    with pytest.raises(ValueError, match="unknown order 'backward'"):
+        make_table("ddpm", LAW, 10, order="backward")
     with pytest.raises(ValueError, match="unknown order 'backward'"):
         draw_lags("backward", np.zeros((1, 2), bool), np.random.default_rng(0))

@@ -58,13 +58,13 @@ class Subject:
 
     @property
     def path(self) -> Clocked:
-        """Return the path that texts are denoised along."""
-        return Clocked(self.section.order, self.section.window)
+        """Return the path that the bound is taken along."""
+        return Clocked(self.section.order, self.section.bound_window)
 
     def table(self, num_steps: int | None = None) -> Table:
         """Return the configured sampler's table, with other steps if told."""
         section, steps = self.section, num_steps or self.section.num_steps
-        return make_table(section.sampler, self.stored.law, steps, section.eta, section.settle, section.window, section.order)
+        return make_table(section.sampler, self.stored.law, steps, section.eta, section.settle, section.window_steps, section.order)
 
     def write_texts(self, num: int, seed: int, num_steps: int | None = None, temperature: float | None = None) -> Texts:
         """Sample `num` texts, as configured unless told otherwise."""

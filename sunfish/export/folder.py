@@ -24,7 +24,7 @@ from sunfish.export.weights import save_graphs
 from sunfish.files import replacing, write_json
 from sunfish.model.store import TOKENIZER_FILES, StoredDenoiser, read_denoiser
 from sunfish.problems import Problem
-from sunfish.sampler import COLUMNS, Table, ddim, make_table
+from sunfish.sampler import COLUMNS, Table, ddim, ddpm, dpm_solver, make_table
 from sunfish.schedule import NoiseLaw
 from sunfish.sections.export import Section
 from sunfish.session import FORMAT, GRAPHS, PRECISIONS, graph_path, open_session
@@ -110,29 +110,33 @@ def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) 
     if sum(p.numel() for p in stored.denoiser.parameters()) <= MAX_REFERENCE_PARAMETERS:
         others["onnx reference, one call"] = in_graph(sampler, "reference")
     walks = []
-    clocked = section.sampler_window, section.sampler_order
-    for name, table, texts in parity_walks(stored.law, *clocked, section.parity_texts, section.parity_texts_ddpm):
+    for name, table, texts in parity_walks(stored.law, recommend(section), section.parity_texts, section.parity_texts_ddpm):
         walks += hold_against_torch(stored, engines, name, table, texts, section.tie_margin)
     if others:
         walks += hold_against_torch(stored, others, "ddim", ddim(stored.law, REFERENCE_STEPS), REFERENCE_TEXTS, section.tie_margin)
     return {"relative_error_per_call": error, "walks": walks}
 
 
-def parity_walks(law: NoiseLaw, window: float, order: str, texts: int, texts_ddpm: int) -> list[tuple[str, Table, int]]:
-    """Return the walks that are compared, one with all positions at once, the others by the recommended clocks: name, table, texts."""
-    plan = [("ddim", 50, 1.0, texts), ("ddim", 50, window, texts), ("dpm-solver", 10, window, texts), ("ddpm", 1000, window, texts_ddpm)]
-    walks = [(name, make_table(name, law, steps, window=share, order=order), num) for name, steps, share, num in dict.fromkeys(plan)]
-    return [walk for walk in walks if walk[2] > 0]
+def parity_walks(law: NoiseLaw, recommended: dict[str, Any], texts: int, texts_ddpm: int) -> list[tuple[str, Table, int]]:
+    """Return the walks that are compared, the founding ones and the recommended one: name, table, number of texts."""
+    told = (recommended[name] for name in ("steps", "eta", "settle", "window_steps", "order"))
+    walks = [("ddim", ddim(law, 50), texts), ("dpm-solver", dpm_solver(law, 10), texts), ("ddpm", ddpm(law, 1000), texts_ddpm)]
+    return [walk for walk in [*walks, ("as recommended", make_table("ddim", law, *told), texts)] if walk[2] > 0]
+
+
+def recommend(section: Section) -> dict[str, Any]:
+    """Return what the folder samples with unless told otherwise."""
+    names = ("steps", "eta", "temperature", "settle", "order", "window_steps")
+    return {"name": "ddim", **{name: getattr(section, f"sampler_{name}") for name in names}}
 
 
 def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:
     denoiser = stored.denoiser
-    names = ("steps", "eta", "temperature", "settle", "order", "window")
-    sampler: dict[str, Any] = {"name": "ddim", **{name: getattr(section, f"sampler_{name}") for name in names}}
+    sampler = recommend(section)
     sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
     write_json(folder / "config.json", {"model": dataclasses.asdict(denoiser.section), **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())
-    table = make_table("ddim", stored.law, *(sampler[name] for name in ("steps", "eta", "settle", "window", "order")))
+    table = make_table("ddim", stored.law, *(sampler[name] for name in ("steps", "eta", "settle", "window_steps", "order")))
     write_json(folder / "table.json", {"columns": COLUMNS, "rows": table.rows().tolist(), "spread": table.spread})
     for name in TOKENIZER_FILES:
         shutil.copyfile(stored.folder / name, folder / name)

@@ -36,7 +36,7 @@ class Settings:
     eta: float | None = None
     temperature: float | None = None
     settle: float | None = None
-    window: float | None = None
+    window_steps: int | None = None  # that each position takes; as many as steps: all at once
     order: str | None = None
     seed: int = 0
     batch: int | None = None  # texts denoised together; None: as many as take little memory
@@ -120,7 +120,7 @@ class Sampler:
     def table(self, settings: Settings) -> Table:
         """Return the sampler's table, or say what is wrong with the settings."""
         recommended = self.config["sampler"]
-        names = ("steps", "eta", "settle", "window", "order")
+        names = ("steps", "eta", "settle", "window_steps", "order")
         told = {name: recommended[name] if getattr(settings, name) is None else getattr(settings, name) for name in names}
         try:
             return make_table(settings.sampler or recommended["name"], self.law, *told.values())

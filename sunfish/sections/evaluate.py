@@ -24,7 +24,8 @@ class Section:
     temperature: float  # of every estimate: below 1 sharpens
     settle: float  # a position keeps its token above this probability; 1: none does before its end
     order: Literal["forward", "random"]  # in which positions are denoised
-    window: float  # share of the steps that each position takes, others before and after it; 1: all at once
+    window_steps: int  # steps that each position takes, others before and after it; num_steps or more: all at once
+    bound_window: float  # the same for the bound, as a share of the walk: any gives a bound, narrow ones a lower one
     frontier_steps: tuple[int, ...]
     frontier_temperatures: tuple[float, ...]
     frontier_samples: int  # at each of them
@@ -50,7 +51,8 @@ class Section:
         require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
         require(0.0 < self.settle <= 1.0, "settle", "must lie above 0 and be at most 1 (1: never)")
         require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}")
-        require(0.0 < self.window <= 1.0, "window", "must lie above 0 and be at most 1 (1: all positions at once)")
+        require(self.window_steps >= 2, "window_steps", "must be at least 2")
+        require(0.0 < self.bound_window <= 1.0, "bound_window", "must lie above 0 and be at most 1 (1: all positions at once)")
         require(self.temperature > 0.0, "temperature", "must be above 0")
         require(all(n >= 2 for n in self.frontier_steps), "frontier_steps", "must all be at least 2")
         require(all(heat > 0.0 for heat in self.frontier_temperatures), "frontier_temperatures", "must all be above 0")

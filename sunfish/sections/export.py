@@ -46,7 +46,7 @@ class Section:
     sampler_temperature: float
     sampler_settle: float  # a position keeps its token above this probability; 1: none does before its end
     sampler_order: Literal["forward", "random"]
-    sampler_window: float  # share of the steps that each position takes; 1: all at once
+    sampler_window_steps: int  # steps that each position takes; sampler_steps or more: all at once
     licence: str  # of the weights, said in the folder
 
     def __post_init__(self) -> None:
@@ -60,5 +60,5 @@ class Section:
         require(self.sampler_temperature > 0.0, "sampler_temperature", "must be above 0")
         require(0.0 < self.sampler_settle <= 1.0, "sampler_settle", "must lie above 0 and be at most 1 (1: never)")
         require(self.sampler_order in ORDERS, "sampler_order", f"must be one of {', '.join(ORDERS)}")
-        require(0.0 < self.sampler_window <= 1.0, "sampler_window", "must lie above 0 and be at most 1 (1: all positions at once)")
+        require(self.sampler_window_steps >= 2, "sampler_window_steps", "must be at least 2")
         require(0.0 <= self.sampler_eta <= 1.0, "sampler_eta", "must lie between 0 and 1")
