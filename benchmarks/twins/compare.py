@@ -47,7 +47,10 @@ def main() -> None:
     torch.set_flush_denormal(True)
     keep_freed_memory()
     subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], params["evaluate"])
-    twins = {kind: read_twin(arguments.twins / kind) for kind in ("masked", "autoregressive")}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subject.stored.denoiser.to(device)
+    read = {kind: read_twin(arguments.twins / kind) for kind in ("masked", "autoregressive")}
+    twins = {kind: (twin.to(device), lengths) for kind, (twin, lengths) in read.items()}
     judge = twins["autoregressive"][0]
     write_json(
         arguments.out,
@@ -95,10 +98,10 @@ def measure_twin(subject: Subject, twin: Twin, lengths: RowLengths) -> dict[str,
     nats = []
     for ids in track(held_out.batches(indices, section.batch_rows), twin.kind, "batches", None):
         if twin.kind == "autoregressive":
-            nats.append(row_nats(twin, ids, end, rng).double().numpy())
+            nats.append(row_nats(twin, ids, end, rng).double().cpu().numpy())
             continue
         levels = (np.arange(section.bound_levels)[:, None] + 1.0 - rng.random((1, len(ids)))) / section.bound_levels
-        drawn = [row_nats(twin, ids, end, rng, times).double().numpy() for times in levels]
+        drawn = [row_nats(twin, ids, end, rng, times).double().cpu().numpy() for times in levels]
         nats.append(np.mean(drawn, axis=0) + lengths.nats(np.full(len(ids), ids.shape[1])))
     rows, tokens = np.concatenate(nats), float(held_out.num_tokens(indices).sum())
     return {

@@ -13,14 +13,14 @@ from sunfish.schedule import draw_times
 
 def row_nats(twin: Twin, ids: np.ndarray, end_id: int, rng: np.random.Generator, times: np.ndarray | None = None) -> Tensor:
     """Return -log p of each row of ids, (rows,): exact up to the first end token, or an unbiased draw of the masked twin's bound."""
-    target = torch.from_numpy(ids)
+    target = torch.from_numpy(ids).to(twin.head_bias.device)
     if twin.kind == "autoregressive":
-        begun = torch.cat((torch.full((len(ids), 1), twin.special), target[:, :-1]), dim=1)
+        begun = torch.cat((target.new_full((len(ids), 1), twin.special), target[:, :-1]), dim=1)
         return (token_nats(twin(begun), target) * said(target, end_id)).sum(dim=1)
     times = 1.0 - draw_times(len(ids), rng) if times is None else times  # in (0, 1]
-    masked = torch.from_numpy(rng.random(ids.shape) < times[:, None])
+    masked = torch.from_numpy(rng.random(ids.shape) < times[:, None]).to(target.device)
     logits = twin(torch.where(masked, twin.special, target))
-    return (token_nats(logits, target) * masked).sum(dim=1) / torch.from_numpy(times).float()
+    return (token_nats(logits, target) * masked).sum(dim=1) / torch.from_numpy(times).float().to(target.device)
 
 
 def token_nats(logits: Tensor, target: Tensor) -> Tensor:
@@ -46,23 +46,24 @@ def train_loss(twin: Twin, ids: np.ndarray, end_id: int, rng: np.random.Generato
 
 def draw_tokens(logits: Tensor, temperature: float, rng: np.random.Generator) -> np.ndarray:
     """Draw a token a position by Gumbel noise in float64: float32 would lower the temperature."""
-    values = logits.double().numpy() / temperature
+    values = logits.double().cpu().numpy() / temperature
     return np.argmax(values + rng.gumbel(size=values.shape), axis=-1)
 
 
 @torch.no_grad()
 def write_rows(twin: Twin, num: int, length: int, num_steps: int, temperature: float, end_id: int, rng: np.random.Generator) -> np.ndarray:
     """Return `num` rows: word by word up to `length`, or unmasked in `num_steps` by ancestral sampling. Source: [MDLM] section 3.3."""
+    device = twin.head_bias.device
     if twin.kind == "autoregressive":
-        ids = torch.full((num, length + 1), twin.special)
+        ids = torch.full((num, length + 1), twin.special, device=device)
         for position in range(length):
             logits = twin(ids[:, : position + 1])[:, -1]
-            ids[:, position + 1] = torch.from_numpy(draw_tokens(logits, temperature, rng))
+            ids[:, position + 1] = torch.from_numpy(draw_tokens(logits, temperature, rng)).to(device)
         ids[:, -1] = torch.where((ids[:, 1:] == end_id).any(dim=1), ids[:, -1], end_id)
-        return ids[:, 1:].numpy()
-    ids = torch.full((num, length), twin.special)
+        return ids[:, 1:].cpu().numpy()
+    ids = torch.full((num, length), twin.special, device=device)
     for t, s in zip(np.linspace(1, 0, num_steps + 1)[:-1], np.linspace(1, 0, num_steps + 1)[1:], strict=True):
-        drawn = torch.from_numpy(draw_tokens(twin(ids), temperature, rng))
-        shown = torch.from_numpy(rng.random((num, length)) < (t - s) / t) & (ids == twin.special)
+        drawn = torch.from_numpy(draw_tokens(twin(ids), temperature, rng)).to(device)
+        shown = torch.from_numpy(rng.random((num, length)) < (t - s) / t).to(device) & (ids == twin.special)
         ids = torch.where(shown, drawn, ids)
-    return ids.numpy()
+    return ids.cpu().numpy()
