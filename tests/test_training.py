@@ -191,6 +191,38 @@ def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:
     assert float(total) == pytest.approx(math.log(shards.vocab_size) / 96, rel=0.01)
 
 
+def test_elbo_is_the_bound_and_its_sisters_are_squares(params: dict) -> None:
+    """Tokens drawn evenly, the denoiser ideal: the mean of `elbo` over all noise levels is their entropy."""
+    from sunfish.schedule import uniform
+    from sunfish.training.step import StepLoss
+    from tests.test_model import make
+
+    law, rng, sums = uniform(-14, 8, 50), np.random.default_rng(0), dict.fromkeys(("elbo", "x0_mse", "eps_mse"), 0.0)
+    for name in sums:
+        section = dataclasses.replace(params["diffusion"], objective=name, self_conditioning=0.0, stagger=gate.ALL_AT_ONCE)
+        section = dataclasses.replace(section, known=gate.NOTHING_KNOWN)
+        loss = StepLoss(make(), section)
+        for step in range(20):
+            draws = draw_step(section, 0, step, 128, 8)
+            levels = law.logsnr_at(draws.times)
+            value, seen = loss(rng.integers(11, size=(128, 8)), draws, levels, law.density(levels))
+            sums[name] += float(value.detach()) / 20
+            assert torch.isfinite(seen).all() and seen.shape == (128, 8)
+    assert sums["elbo"] == pytest.approx(math.log(11), rel=0.05)
+    assert 0.0 < sums["x0_mse"] < 1.0 and 0.0 < sums["eps_mse"] < 1.0  # embeddings and noise have unit variance
+
+
+def test_words_that_are_done_are_known_and_those_that_wait_are_noise(params: dict) -> None:
+    stagger = dataclasses.replace(params["diffusion"].stagger, row_share=1.0, order="forward", window_min=0.2, window_max=0.2)
+    section = dataclasses.replace(params["diffusion"], stagger=stagger, known=gate.NOTHING_KNOWN)
+    draws = draw_step(section, 0, 0, 64, 20)
+    assert draws.free.all() and not draws.known.all(axis=1).any()
+    assert (np.diff(draws.times, axis=1) >= 0).all()  # from left to right
+    assert ((draws.times <= 0) == draws.known).all() and 0.1 < draws.deciding.mean() < 0.3
+    part = draws.part(slice(16, 32))
+    assert np.array_equal(part.times, draws.times[16:32]) and part.free.shape == (16,)
+
+
 def test_known_masks_are_of_three_kinds_and_never_everything() -> None:
     rng = np.random.default_rng(0)
     assert not draw_known(Known(row_share=0.0, prefix=1, span=0, scattered=0, blind_share=0.0), 50, 20, rng).any()
