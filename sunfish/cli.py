@@ -50,7 +50,7 @@ def sampling(command: Any) -> Any:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(package_name="sunfish")
 def main() -> None:
-    """Write text by diffusion, all positions at once, or fill the gaps in a given one."""
+    """Write text by diffusion, or fill the gaps in a given one."""
 
 
 @main.command()

@@ -11,7 +11,7 @@ from sunfish.session import GRAPHS
 CARD = """# A SunFish denoiser
 
 A continuous diffusion language model with {parameters:,} parameters, trained on rows of up to {longest} tokens, exported to ONNX (opset
-{opset}). Licence of the weights: {licence}. It writes all words of a text at once, out of noise, and fills gaps in a given one.
+{opset}). Licence of the weights: {licence}. It takes texts out of noise, many words at a time, and fills gaps in given ones.
 
     sunfish generate --model .
     sunfish infill --model . "text with a [MASK] ."
