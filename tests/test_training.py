@@ -149,7 +149,7 @@ def test_the_same_seed_trains_the_same_ten_steps(params: dict, shards: Shards) -
         [loop.train_step(run, batch(params, shards)).loss for _ in range(10)] for run in (start(params, shards), start(params, shards))
     )
     assert first == again
-    assert first[0] == pytest.approx(math.log(shards.vocab_size), rel=0.01)  # a zero head knows nothing
+    assert first[0] < math.log(shards.vocab_size)  # a zero head knows only what the noise shows
     assert first[-1] < first[0]
 
 
@@ -183,7 +183,8 @@ def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:
     everything_but_one = np.ones((8, 96), bool)
     everything_but_one[:, 5] = False
     ids = batch(params, shards)
-    run = start(params, shards)
+    prior_free = dataclasses.replace(params["model"], output_prior=False)  # so that the zero head knows nothing
+    run = loop.start_run(make_fabric(params["launch"]), prior_free, params["diffusion"], params["pretrain"], shards.vocab_size)
     draws = draw_step(run.diffusion, 0, 0, 8, 96)._replace(known=everything_but_one)
     levels = run.law.logsnr_at(draws.times)
     total, losses = run.model(ids, draws, levels, run.law.density(levels))
