@@ -23,7 +23,7 @@ LAW = uniform(-11.0, 4.0, 2)
 
 def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: int, steps: int) -> Callable[[], None]:
     """Return one walk of `steps` rows."""
-    given, table = Given.nothing(batch, length), ddim(LAW, steps)
+    given, table, place = Given.nothing(batch, length), ddim(LAW, steps), np.zeros((batch, length), np.int64)
     if engine.startswith("torch"):
         import torch
 
@@ -34,33 +34,34 @@ def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: 
         denoiser = make_denoiser(model)
         network: Any = TorchNetwork(denoiser, np.random.default_rng(0))
         if engine == "torch compile":
-            network.turn = torch.compile(network.turn)
+            network.move = torch.compile(network.move)
 
         def walk_torch() -> None:
             with torch.no_grad(), denoiser.embedding.held():
-                finish(table, network, given)
+                finish(table, network, given, place)
 
         return walk_torch
     rng = np.random.default_rng(0)
     noise = lambda: rng.standard_normal((batch, length, emb), dtype=np.float32)  # noqa: E731
     if engine == "openvino":
         step = openvino_step(folder / "step.onnx")
-        turns = [rows.astype(np.float32) for rows in table.turns(np.zeros((batch, length), np.int64))]
+        turns = [rows.astype(np.float32) for rows in table.turns(place)]
+        still = {"chance": np.zeros((batch, length), np.float32), "place": place, "temperature": np.ones(batch, np.float32)}
 
         def walk_openvino() -> None:
             x = noise()
             state = {"x": x, "x_0_prev": np.zeros_like(x), "ids": given.ids, "known": given.known}
             for rows in turns:
-                state = step({**state, "noise": x, "rows": rows, "temperature": np.ones(batch, np.float32)})
+                state = step({**state, **still, "noise": x, "rows": rows})
 
         return walk_openvino
     from sunfish.session import OnnxNetwork, open_session
 
     session = open_session(folder / ("step.onnx" if engine.endswith("fp32") else "step_quantized.onnx"), THREADS)
-    onnx_network = OnnxNetwork(session, noise)
+    onnx_network = OnnxNetwork(session, noise, lambda: rng.random((batch, length), dtype=np.float32))
 
     def walk_onnxruntime() -> None:
-        finish(table, onnx_network, given)
+        finish(table, onnx_network, given, place)
 
     return walk_onnxruntime
 

@@ -43,7 +43,8 @@ def measure(model: str, lever: str, overrides: list[str], steps: int) -> None:
     except torch.cuda.OutOfMemoryError:
         record("GPU training step", model=model, lever=lever, out_of_memory=True)
         return
-    operations = step_operations(params["model"], VOCAB_SIZE, section.batch_rows, LENGTH, params["diffusion"].self_conditioning)
+    diffusion = params["diffusion"]
+    operations = step_operations(params["model"], VOCAB_SIZE, section.batch_rows, LENGTH, diffusion.self_conditioning, diffusion.copies)
     record(
         "GPU training step", model=model, lever=lever, rows=section.batch_rows, micro_rows=section.micro_rows, length=LENGTH,
         step_seconds=spread(seconds, 4), tokens_per_second=spread([section.batch_rows * LENGTH / s for s in seconds], 0),

@@ -25,10 +25,13 @@ RUNS = 5
 
 
 class DeviceNetwork(TorchNetwork):
-    """A walk whose noise is drawn where it is used."""
+    """A walk whose noise and chance are drawn where they are used."""
 
     def _noise(self) -> Tensor:
         return torch.randn(self.shape, device=self.device)
+
+    def _chance(self) -> Tensor:
+        return torch.rand(self.shape[:2], device=self.device)
 
 
 class CompiledNetwork(DeviceNetwork):
@@ -36,7 +39,7 @@ class CompiledNetwork(DeviceNetwork):
 
     def __init__(self, denoiser: Denoiser, rng: np.random.Generator) -> None:
         super().__init__(denoiser, rng)
-        self.turn = torch.compile(self.turn, mode="reduce-overhead" if self.device.type == "cuda" else "default")  # type: ignore[assignment]
+        self.move = torch.compile(self.move, mode="reduce-overhead" if self.device.type == "cuda" else "default")  # type: ignore[assignment]
 
     def step(self, row: Array) -> None:
         torch.compiler.cudagraph_mark_step_begin()
@@ -47,7 +50,7 @@ class CompiledNetwork(DeviceNetwork):
 def seconds_of(network: TorchNetwork, table: Table, given: Given) -> float:
     """Return what one walk takes, to the last token."""
     started = time.perf_counter()
-    finish(table, network, given)
+    finish(table, network, given, np.zeros(given.ids.shape, np.int64))
     return time.perf_counter() - started
 
 

@@ -42,8 +42,9 @@ def ways(default: dict[str, tuple[str, ...]]) -> dict[str, dict[str, tuple[str, 
 
 def network(graph: Path, stored: StoredDenoiser, length: int) -> OnnxNetwork:
     rng, emb = np.random.default_rng(0), stored.denoiser.section.emb_dim
-    started = OnnxNetwork(open_session(graph, torch.get_num_threads()), lambda: rng.standard_normal((1, length, emb), dtype=np.float32))
-    started.start(Given.nothing(1, length))
+    noise = lambda: rng.standard_normal((1, length, emb), dtype=np.float32)  # noqa: E731
+    started = OnnxNetwork(open_session(graph, torch.get_num_threads()), noise, lambda: rng.random((1, length), dtype=np.float32))
+    started.start(Given.nothing(1, length), np.zeros((1, length), np.int64))
     return started
 
 

@@ -77,6 +77,7 @@ def main() -> None:
     plain = Plain(model, vocab_size, length)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4)
     ids = np.random.default_rng(0).integers(vocab_size, size=(rows, length))
+    copies = np.tile(ids, (params["diffusion"].copies, 1))  # as many positions as our copies have together
     rates: list[float] = []
 
     def ours() -> None:
@@ -85,13 +86,13 @@ def main() -> None:
 
     def theirs() -> None:
         for _ in range(arguments.steps):
-            plain.loss(torch.from_numpy(ids)).backward()
+            plain.loss(torch.from_numpy(copies)).backward()
             nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
     seconds = interleave(arguments.rounds, rate=lambda: rates.append(matmul_rate(repeats=20)), ours=ours, plain=theirs)
-    operations = step_operations(model, vocab_size, rows, length, params["diffusion"].self_conditioning)
+    operations = step_operations(model, vocab_size, rows, length, params["diffusion"].self_conditioning, params["diffusion"].copies)
     steps = [value / arguments.steps for value in seconds["ours"]]
     record(
         "training step", model=arguments.model, compiled=arguments.compile, rows=rows, length=length, vocabulary=vocab_size,

@@ -26,7 +26,7 @@ LOADING = [
 SAMPLING = [
     *LOADING,
     click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
-    click.option("--sampler", type=click.Choice(["ddim", "ddpm", "dpm-solver"]), help="[default: the model's]"),
+    click.option("--sampler", type=click.Choice(["ddim", "ddpm", "ancestral", "dpm-solver"]), help="[default: the model's]"),
     click.option("--steps", type=int, help="Denoiser calls per text: more is better and slower.  [default: the model's]"),
     click.option("--eta", type=float, help="Of ddim: 0 deterministic ... 1 ancestral.  [default: the model's]"),
     click.option("--temperature", type=float, help="Below 1: safer words, less variety.  [default: the model's]"),

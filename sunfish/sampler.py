@@ -17,11 +17,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sunfish.schedule import Array, NoiseLaw, alpha, sampling_times, sigma
-from sunfish.stagger import ORDERS, draw_lags
+from sunfish.stagger import ORDERS, draw_places
 
 NEVER = 1.0  # no token is surer than certain
 MAX_STEPS = 10_000
-COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above")
+COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above", "drawn", "waits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,8 @@ class Table:
     """One row per step of a position: the noise level it stands at, and how the denoiser's answer becomes its next x.
 
     A position settles on its likeliest token once the probability of that one is above `settle_above`, and at the last row in any case.
-    The last position begins `spread` steps after the first one, the others in between, in the `order`.
+    The last position begins `spread` steps after the first one, the others in between, in the `order`. Where a row is `drawn`, what stands
+    for x_0_hat is not the mean of all tokens but one of them, drawn by its probability.
     """
 
     logsnr: Array
@@ -38,6 +39,7 @@ class Table:
     c_p: Array
     c_n: Array
     settle_above: float = NEVER
+    drawn: bool = False
     spread: int = 0
     order: str = "forward"
 
@@ -46,26 +48,36 @@ class Table:
         return len(self.logsnr) + self.spread
 
     def rows(self) -> Array:
-        """Return (1 + rows, 6), its columns `COLUMNS`: first what a position does while it waits, stand still, then a row a step."""
+        """Return (1 + rows, 8), its columns `COLUMNS`: first what a position does while it waits, stand still, then a row a step."""
         settle = np.full_like(self.logsnr, self.settle_above)
         settle[-1] = 0.0
-        rows = np.stack((self.logsnr, self.c_x, self.c_0, self.c_p, self.c_n, settle), axis=1)
-        return np.concatenate(([[self.logsnr[0], 1.0, 0.0, 0.0, 0.0, NEVER]], rows))
+        drawn, waits = np.full_like(settle, self.drawn), np.zeros_like(settle)
+        rows = np.stack((self.logsnr, self.c_x, self.c_0, self.c_p, self.c_n, settle, drawn, waits), axis=1)
+        return np.concatenate(([[self.logsnr[0], 1.0, 0.0, 0.0, 0.0, NEVER, 0.0, 1.0]], rows))
 
-    def delays(self, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def places(self, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return each position's place in the order, (batch, pos), 0 where it is given; 0 for all if all begin at once."""
+        return draw_places(self.order, known, rng) if self.spread else np.zeros(known.shape, np.int64)
+
+    def delays(self, place: np.ndarray) -> np.ndarray:
         """Return how many steps each position waits, (batch, pos)."""
-        lags = draw_lags(self.order, known, rng) if self.spread else np.zeros(known.shape)
-        return np.round(self.spread * lags).astype(np.int64)
+        last = np.maximum(place.max(axis=1, keepdims=True) - 1, 1)
+        return np.round(self.spread * np.maximum(place - 1, 0) / last).astype(np.int64)
 
-    def turns(self, delay: np.ndarray) -> Iterator[Array]:
-        """Yield what every position does at each step of a walk, (batch, pos, 6)."""
-        rows = self.rows()
+    def turns(self, place: np.ndarray) -> Iterator[Array]:
+        """Yield what every position does at each step of a walk, (batch, pos, 8)."""
+        rows, delay = self.rows(), self.delays(place)
         for turn in range(len(self)):
             yield rows[np.clip(turn + 1 - delay, 0, len(self.logsnr))]
 
-    def num_draws(self, delay: np.ndarray) -> int:
-        """Return how often a walk draws noise: at its start, and whenever a position's row adds some."""
-        return 1 + sum(bool(rows[..., COLUMNS.index("c_n")].any()) for rows in self.turns(delay))
+    def num_draws(self, place: np.ndarray) -> int:
+        """Return how often a walk draws: at its start, and whenever `draws` says so."""
+        return 1 + sum(draws(rows) for rows in self.turns(place))
+
+
+def draws(rows: Array) -> bool:
+    """Say whether a step draws: noise for all that add some, and a chance for all that draw a token."""
+    return bool(rows[..., [COLUMNS.index("c_n"), COLUMNS.index("drawn")]].any())
 
 
 def ddim(law: NoiseLaw, num_steps: int, eta: float = 0.0) -> Table:
@@ -102,7 +114,17 @@ def _ends(logsnr: Array) -> tuple[Array, Array, Array, Array]:
     return a_t, s_t, np.append(a_t[1:], 1.0), np.append(s_t[1:], 0.0)
 
 
-SAMPLERS = ("ddim", "ddpm", "dpm-solver")
+def ancestral(law: NoiseLaw, num_steps: int) -> Table:
+    """Return DDPM's table with drawn tokens: x_s is drawn from sum_token p(token) q(x_s | x_t, e_token).
+
+    That is the exact step of a position by itself, however long it is; with the mean of all tokens it is so for short ones only.
+
+    Source: [D3PM] section 3, with [DDPM] eq. 7 for q.
+    """
+    return dataclasses.replace(ddpm(law, num_steps), drawn=True)
+
+
+SAMPLERS = ("ddim", "ddpm", "ancestral", "dpm-solver")
 
 
 def make_table(
@@ -133,6 +155,8 @@ def make_table(
         table = ddim(law, own, eta)
     elif name == "ddpm":
         table = ddpm(law, own)
+    elif name == "ancestral":
+        table = ancestral(law, own)
     elif name == "dpm-solver":
         table = dpm_solver(law, own)
     else:
@@ -164,14 +188,14 @@ class Look(NamedTuple):
 class Network(Protocol):
     """Texts in the making; their state stays where it is computed, with torch or with ONNX Runtime."""
 
-    def start(self, given: Given) -> None:
-        """Draw noise for all that is not given."""
+    def start(self, given: Given, place: np.ndarray) -> None:
+        """Draw noise for all that is not given; `place`, of `Table.places`, is the order in which it is written."""
         ...
 
     def step(self, rows: Array) -> None:
-        """Denoise each position at its row's noise level, settle what is sure, and move on; noise is drawn only if some c_n is not 0.
+        """Denoise each position at its row's noise level, settle what is sure, and move on; something is drawn only if `draws(rows)`.
 
-        `rows` is (batch, pos, 6), of `Table.turns`.
+        `rows` is (batch, pos, 8), of `Table.turns`.
         """
         ...
 
@@ -180,23 +204,23 @@ class Network(Protocol):
         ...
 
 
-def walk(table: Table, network: Network, given: Given, delay: np.ndarray | None = None) -> Iterator[int]:
+def walk(table: Table, network: Network, given: Given, place: np.ndarray) -> Iterator[int]:
     """Walk from noise to data, yielding after each step, from 0; a walk whose positions have all settled ends there.
 
-    `delay`, of `Table.delays`, says when each position begins; None stands for none.
+    `place`, of `Table.places`, says in which order positions are written.
 
     Source: [DDIM] eq. 12 for the rows; [MaskGIT] section 3.2 for fixing what is certain first.
     """
-    network.start(given)
-    for index, rows in enumerate(table.turns(np.zeros_like(given.ids) if delay is None else delay)):
+    network.start(given, place)
+    for index, rows in enumerate(table.turns(place)):
         network.step(rows)
         yield index
         if table.settle_above < NEVER and network.look().known.all():
             return
 
 
-def finish(table: Table, network: Network, given: Given, delay: np.ndarray | None = None) -> np.ndarray:
+def finish(table: Table, network: Network, given: Given, place: np.ndarray) -> np.ndarray:
     """Walk to the end and return the ids, (batch, pos)."""
-    for _ in walk(table, network, given, delay):
+    for _ in walk(table, network, given, place):
         pass
     return network.look().ids

@@ -10,19 +10,20 @@ import numpy as np
 import onnxruntime as ort
 
 from sunfish.problems import Problem
-from sunfish.sampler import COLUMNS, Given, Look
+from sunfish.sampler import COLUMNS, Given, Look, draws
 from sunfish.schedule import Array
 
-FORMAT = 5  # of the exported folder: its files and what they hold
+FORMAT = 6  # of the exported folder: its files and what they hold
 CPU = ("CPUExecutionProvider",)
 CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 STATE = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next"}  # a step's input <- the output before
 
 
 GRAPHS = {
-    "model": "the denoiser: (x_t, logsnr, x_0_prev, known, temperature) -> (x_0_hat, logits)",
-    "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, noise, rows, temperature) -> the next, text, certainty",
-    "sampler": "the whole walk: (noise, table, delay, ids, known, temperature) -> text",
+    "model": "the denoiser: (x_t, logsnr, x_0_prev, known, turn, temperature) -> (x_0_hat, logits)",
+    "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, noise, chance, rows, place, temperature) -> the next, "
+    "text, certainty",
+    "sampler": "the whole walk: (noise, chance, table, delay, place, ids, known, temperature) -> text",
 }
 PRECISIONS = ("fp32", "int8")
 
@@ -58,21 +59,24 @@ def usable_cores() -> int:
 
 
 class OnnxNetwork:
-    """A step graph and a source of noise, as `sampler.walk` wants them.
+    """A step graph and a source of noise and chance, as `sampler.walk` wants them.
 
     Every part of the state has two places on the device; a step reads one and writes the other, so that nothing is allocated or
     copied from step to step.
     """
 
-    def __init__(self, session: ort.InferenceSession, noise: Callable[[], np.ndarray], temperature: float = 1.0) -> None:
-        self.session, self.noise, self.temperature = session, noise, temperature
+    def __init__(
+        self, session: ort.InferenceSession, noise: Callable[[], np.ndarray], chance: Callable[[], np.ndarray], temperature: float = 1.0
+    ) -> None:
+        self.session, self.noise, self.chance, self.temperature = session, noise, chance, temperature
         self.device = "cuda" if session.get_providers()[0] in CUDA else "cpu"
 
-    def start(self, given: Given) -> None:
+    def start(self, given: Given, place: np.ndarray) -> None:
         noise, shape = self.noise(), given.ids.shape
         state = {"x": noise, "x_0_prev": np.zeros_like(noise), "ids": given.ids.astype(np.int64), "known": given.known}
         places = [self._values(state), self._values(state)]
-        self.told = self._values({"noise": noise, "rows": np.zeros((*shape, len(COLUMNS)), np.float32)})
+        self.told = self._values({"noise": noise, "chance": np.zeros(shape, np.float32), "place": place})
+        self.told |= self._values({"rows": np.zeros((*shape, len(COLUMNS)), np.float32)})
         self.told |= self._values({"temperature": np.full(shape[0], self.temperature, np.float32)})
         self.seen = self._values({"text": given.ids.astype(np.int64), "probability": np.zeros(shape, np.float32)})
         self.turns = [self._bind(*pair) for pair in (places, places[::-1])]
@@ -80,8 +84,9 @@ class OnnxNetwork:
 
     def step(self, rows: Array) -> None:
         self.told["rows"].update_inplace(rows.astype(np.float32))
-        if rows[..., COLUMNS.index("c_n")].any():
+        if draws(rows):
             self.told["noise"].update_inplace(self.noise())
+            self.told["chance"].update_inplace(self.chance())
         self.session.run_with_iobinding(self.turns[0])
         self.turns.reverse()
         self.known.reverse()

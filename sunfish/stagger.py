@@ -18,25 +18,25 @@ from sunfish.schedule import Array
 ORDERS = ("forward", "random")  # from the first position to the last; in any order, drawn anew for each row
 
 
-def draw_lags(order: str, known: np.ndarray, rng: np.random.Generator) -> Array:
-    """Return each position's place in the order, (rows, pos): 0 comes first, 1 last; positions that are given take none.
+def draw_places(order: str, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return each position's place in the order, (rows, pos): 1 comes first; 0 for positions that are given.
 
     Raises:
         ValueError: an unknown order.
     """
     if order not in ORDERS:
         raise ValueError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
-    unknown = ~known
-    keys = np.arange(known.shape[1]) if order == "forward" else rng.random(known.shape)
-    rank = np.argsort(np.argsort(np.where(unknown, keys, np.inf), axis=1, kind="stable"), axis=1)
-    return np.where(unknown, rank / np.maximum(unknown.sum(axis=1, keepdims=True) - 1, 1), 0.0)
+    keys = np.broadcast_to(np.arange(known.shape[1]), known.shape) if order == "forward" else rng.random(known.shape)
+    rank = np.argsort(np.argsort(np.where(known, np.inf, keys), axis=1, kind="stable"), axis=1, kind="stable")
+    return np.where(known, 0, rank + 1)
 
 
-def clocks(t: ArrayLike, lags: Array, window: ArrayLike) -> Array:
-    """Return what each position's clock says, (rows, pos), at times `t` of a walk, (rows,); `window`, in (0, 1], is its share of the walk.
+def clocks(t: ArrayLike, lags: ArrayLike, window: ArrayLike) -> Array:
+    """Return what each position's clock says at times `t` of its walk; `window`, in (0, 1], is its share of the walk.
 
-    The last position's window ends at t = 0, the first one's begins at t = 1, the others lie evenly between.
+    `lags` are 0 for the position that comes first, 1 for the last: the last one's window ends at t = 0, the first one's begins at
+    t = 1, the others lie evenly between. All three broadcast.
     """
-    share = np.broadcast_to(np.asarray(window, np.float64), np.shape(t))[..., None]
-    end = (1.0 - share) * (1.0 - lags)
-    return np.clip((np.asarray(t, np.float64)[..., None] - end) / share, 0.0, 1.0)
+    share = np.asarray(window, np.float64)
+    end = (1.0 - share) * (1.0 - np.asarray(lags, np.float64))
+    return np.clip((np.asarray(t, np.float64) - end) / share, 0.0, 1.0)

@@ -40,7 +40,7 @@ class ToyDenoiser(nn.Module):
         self.denoise = denoise
         self.weight = nn.Parameter(torch.from_numpy(embeddings), requires_grad=False)
 
-    def forward(self, x: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, temperature: Tensor) -> Prediction:
+    def forward(self, x: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, turn: Tensor, temperature: Tensor) -> Prediction:
         self.last = Prediction(*self.denoise(x, logsnr[..., None].numpy(), x_0_prev))
         return self.last
 
@@ -59,6 +59,9 @@ class Toy(TorchNetwork):
     def _noise(self) -> Tensor:
         return torch.from_numpy(self.draw())
 
+    def _chance(self) -> Tensor:
+        return torch.from_numpy(self.rng.random(self.shape[:2]))
+
     @property
     def x_0_hat(self) -> np.ndarray:
         return self.denoiser.last.x_0_hat.numpy()  # type: ignore[union-attr]  # before its last row settles on a token
@@ -71,10 +74,10 @@ def end_of(table: Table, x_1: np.ndarray) -> np.ndarray:
     return toy.x_0_hat
 
 
-def walk_all(table: Table, toy: Toy, given: Given, delay: np.ndarray | None = None) -> int:
-    """Walk to the end and return how many rows it took."""
+def walk_all(table: Table, toy: Toy, given: Given, place: np.ndarray | None = None) -> int:
+    """Walk to the end, all at once unless there is an order, and return how many rows it took."""
     with torch.no_grad():
-        return sum(1 for _ in walk(table, toy, given, delay))
+        return sum(1 for _ in walk(table, toy, given, np.zeros_like(given.ids) if place is None else place))
 
 
 def drawn(noises: Iterator[np.ndarray]) -> Callable[[], np.ndarray]:

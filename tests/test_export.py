@@ -19,12 +19,13 @@ from sunfish.export import quantize as quantization
 from sunfish.export.folder import export_folder
 from sunfish.export.graph import export_denoiser, export_step
 from sunfish.export.loop import sampler_graph
-from sunfish.export.parity import hold_against_torch, in_graph, relative_error, step_by_step
+from sunfish.export.parity import Walk, hold_against_torch, in_graph, relative_error, step_by_step
 from sunfish.export.quantize import kind_of_weight, quantize
 from sunfish.export.weights import content, save_graphs
 from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.sight import OPEN
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Impossible, Problem
 from sunfish.sampler import COLUMNS, Given, make_table
@@ -68,6 +69,8 @@ def graphs(stored: StoredDenoiser, tmp_path_factory: pytest.TempPathFactory) -> 
         ("ddpm", 0.2, 8, "forward"),
         ("ddpm", 1.0, 3, "random"),
         ("ddim", 1.0, 2, "forward"),
+        ("ancestral", 1.0, 4, "forward"),
+        ("ancestral", 0.2, 3, "random"),
     ],
 )
 def test_every_program_walks_as_torch_does(
@@ -83,8 +86,8 @@ def test_every_program_walks_as_torch_does(
 
 
 def test_parity_can_fail(stored: StoredDenoiser) -> None:
-    def wrong(table: Any, given: Given, delay: np.ndarray, noise: np.ndarray, temperature: float) -> np.ndarray:
-        return np.full(given.ids.shape, 40)
+    def wrong(walk: Walk) -> np.ndarray:
+        return np.full(walk.given.ids.shape, 40)
 
     (row,) = hold_against_torch(stored, {"wrong": wrong}, "ddim", make_table("ddim", LAW, 3), 2, 1e-4)
     assert row["different_ids"] > 12
@@ -93,21 +96,22 @@ def test_parity_can_fail(stored: StoredDenoiser) -> None:
 
 
 def test_what_is_known_stays_in_every_program(stored: StoredDenoiser, graphs: Path) -> None:
-    table = make_table("ddpm", LAW, 8, window_steps=4, order="random")
+    table = make_table("ancestral", LAW, 8, window_steps=4, order="random")
     rng = np.random.default_rng(0)
     given = Given(rng.integers(41, size=(2, 9)), rng.random((2, 9)) < 0.5)
-    delay = table.delays(given.known, rng)
-    noise = rng.standard_normal((table.num_draws(delay), 2, 9, 16), dtype=np.float32)
+    place = table.places(given.known, rng)
+    noise = rng.standard_normal((table.num_draws(place), 2, 9, 16), dtype=np.float32)
+    walk = Walk(table, given, place, noise, rng.random(noise.shape[:3], dtype=np.float32), 1.0)
     sampler = graph_path(graphs, "sampler")
     for engine in (step_by_step(graph_path(graphs, "step")), in_graph(sampler, "onnxruntime"), in_graph(sampler, "reference")):
-        assert (engine(table, given, delay, noise, 1.0)[given.known] == given.ids[given.known]).all()
+        assert (engine(walk)[given.known] == given.ids[given.known]).all()
 
 
 def test_the_graphs_take_any_batch_and_length_and_name_their_weights(graphs: Path) -> None:
     for name, inputs in (
-        ("model", ["x_t", "logsnr", "x_0_prev", "known", "temperature"]),
-        ("step", ["x", "x_0_prev", "ids", "known", "noise", "rows", "temperature"]),
-        ("sampler", ["noise", "table", "delay", "ids", "known", "temperature"]),
+        ("model", ["x_t", "logsnr", "x_0_prev", "known", "turn", "temperature"]),
+        ("step", ["x", "x_0_prev", "ids", "known", "noise", "chance", "rows", "place", "temperature"]),
+        ("sampler", ["noise", "chance", "table", "delay", "place", "ids", "known", "temperature"]),
     ):
         onnx.checker.check_model(str(graph_path(graphs, name)), full_check=True)
         graph = onnx.load(graph_path(graphs, name), load_external_data=False).graph
@@ -130,7 +134,7 @@ def test_eight_bits_stay_near(stored: StoredDenoiser, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x, previous = rng.standard_normal((2, 1, 9, 16), dtype=np.float32)
     told = {"x_t": x, "logsnr": np.zeros((1, 9), np.float32), "x_0_prev": previous, "known": np.zeros((1, 9), bool)}
-    told["temperature"] = np.ones(1, np.float32)
+    told |= {"turn": np.full((1, 9), OPEN), "temperature": np.ones(1, np.float32)}
     exact = open_session(tmp_path / "model.onnx").run(["logits"], told)[0]
     products = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "inward")
     for kinds in (

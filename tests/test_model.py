@@ -17,9 +17,10 @@ from sunfish.diffusion import objective, process
 from sunfish.evaluation.bound import AT_ONCE, Path, variational_bound
 from sunfish.lengths import RowLengths
 from sunfish.model import readout
-from sunfish.model.denoiser import Denoiser, count_parameters, init_weights, number_documents
+from sunfish.model.denoiser import Denoiser, count_parameters, init_weights
 from sunfish.model.embedding import expected_embedding
 from sunfish.model.inference import sample_ids
+from sunfish.model.sight import OPEN, number_documents, see_turns, show_noisy
 from sunfish.model.store import read_denoiser
 from sunfish.problems import Problem
 from sunfish.sampler import SAMPLERS, Given, make_table
@@ -41,7 +42,7 @@ def noisy(denoiser: Denoiser, batch: int = 2, length: int = 6) -> tuple[torch.Te
     x_0 = denoiser.embed(ids)
     logsnr = torch.linspace(-3, 1, batch * length).view(batch, length)
     x_t = process.add_noise(x_0, torch.randn(x_0.shape, generator=generator), logsnr)
-    return x_t, logsnr, torch.zeros_like(x_t), torch.zeros(batch, length, dtype=torch.bool)
+    return x_t, logsnr, torch.zeros_like(x_t), torch.zeros(batch, length, dtype=torch.bool), torch.full((batch, length), OPEN)
 
 
 @pytest.mark.parametrize(
@@ -66,25 +67,25 @@ def test_parameter_counts(model: str, vocab_size: int, low: float, high: float, 
 
 def test_an_untrained_denoiser_with_the_output_prior_is_the_exact_posterior() -> None:
     denoiser = make()
-    x_t, logsnr, nothing, known = noisy(denoiser)
+    x_t, logsnr, nothing, known, turn = noisy(denoiser)
     table = denoiser.embedding.table()
     alpha, sigma = process.alpha_sigma(logsnr)
     distance = (x_t[:, :, None] - alpha[..., None] * table).square().sum(-1)
     exact = (-distance / (2 * sigma**2)).log_softmax(-1)
-    torch.testing.assert_close(denoiser(x_t, logsnr, nothing, known).logits.log_softmax(-1), exact, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(denoiser(x_t, logsnr, nothing, known, turn).logits.log_softmax(-1), exact, atol=1e-4, rtol=1e-4)
 
 
 def free(ids: np.ndarray) -> Given:
     return Given(ids, np.zeros_like(ids, dtype=bool))
 
 
-@pytest.mark.parametrize("path", [AT_ONCE, Path("forward", 0.3), Path("random", 0.1)])
+@pytest.mark.parametrize("path", [AT_ONCE, Path("forward", 3), Path("random", 1)])
 def test_the_bound_of_the_ideal_denoiser_is_the_entropy(path: Path) -> None:
     """Tokens drawn evenly and independently: the untrained denoiser is ideal, the entropy is log V; the bound lies on it on every path."""
     denoiser, vocab_size = make(), 11
     rng = np.random.default_rng(0)
     batches = [free(rng.integers(vocab_size, size=(100, 8))) for _ in range(4)]
-    bound = variational_bound(denoiser, uniform(-14, 8, 50), RowLengths.count([8], 1), batches, round(24 / path.window), rng, path=path)
+    bound = variational_bound(denoiser, uniform(-14, 8, 50), RowLengths.count([8], 1), batches, 24, rng, path=path)
     nats, entropy = bound.nats.mean() / 8, math.log(vocab_size)
     error = bound.nats.std() / 20 / 8
     assert entropy - 4 * error < nats < 1.02 * entropy + 4 * error
@@ -111,8 +112,7 @@ def test_given_tokens_cost_nothing_and_the_others_their_entropy() -> None:
 
 def test_shapes_are_checked_while_tests_run() -> None:
     denoiser = make()
-    x_t, logsnr, nothing, known = noisy(denoiser)
-    logits = denoiser.predict(x_t, logsnr, nothing, known).logits
+    logits = denoiser(*noisy(denoiser)).logits
     with pytest.raises(jaxtyping.TypeCheckError):
         objective.cross_entropy(logits, torch.zeros(2, 5, 3, dtype=torch.int64))
 
@@ -125,13 +125,13 @@ def test_a_loss_in_pieces_has_the_gradient_of_the_whole(made: dict, autocast: bo
         denoiser = make(**made)
         for parameter in denoiser.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-        x_t, logsnr, nothing, known = noisy(denoiser, batch=3)
+        x_t, logsnr, nothing, known, turn = noisy(denoiser, batch=3)
         known[0, :4] = True
         ids = torch.arange(18).view(3, 6) % 11
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            nats = denoiser.predict_nats(x_t.detach(), logsnr, nothing, known, ids)
-        weight = (~known).float().mean(dim=1)
-        loss = 0.3 * (objective.mean_over(nats, ~known) * weight).mean()
+            share = (~known) * torch.linspace(0.1, 1, 18).view(3, 6)
+            nats = denoiser.predict_nats(x_t.detach(), logsnr, nothing, known, see_turns(turn, 1), ids, share)
+        loss = 0.3 * (nats * share).sum()
         loss.backward()
         return {"loss": loss.detach(), **{name: p.grad for name, p in denoiser.named_parameters() if p.grad is not None}}
 
@@ -153,20 +153,20 @@ def test_embeddings_have_unit_variance_by_construction() -> None:
 
 def test_known_positions_are_returned_as_given() -> None:
     denoiser = make()
-    x_t, logsnr, nothing, known = noisy(denoiser)
+    x_t, logsnr, nothing, known, turn = noisy(denoiser)
     known[:, 2] = True
-    x_0_hat = denoiser(x_t, logsnr, nothing, known).x_0_hat
+    x_0_hat = denoiser(x_t, logsnr, nothing, known, turn).x_0_hat
     assert torch.equal(x_0_hat[:, 2], x_t[:, 2]) and not torch.equal(x_0_hat[:, 1], x_t[:, 1])
 
 
 def test_mixed_precision_leaves_the_expected_embedding_exact() -> None:
     """`eps_mse` divides its error by sigma: rounded to bf16, a perfect answer would miss the gate's 0.01 at low noise."""
     denoiser = make()
-    x_t, logsnr, nothing, known = noisy(denoiser)
+    arguments = noisy(denoiser)
     sure = 50.0 * torch.nn.functional.one_hot(torch.tensor([[3, 1, 4, 1, 5, 9]]), 11).float()
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(expected_embedding(sure, denoiser.embedding.table()), denoiser.embed(sure.argmax(-1)))
-        assert denoiser(x_t, logsnr, nothing, known).x_0_hat.dtype == torch.float32
+        assert denoiser(*arguments).x_0_hat.dtype == torch.float32
 
 
 def test_a_folder_of_another_version_says_so(tmp_path: pathlib.Path) -> None:
@@ -219,8 +219,8 @@ def test_isolated_documents_do_not_see_each_other_and_are_as_if_alone(params: di
     model = dataclasses.replace(params["model"], neighbours=neighbours)
     denoiser = Denoiser(model, 20)
     generator = torch.Generator().manual_seed(0)
-    for parameter in denoiser.parameters():
-        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    for name, parameter in denoiser.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.0 if name.startswith("to_end") else 0.3, generator=generator)  # ends differ by design
     end = 19
     first = torch.tensor([[3, 4, 5, 6, end]])[:, 5 - prefix :]
     mine, others = torch.tensor([[7, 8, 9, end]]), torch.tensor([[10, 11]])
@@ -230,7 +230,8 @@ def test_isolated_documents_do_not_see_each_other_and_are_as_if_alone(params: di
 
     def predict(ids: torch.Tensor, document: torch.Tensor | None) -> torch.Tensor:
         x_t = denoiser.embed(ids) * 0.7
-        return denoiser.predict(x_t, torch.zeros(ids.shape), x_t * 0.1, torch.zeros_like(ids, dtype=torch.bool), document=document).logits
+        shown = show_noisy(x_t, torch.zeros(ids.shape), torch.zeros_like(ids, dtype=torch.bool), neighbours, document)
+        return denoiser.predict(*shown.told(x_t * 0.1)).logits
 
     together, alone = predict(row, document)[:, prefix : prefix + 4], predict(mine, None)
     assert torch.allclose(together, alone, atol=1e-4)

@@ -43,8 +43,8 @@ def test_another_seed_draws_other_noise(sampler: Sampler, monkeypatch: Any) -> N
     drawn = []
     start = OnnxNetwork.start
 
-    def started(network: OnnxNetwork, given: Given) -> None:
-        start(network, given)
+    def started(network: OnnxNetwork, given: Given, place: np.ndarray) -> None:
+        start(network, given, place)
         drawn.append(network.told["noise"].numpy().copy())
 
     monkeypatch.setattr(OnnxNetwork, "start", started)

@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sunfish.config import compose
-from sunfish.model.denoiser import Denoiser
+from sunfish.model.denoiser import Denoiser, init_weights
 from sunfish.model.transformer import Transformer
 from sunfish.problems import Problem
-from sunfish.sections.diffusion import Known
+from sunfish.schedule import uniform
+from sunfish.sections.diffusion import Blocks, Known
 from sunfish.sections.tracking import Section as Tracking
+from sunfish.stagger import ORDERS
 from sunfish.text.batches import Rows
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
@@ -35,6 +37,8 @@ from sunfish.training.optim import lr_share
 from sunfish.training.parallel import make_fabric
 from sunfish.training.pretraining import Job, Places, fingerprint, pretrain
 from sunfish.training.state import run_tensors
+from sunfish.training.step import StepLoss
+from tests.test_model import SMALL, make
 
 OFF = Tracking(enabled=False, experiment="test", uri=None)
 MIXED = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0, blind_share=0.0)
@@ -157,7 +161,7 @@ def test_a_batch_is_overfitted_under_the_founding_objective(params: dict, shards
     wide = dataclasses.replace(params["model"], width=64, emb_dim=16, output_prior=True)
     optim = dataclasses.replace(params["pretrain"].optim, warmup_steps=5)
     section = dataclasses.replace(params["pretrain"], steps=100, batch_rows=16, micro_rows=16, optim=optim)
-    founding = {"objective": "eps_mse", "law": gate.FOUNDING_LAW, "known": gate.NOTHING_KNOWN, "stagger": gate.ALL_AT_ONCE}
+    founding = {"objective": "eps_mse", "law": gate.FOUNDING_LAW, "known": gate.NOTHING_KNOWN, "blocks": None}
     diffusion = dataclasses.replace(params["diffusion"], **founding)
     run = loop.start_run(make_fabric(params["launch"]), wide, diffusion, section, shards.vocab_size)
     losses = gate.overfit(run, np.tile(batch(params, shards, 2), (8, 1)), 100)
@@ -194,13 +198,9 @@ def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:
 
 def test_elbo_is_the_bound_and_its_sisters_are_squares(params: dict) -> None:
     """Tokens drawn evenly, the denoiser ideal: the mean of `elbo` over all noise levels is their entropy."""
-    from sunfish.schedule import uniform
-    from sunfish.training.step import StepLoss
-    from tests.test_model import make
-
     law, rng, sums = uniform(-14, 8, 50), np.random.default_rng(0), dict.fromkeys(("elbo", "x0_mse", "eps_mse"), 0.0)
     for name in sums:
-        section = dataclasses.replace(params["diffusion"], objective=name, self_conditioning=0.0, stagger=gate.ALL_AT_ONCE)
+        section = dataclasses.replace(params["diffusion"], objective=name, self_conditioning=0.0, blocks=None)
         section = dataclasses.replace(section, known=gate.NOTHING_KNOWN)
         loss = StepLoss(make(), section)
         for step in range(20):
@@ -213,15 +213,39 @@ def test_elbo_is_the_bound_and_its_sisters_are_squares(params: dict) -> None:
     assert 0.0 < sums["x0_mse"] < 1.0 and 0.0 < sums["eps_mse"] < 1.0  # embeddings and noise have unit variance
 
 
-def test_words_that_are_done_are_known_and_those_that_wait_are_noise(params: dict) -> None:
-    stagger = dataclasses.replace(params["diffusion"].stagger, row_share=1.0, order="forward", window_min=0.2, window_max=0.2)
-    section = dataclasses.replace(params["diffusion"], stagger=stagger, known=gate.NOTHING_KNOWN)
+BLOCKS = Blocks(order="forward", size_max=6, one_clock=0.5, blind_share=0.2, next_token=1.0)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_block_sees_what_comes_before_it_and_what_is_done_of_it(params: dict, order: str) -> None:
+    section = dataclasses.replace(params["diffusion"], blocks=dataclasses.replace(BLOCKS, order=order), known=MIXED)
     draws = draw_step(section, 0, 0, 64, 20)
-    assert draws.free.all() and not draws.known.all(axis=1).any()
-    assert (np.diff(draws.times, axis=1) >= 0).all()  # from left to right
-    assert ((draws.times <= 0) == draws.known).all() and 0.1 < draws.deciding.mean() < 0.3
+    assert draws.free.any() and not draws.free.all()
+    unknown = ~draws.known
+    for place, start, open_, times in zip(draws.place, draws.start, unknown, draws.times, strict=True):
+        assert sorted(place[place > 0]) == list(range(1, (place > 0).sum() + 1)) and (place[open_] > 0).all()
+        for first in np.unique(start[open_]):
+            block = np.sort(place[open_ & (start == first)])
+            assert block[0] == first and (np.diff(block) == 1).all() and len(block) <= 6  # in one piece, from where it begins to be open
+            clocks = times[open_ & (start == first)][np.argsort(place[open_ & (start == first)])]
+            assert (np.diff(clocks) >= 0).all()  # in order
+        assert (start[~open_] > place[~open_]).all()  # what is done sees itself
+    blind = (draws.times == 1.0)[unknown].mean()
+    assert 0.2 < blind < 0.6 and 0.3 < draws.deciding.mean() / unknown.mean() < 0.8
     part = draws.part(slice(16, 32))
-    assert np.array_equal(part.times, draws.times[16:32]) and part.free.shape == (16,)
+    assert np.array_equal(part.times, draws.times[16:32]) and part.place.shape == (16, 20)
+
+
+def test_next_tokens_are_asked_for_where_they_were_not_seen(params: dict) -> None:
+    """A denoiser that knows nothing pays log V for each: of positions whose next one comes later, and of open ones."""
+    section = dataclasses.replace(params["diffusion"], blocks=BLOCKS, known=MIXED, self_conditioning=0.0)
+    model, rng = dataclasses.replace(SMALL, output_prior=False), np.random.default_rng(0)
+    denoiser = Denoiser(model, 11)
+    init_weights(denoiser, 0)
+    draws = draw_step(section, 0, 0, 32, 10)
+    loss, nats = StepLoss(denoiser, section)(rng.integers(11, size=(32, 10)), draws, np.zeros((32, 10)), np.ones((32, 10)))
+    asked = (draws.place[:, 1:] > draws.place[:, :-1]).sum() + (~draws.known).sum()
+    assert float(loss) == pytest.approx(asked / 320 * math.log(11), rel=1e-5) and nats.shape == (32, 10)
 
 
 def test_known_masks_are_of_three_kinds_and_never_everything() -> None:
@@ -245,7 +269,7 @@ def test_the_rate_warms_up_and_falls_to_its_end(params: dict) -> None:
 
 
 def meter(params: dict, shards: Shards) -> Meter:
-    return Meter(params["model"], shards.vocab_size, 0.5, torch.device("cpu"), 1e11)
+    return Meter(params["model"], shards.vocab_size, 0.5, 2, torch.device("cpu"), 1e11)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_many_stop_with_advice(params: dict, shards: Shards, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from benchmarks.twins.network import Twin, read_twin
 from benchmarks.twins.objective import row_nats, write_rows
 from sunfish.config import check
-from sunfish.evaluation.held_out import measure_bound
+from sunfish.evaluation.held_out import beside_grammar, measure_bound
 from sunfish.evaluation.subject import Subject, Texts
 from sunfish.files import write_json
 from sunfish.lengths import RowLengths
@@ -104,11 +104,13 @@ def measure_twin(subject: Subject, twin: Twin, lengths: RowLengths) -> dict[str,
         drawn = [row_nats(twin, ids, end, rng, times).double().cpu().numpy() for times in levels]
         nats.append(np.mean(drawn, axis=0) + lengths.nats(np.full(len(ids), ids.shape[1])))
     rows, tokens = np.concatenate(nats), float(held_out.num_tokens(indices).sum())
+    texts = [text for ids in held_out.batches(indices, section.batch_rows) for text in subject.texts(subject.cut(ids)).words]
     return {
         "nats_per_token": float(rows.sum()) / tokens,
         "nats_per_token_standard_error": float(rows.std(ddof=1)) * math.sqrt(len(rows)) / tokens,
         "nats_per_row": float(rows.mean()),
         "rows": len(rows),
+        **(beside_grammar(rows, texts) if subject.is_stories else {}),
     }
 
 

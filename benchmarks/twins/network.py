@@ -35,7 +35,7 @@ class CausalAttention(Attention):
 class CausalNeighbours(Neighbours):
     """As many neighbours, all of them behind."""
 
-    def forward(self, x: Tensor, document: None = None) -> Tensor:
+    def forward(self, x: Tensor, sight: None = None) -> Tensor:
         length, padded = x.shape[1], F.pad(x, (0, 0, 2 * self.reach, 0))
         for offset, weight in enumerate(self.weight.to(x.dtype)):
             x = torch.addcmul(x, padded[:, offset : offset + length], weight)

@@ -40,9 +40,11 @@ def main() -> None:
     wrapped = fabric.setup(make_twin(model, shards.vocab_size, arguments.kind, section.seed))
     twin = wrapped.module
     optimizers, ema = make_optimizers(twin, section.optim, multiplies_in_bf16(fabric)), Ema(twin, section.ema_decay)
-    feed = Feed(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
-    ours, theirs = (step_operations(model, shards.vocab_size, 1, 1, share) for share in (params["diffusion"].self_conditioning, 0.0))
-    steps = round(section.steps * ours / theirs)
+    diffusion, length = params["diffusion"], rows.lengths().median
+    batch_rows = diffusion.copies * section.batch_rows  # as many positions a step as SunFish's copies have together
+    feed = Feed(rows, rows.order(batch_rows, section.seed), slice(0, batch_rows))
+    ours = step_operations(model, shards.vocab_size, section.batch_rows, length, diffusion.self_conditioning, diffusion.copies)
+    steps = round(section.steps * ours / step_operations(model, shards.vocab_size, batch_rows, length, 0.0))
     with Progress(arguments.kind, steps, "steps") as progress:
         for step in range(steps):
             with fabric.autocast():

@@ -13,24 +13,25 @@ from torch import Tensor
 from sunfish.diffusion.objective import cross_entropy, diffusion_nats
 from sunfish.diffusion.process import add_noise
 from sunfish.lengths import RowLengths
-from sunfish.model.denoiser import Denoiser, number_documents
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.sight import number_documents
 from sunfish.progress import track
 from sunfish.sampler import Given
 from sunfish.schedule import Array, NoiseLaw, alpha, draw_times, sigma
-from sunfish.stagger import clocks, draw_lags
+from sunfish.stagger import draw_places
 
 NUM_LEVEL_BINS = 30
 
 
 @dataclass(frozen=True)
 class Path:
-    """In which order positions are denoised, and what share of the walk each one takes."""
+    """In which order positions are denoised, and how many of them at once, each seeing what was written before."""
 
     order: str
-    window: float
+    together: int | None  # None: all
 
 
-AT_ONCE = Path("forward", 1.0)
+AT_ONCE = Path("forward", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +81,10 @@ def variational_bound(
 
     What is known costs nothing: the bound is that of the unknown positions given the known ones.
 
-    Each position is denoised by its own clock along the `path`, and its token is told once the clock stands at 0, which costs its
-    reconstruction: the latent variables are the noisy embeddings of what is being decided and the tokens of what is, so this is a
-    bound whatever the path, as long as it does not depend on the text. The integral over each position's logsnr is drawn by the noise
+    Along the `path` blocks of positions are denoised one after another, and a block's tokens are told once it is done, which costs its
+    reconstruction: the latent variables are the noisy embeddings of each block and the tokens before it, so this is a bound whatever the
+    path, as long as it does not depend on the text. All blocks of a row are asked about in one call, each beside the clean copy of
+    what comes before it (`Denoiser.predict_blocks`). The integral over each position's logsnr is drawn by the noise
     law and weighted by its density, so it is unbiased. The estimate conditions on the denoiser's own first one at the same x_t, which is
     a function of x_t: the bound stays valid. A row's length is drawn before its text, so it costs -log p(length); with `lengths` None it
     is given and costs nothing. With an end token, documents of a row do not see each other, and where they end is given, too.
@@ -108,49 +110,50 @@ class _View:
 
 
 def _terms(view: _View, given: Given, num_levels: int) -> _Terms:
-    rows, unknown = len(given.ids), (~given.known).sum(axis=1)
-    lags = draw_lags(view.path.order, given.known, view.rng)
-    diffusion, logsnr, ce = np.zeros(rows), [], []
+    unknown, block = ~given.known, _Blocks.draw(view.path, given.known, view.rng)
+    diffusion, logsnr, ce = np.zeros(len(given.ids)), [], []
     for k in range(num_levels):
-        times = clocks((draw_times(rows, view.rng) + k) / num_levels, lags, view.path.window)
-        deciding = ~given.known & (times > 0.0) & (times < 1.0)
-        levels = view.law.logsnr_at(times)
-        per_logsnr, nats = _look(view, given.ids, given.known | (times <= 0.0), levels)
-        weight = view.path.window * np.where(deciding, view.law.density(levels), 1.0)  # the clock runs 1 / window times as fast as t
-        diffusion += np.where(deciding, per_logsnr / weight, 0.0).sum(axis=1) / num_levels
-        logsnr.append(levels[deciding])
-        ce.append(nats[deciding])
-    prior = prior_kl_nats(view.denoiser, view.law) * unknown
-    return _Terms(diffusion, _reconstruction(view, given, lags), prior, np.concatenate(logsnr), np.concatenate(ce))
+        walks = (draw_times(given.ids.size, view.rng).reshape(given.ids.shape) + k) / num_levels
+        levels = view.law.logsnr_at(block.of_each(walks))
+        per_logsnr, nats = _look(view, given, block, levels)
+        diffusion += np.where(unknown, per_logsnr / view.law.density(levels), 0.0).sum(axis=1) / num_levels
+        logsnr.append(levels[unknown])
+        ce.append(nats[unknown])
+    _, told = _look(view, given, block, np.full(given.ids.shape, view.law.logsnr_at(0.0)))
+    prior = prior_kl_nats(view.denoiser, view.law) * unknown.sum(axis=1)
+    return _Terms(diffusion, (told * unknown).sum(axis=1), prior, np.concatenate(logsnr), np.concatenate(ce))
 
 
-def _reconstruction(view: _View, given: Given, lags: Array) -> np.ndarray:
-    """Return what it costs to tell the tokens, nats per row: seen at the moment when one position, drawn at random, is done.
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """A path through some rows: each position's place, and its block, all (rows, pos)."""
 
-    Positions that are done at the same moment are told together, without a look at one another's tokens.
-    """
-    unknown = ~given.known
-    ends = (1.0 - view.path.window) * (1.0 - lags)
-    chosen = np.argmax(np.where(unknown, view.rng.random(unknown.shape), -1.0), axis=1)
-    now = np.take_along_axis(ends, chosen[:, None], axis=1)
-    told = unknown & (ends == now)
-    times = clocks(now[:, 0], lags, view.path.window)
-    _, nats = _look(view, given.ids, given.known | (unknown & (ends > now)), view.law.logsnr_at(times))
-    total: np.ndarray = (nats * told).sum(axis=1) * unknown.sum(axis=1) / told.sum(axis=1)
-    return total
+    place: np.ndarray
+    number: np.ndarray
+    start: np.ndarray  # the place of its first position
+
+    @classmethod
+    def draw(cls, path: Path, known: np.ndarray, rng: np.random.Generator) -> _Blocks:
+        place, size = draw_places(path.order, known, rng), path.together or known.shape[1]
+        number = np.maximum(place - 1, 0) // size
+        return cls(place, number, np.where(known, 1, number * size + 1))
+
+    def of_each(self, values: Array) -> Array:
+        """Return each position's block's value, of values for as many blocks as there are positions."""
+        return np.take_along_axis(values, self.number, axis=1)
 
 
-def _look(view: _View, ids: np.ndarray, known: np.ndarray, logsnr: Array) -> tuple[np.ndarray, np.ndarray]:
+def _look(view: _View, given: Given, block: _Blocks, logsnr: Array) -> tuple[np.ndarray, np.ndarray]:
     """Return, of each position, the diffusion term per unit of logsnr and the cross-entropy, in nats, (rows, pos)."""
-    denoiser = view.denoiser
-    device = next(denoiser.parameters()).device
-    target, clean, level = (torch.from_numpy(values).to(device) for values in (ids, known, logsnr.astype(np.float32)))
+    denoiser, device = view.denoiser, next(view.denoiser.parameters()).device
+    arrays = given.ids, given.known, logsnr.astype(np.float32), block.place, block.start
+    target, known, level, place, start = (torch.from_numpy(values).to(device) for values in arrays)
     x_0 = denoiser.embed(target)
     eps = torch.from_numpy(view.rng.standard_normal(x_0.shape, dtype=np.float32)).to(device)
-    x_t = torch.where(clean[..., None], x_0, add_noise(x_0, eps, level))
-    apart = {} if view.end_id is None else {"document": number_documents(target, view.end_id)}
-    first = denoiser(x_t, level, torch.zeros_like(x_t), clean, **apart).x_0_hat
-    x_0_hat, logits = denoiser(x_t, level, first, clean, **apart)
+    x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
+    told = x_0, x_t, level, known, place, start, number_documents(target, view.end_id)
+    first = denoiser.predict_blocks(torch.zeros_like(x_t), *told).x_0_hat
+    x_0_hat, logits = denoiser.predict_blocks(first, *told)
     return _numpy(diffusion_nats(x_0, x_0_hat, level)), _numpy(cross_entropy(logits, target))
 
 

@@ -67,7 +67,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
 
 
 def _how(section: Evaluate) -> dict[str, Any]:
-    names = ("sampler", "num_steps", "eta", "temperature", "settle", "order", "window_steps", "bound_window", "seed")
+    names = ("sampler", "num_steps", "eta", "temperature", "settle", "order", "window_steps", "bound_together", "seed")
     return {**{name: getattr(section, name) for name in names}, "weights": "ema"}
 
 

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from sunfish.evaluation.held_out import measure_bound
 from sunfish.evaluation.subject import Numbers, Subject
 from sunfish.model.denoiser import Denoiser, Prediction
+from sunfish.model.sight import OPEN
 from sunfish.session import open_session
+
+
+TOGETHER, LEVELS = 12, 12  # of a graph's bound: it takes a call for each block, twice at each level
 
 
 class ExportedDenoiser(nn.Module):
@@ -23,22 +27,44 @@ class ExportedDenoiser(nn.Module):
         self.denoiser, self.session = denoiser, open_session(graph, torch.get_num_threads())
         self.section, self.embedding, self.embed = denoiser.section, denoiser.embedding, denoiser.embed
 
-    def forward(self, x_t: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, temperature: Tensor | None = None) -> Prediction:
+    def forward(
+        self, x_t: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, turn: Tensor, temperature: Tensor | None = None
+    ) -> Prediction:
         heat = x_t.new_ones(len(x_t)) if temperature is None else temperature
-        told = {"x_t": x_t, "logsnr": logsnr, "x_0_prev": x_0_prev, "known": known, "temperature": heat}
+        told = {"x_t": x_t, "logsnr": logsnr, "x_0_prev": x_0_prev, "known": known, "turn": turn, "temperature": heat}
         x_0_hat, logits = self.session.run(["x_0_hat", "logits"], {name: value.numpy() for name, value in told.items()})
         return Prediction(torch.from_numpy(x_0_hat), torch.from_numpy(logits))
 
+    def predict_blocks(
+        self, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, place: Tensor, start: Tensor, document: None
+    ) -> Prediction:
+        return in_turn(self, x_0_prev, x_0, x_t, logsnr, known, place, start)
+
+
+def in_turn(
+    denoiser: nn.Module, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, place: Tensor, start: Tensor
+) -> Prediction:
+    """Return what `Denoiser.predict_blocks` returns, by a call for each block, as sampling comes to it: graphs know one copy only."""
+    answer: Prediction | None = None
+    for first in start[~known].unique().tolist():
+        done, here = place < first, ~known & (start == first)
+        turn = torch.where(done, place, torch.where(here, OPEN, OPEN + 1))
+        x = torch.where(done[..., None], x_0, x_t)
+        now = denoiser(x, logsnr, x_0_prev, done, turn)
+        answer = now if answer is None else Prediction(*(torch.where(here[..., None], b, a) for a, b in zip(answer, now, strict=True)))
+    return answer or denoiser(x_0, logsnr, x_0_prev, known, place)
+
 
 def bound_of(subject: Subject, graph: Path, num_rows: int) -> Numbers:
-    """Return a graph's bound on the first held-out rows, nats per token; the draws are the same for every graph.
+    """Return a graph's bound on the first held-out rows, nats per token, `TOGETHER` positions at once; all graphs see the same draws.
 
     Row by row, as sampling sees it: there a batch is at one noise level. Activations in 8 bits have one scale a call, and rows at other
     levels would spoil it.
     """
-    subject = dataclasses.replace(subject, section=dataclasses.replace(subject.section, batch_rows=1, bound_rows=num_rows))
+    changes = {"batch_rows": 1, "bound_rows": num_rows, "bound_levels": LEVELS, "bound_together": TOGETHER}
+    subject = dataclasses.replace(subject, section=dataclasses.replace(subject.section, **changes))
     _, bound = measure_bound(_in_place(subject, graph))
-    return {"nats_per_token": bound["nats_per_token"], "rows": num_rows}
+    return {"nats_per_token": bound["nats_per_token"], "rows": num_rows, "together": TOGETHER}
 
 
 def judge_of(subject: Subject, graph: Path, num: int) -> Numbers:

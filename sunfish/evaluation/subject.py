@@ -59,7 +59,7 @@ class Subject:
     @property
     def path(self) -> Clocked:
         """Return the path that the bound is taken along."""
-        return Clocked(self.section.order, self.section.bound_window)
+        return Clocked(self.section.order, self.section.bound_together)
 
     def table(self, num_steps: int | None = None) -> Table:
         """Return the configured sampler's table, with other steps if told."""

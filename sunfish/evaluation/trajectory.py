@@ -28,7 +28,7 @@ def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generat
     network = TorchNetwork(denoiser, rng, temperature)
     with denoiser.embedding.held():
         given = Given.nothing(1, length)
-        delay = table.delays(given.known, rng)
-        looks = [network.look() for _ in walk(table, network, given, delay)]
+        place = table.places(given.known, rng)
+        looks = [network.look() for _ in walk(table, network, given, place)]
     ids, sure, settled = (np.concatenate(values) for values in zip(*looks, strict=True))
-    return Trajectory(ids, np.where(settled, 1.0, sure), settled, np.stack([rows[0, :, 0] for rows in table.turns(delay)])[: len(ids)])
+    return Trajectory(ids, np.where(settled, 1.0, sure), settled, np.stack([rows[0, :, 0] for rows in table.turns(place)])[: len(ids)])

@@ -25,8 +25,9 @@ import numpy as np, onnxruntime, tokenizers
 recommended = json.load(open("table.json"))
 table, spread = np.array(recommended["rows"], np.float32), recommended["spread"]
 shape = (1, {usual}, {emb})  # texts, tokens, embedding
-delay = np.round(np.linspace(0, spread, shape[1]))[None].astype(np.int64)  # from left to right; zeros: all at once
-told = {{"noise": np.random.default_rng(0).standard_normal((len(table) + spread, *shape), np.float32), "table": table, "delay": delay,
+draws, rng = (len(table) + spread, *shape), np.random.default_rng(0)
+told = {{"noise": rng.standard_normal(draws, np.float32), "chance": rng.random(draws[:3], np.float32), "table": table,
+        "delay": np.round(np.linspace(0, spread, shape[1]))[None].astype(np.int64), "place": np.arange(1, shape[1] + 1)[None],
         "ids": np.zeros(shape[:2], np.int64), "known": np.zeros(shape[:2], bool), "temperature": np.full(shape[0], {heat}, np.float32)}}
 ids = onnxruntime.InferenceSession("onnx/sampler.onnx").run(["text"], told)[0]
 print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
@@ -41,7 +42,8 @@ print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
 | `config.json` | sizes, lengths and the recommended settings |
 | `manifest.json` | digests, versions, parity |
 
-To fill gaps, set `ids` where `known` is true; the rest is written. Texts end at token {end}.
+`delay` and `place` say who is written when: here from left to right; zeros in both are all at once. To fill gaps, set `ids` where
+`known` is true, with place 0; the rest is written. Texts end at token {end}.
 
 ## Against torch, on the same noise
 

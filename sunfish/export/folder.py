@@ -119,15 +119,19 @@ def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) 
 
 def parity_walks(law: NoiseLaw, recommended: dict[str, Any], texts: int, texts_ddpm: int) -> list[tuple[str, Table, int]]:
     """Return the walks that are compared, the founding ones and the recommended one: name, table, number of texts."""
-    told = (recommended[name] for name in ("steps", "eta", "settle", "window_steps", "order"))
     walks = [("ddim", ddim(law, 50), texts), ("dpm-solver", dpm_solver(law, 10), texts), ("ddpm", ddpm(law, 1000), texts_ddpm)]
-    return [walk for walk in [*walks, ("as recommended", make_table("ddim", law, *told), texts)] if walk[2] > 0]
+    return [walk for walk in [*walks, ("as recommended", recommended_table(law, recommended), texts)] if walk[2] > 0]
 
 
 def recommend(section: Section) -> dict[str, Any]:
     """Return what the folder samples with unless told otherwise."""
-    names = ("steps", "eta", "temperature", "settle", "order", "window_steps")
-    return {"name": "ddim", **{name: getattr(section, f"sampler_{name}") for name in names}}
+    names = ("name", "steps", "eta", "temperature", "settle", "order", "window_steps")
+    return {name: getattr(section, f"sampler_{name}") for name in names}
+
+
+def recommended_table(law: NoiseLaw, recommended: dict[str, Any]) -> Table:
+    """Return the table of what `recommend` returned."""
+    return make_table(recommended["name"], law, *(recommended[name] for name in ("steps", "eta", "settle", "window_steps", "order")))
 
 
 def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:
@@ -136,7 +140,7 @@ def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:
     sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
     write_json(folder / "config.json", {"model": dataclasses.asdict(denoiser.section), **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())
-    table = make_table("ddim", stored.law, *(sampler[name] for name in ("steps", "eta", "settle", "window_steps", "order")))
+    table = recommended_table(stored.law, sampler)
     write_json(folder / "table.json", {"columns": COLUMNS, "rows": table.rows().tolist(), "spread": table.spread})
     for name in TOKENIZER_FILES:
         shutil.copyfile(stored.folder / name, folder / name)

@@ -30,20 +30,21 @@ class _Plain(nn.Module):
 
 
 def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph (x_t, logsnr, x_0_prev, known, temperature) -> (x_0_hat, logits)."""
+    """Return the graph (x_t, logsnr, x_0_prev, known, turn, temperature) -> (x_0_hat, logits)."""
     x, previous, _, ids = _example(denoiser)
-    heat, levels = torch.ones(EXAMPLE_BATCH), torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH)
-    inputs = {"x_t": x, "logsnr": levels, "x_0_prev": previous, "known": ids > 0, "temperature": heat}
-    shapes = {"x_t": TEXT, "logsnr": TEXT, "x_0_prev": TEXT, "known": TEXT, "temperature": ROW}
+    inputs = {"x_t": x, "logsnr": x[..., 0].clone(), "x_0_prev": previous, "known": ids > 0, "turn": ids}
+    inputs |= {"temperature": torch.ones(EXAMPLE_BATCH)}
+    shapes = {**dict.fromkeys(("x_t", "logsnr", "x_0_prev", "known", "turn"), TEXT), "temperature": ROW}
     return _export(denoiser, denoiser, inputs, shapes, ["x_0_hat", "logits"], opset)
 
 
 def export_step(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph of `Step`: (x, x_0_prev, ids, known, noise, rows, temperature) -> the state after, the text, how sure it is."""
+    """Return the graph of `Step`: (x, x_0_prev, ids, known, noise, chance, rows, place, temperature) -> the state after, text, certainty."""
     x, previous, noise, ids = _example(denoiser)
     inputs = {"x": x, "x_0_prev": previous, "ids": ids, "known": ids > 0, "noise": noise}
-    inputs |= {"rows": torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, len(COLUMNS)), "temperature": torch.ones(EXAMPLE_BATCH)}
-    shapes = {**dict.fromkeys(("x", "x_0_prev", "ids", "known", "noise", "rows"), TEXT), "temperature": ROW}
+    inputs |= {"chance": x[..., 0].clone(), "rows": torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, len(COLUMNS)), "place": ids.clone()}
+    inputs |= {"temperature": torch.ones(EXAMPLE_BATCH)}
+    shapes = {**dict.fromkeys(inputs, TEXT), "temperature": ROW}
     outputs = ["x_next", "x_0_hat", "ids_next", "known_next", "text", "probability"]
     return _export(Step(denoiser), denoiser, inputs, shapes, outputs, opset)
 

@@ -14,10 +14,11 @@ FLOAT, INT, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
 def sampler_graph(step: ir.Model) -> ir.Model:
-    """Return the graph (noise, table, delay, ids, known, temperature) -> text over a step's nodes and weights.
+    """Return the graph (noise, chance, table, delay, place, ids, known, temperature) -> text over a step's nodes and weights.
 
-    `table` is (1 + rows, 6), of `Table.rows`; a position walks it after waiting `delay`, (batch, pos), steps. `noise` is (draws, batch,
-    pos, emb): one draw for the start and one for every step at which some position's c_n is not 0. The loop ends early once all are known.
+    `table` is (1 + rows, 8), of `Table.rows`; a position walks it after waiting `delay`, (batch, pos), steps, of `Table.delays`. `noise`
+    is (draws, batch, pos, emb) and `chance` (draws, batch, pos): one draw for the start, of which the chance is not used, and one for
+    every step of which `sampler.draws` says so. The loop ends early once all are known.
     """
     inner = step.graph.clone()
     told = {str(value.name): value for value in inner.inputs}
@@ -34,8 +35,10 @@ def sampler_graph(step: ir.Model) -> ir.Model:
             value.name = f"step.{value.name}"
 
     noise = _value("noise", FLOAT, ["draws", "batch", "pos", emb])
+    chance = _value("chance", FLOAT, ["draws", "batch", "pos"])
     table = _value("table", FLOAT, ["rows_and_wait", len(COLUMNS)])
-    ids, known, delay = (_value(name, dtype, ["batch", "pos"]) for name, dtype in (("ids", INT), ("known", BOOL), ("delay", INT)))
+    types = {"ids": INT, "known": BOOL, "delay": INT, "place": INT}
+    ids, known, delay, place = (_value(name, dtype, ["batch", "pos"]) for name, dtype in types.items())
     temperature = _value("temperature", FLOAT, ["batch"])
     tape = _Tape()
     x = tape.add("Gather", [noise, tape.constant("zero", 0)], "first_x")
@@ -46,13 +49,14 @@ def sampler_graph(step: ir.Model) -> ir.Model:
     always = tape.constant("always", True)
     draw = tape.constant("first_draw", 0)
 
-    body = _body(nodes, told, answers, {"noise": noise, "table": table, "delay": delay, "last_row": last_row, "temperature": temperature})
+    outside = {"noise": noise, "chance": chance, "table": table, "delay": delay, "place": place, "last_row": last_row}
+    body = _body(nodes, told, answers, outside | {"temperature": temperature})
     carried = [x, still, ids, known, ids, draw]
     text = _value("text", INT, ["batch", "pos"])
     ends = [ir.Value(name=f"last_{name}") for name in ("x", "x_0_hat", "ids", "known")]
     loop = ir.node("Loop", [steps, always, *carried], {"body": body}, outputs=[*ends, text, ir.Value(name="num_draws")], name="walk")
     graph = ir.Graph(
-        [noise, table, delay, ids, known, temperature], [text], nodes=[*tape.nodes, loop], initializers=weights,
+        [noise, chance, table, delay, place, ids, known, temperature], [text], nodes=[*tape.nodes, loop], initializers=weights,
         opset_imports=dict(inner.opset_imports), name="sampler",
     )  # fmt: skip
     for value in weights:
@@ -68,12 +72,13 @@ def _body(nodes: Sequence[ir.Node], told: dict[str, ir.Value], answers: dict[str
     begun = tape.add("Sub", [tape.add("Add", [turn, tape.constant("one", 1)], "count_from_one"), outside["delay"]], "begun")
     waiting = tape.add("Max", [begun, tape.constant("wait", 0)], "at_least_waiting")
     rows = tape.add("Gather", [outside["table"], tape.add("Min", [waiting, outside["last_row"]], "at")], "rows")
-    c_n = tape.add("Gather", [rows, tape.constant("column", COLUMNS.index("c_n"))], "c_n", axis=2)
-    most = tape.add("ReduceMax", [c_n], "most_noise", keepdims=0)
+    columns = tape.constant("columns", [COLUMNS.index("c_n"), COLUMNS.index("drawn")])
+    most = tape.add("ReduceMax", [tape.add("Gather", [rows, columns], "c_n_and_drawn", axis=2)], "most_drawn", keepdims=0)
     draws = tape.add("Greater", [most, tape.constant("nothing", 0.0)], "draws")
     drawn = tape.add("Add", [draw, tape.add("Cast", [draws], "count", to=INT)], "next_draw")
-    noise = tape.add("Gather", [outside["noise"], drawn], "noise")
-    for name, value in (("rows", rows), ("noise", noise), ("temperature", outside["temperature"])):
+    noise, chance = (tape.add("Gather", [outside[name], drawn], name) for name in ("noise", "chance"))
+    same = {name: outside[name] for name in ("place", "temperature")}
+    for name, value in {"rows": rows, "noise": noise, "chance": chance, **same}.items():
         ir.convenience.replace_all_uses_with(told[name], value)
     state = [told[name] for name in STATE]
     for value in state:

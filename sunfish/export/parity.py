@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,39 @@ import torch
 from torch import Tensor
 
 from sunfish.model.inference import TorchNetwork
+from sunfish.model.sight import OPEN
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import Progress
-from sunfish.sampler import Given, Table, finish
+from sunfish.sampler import COLUMNS, Given, Table, draws, finish
+from sunfish.schedule import Array
 from sunfish.session import OnnxNetwork, open_session
 
 MOST_ROWS, MOST_DRAWN_BYTES = 32, 2**28  # at a time
-Engine = Callable[
-    [Table, Given, np.ndarray, np.ndarray, float], np.ndarray
-]  # (table, given, delay, every draw's noise, temperature) -> ids
+NEAR_DRAW = 1e-6  # a chance as near as this to where one token's share ends and the next one's begins is a near-tie: either is right
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """All that decides a walk's texts."""
+
+    table: Table
+    given: Given
+    place: np.ndarray
+    noise: np.ndarray  # (draws, batch, pos, emb)
+    chance: np.ndarray  # (draws, batch, pos); the first one, of the start, is not used
+    temperature: float
+
+    @classmethod
+    def draw(cls, table: Table, num: int, length: int, emb: int, temperature: float, seed: int) -> Walk:
+        """Draw `num` texts' noise and chance."""
+        given, rng = Given.nothing(num, length), np.random.default_rng(seed)
+        place = table.places(given.known, rng)
+        shape = (table.num_draws(place), num, length)
+        noise, chance = rng.standard_normal((*shape, emb), dtype=np.float32), rng.random(shape, dtype=np.float32)
+        return cls(table, given, place, noise, chance, temperature)
+
+
+Engine = Callable[[Walk], np.ndarray]  # -> ids
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -37,9 +62,10 @@ def call_error(stored: StoredDenoiser, session: ort.InferenceSession, rng: np.ra
         x, previous = rng.standard_normal((2, batch, length, emb), dtype=np.float32)
         level = rng.uniform(stored.law.logsnr[-1], stored.law.logsnr[0], (batch, length)).astype(np.float32)
         known, heat = rng.random((batch, length)) < 0.3, np.ones(batch, np.float32)
+        turn = np.where(known, rng.integers(length, size=known.shape), OPEN + rng.integers(2, size=known.shape))
         with torch.no_grad():
-            ours = stored.denoiser(*map(torch.from_numpy, (x, level, previous, known, heat)))
-        told = {"x_t": x, "logsnr": level, "x_0_prev": previous, "known": known, "temperature": heat}
+            ours = stored.denoiser(*map(torch.from_numpy, (x, level, previous, known, turn, heat)))
+        told = {"x_t": x, "logsnr": level, "x_0_prev": previous, "known": known, "turn": turn, "temperature": heat}
         for a, b in zip(ours, session.run(["x_0_hat", "logits"], told), strict=True):
             worst = max(worst, relative_error(a.numpy(), b))
     return worst
@@ -49,9 +75,10 @@ def step_by_step(graph: Path) -> Engine:
     """Return ONNX Runtime on a step graph, as the runtime uses it."""
     session = open_session(graph, torch.get_num_threads())
 
-    def run(table: Table, given: Given, delay: np.ndarray, noise: np.ndarray, temperature: float) -> np.ndarray:
-        draws = iter(noise)
-        return finish(table, OnnxNetwork(session, lambda: next(draws), temperature), given, delay)
+    def run(walk: Walk) -> np.ndarray:
+        noise, chance = iter(walk.noise), iter(walk.chance[1:])
+        network = OnnxNetwork(session, lambda: next(noise), lambda: next(chance), walk.temperature)
+        return finish(walk.table, network, walk.given, walk.place)
 
     return run
 
@@ -60,10 +87,10 @@ def in_graph(graph: Path, program: str) -> Engine:
     """Return a program that runs ONNX on the whole sampler's graph: `onnxruntime`, `reference` (onnx's evaluator) or `openvino`."""
     call = {"onnxruntime": _with_onnxruntime, "reference": _with_reference, "openvino": _with_openvino}[program](graph)
 
-    def run(table: Table, given: Given, delay: np.ndarray, noise: np.ndarray, temperature: float) -> np.ndarray:
-        heat = np.full(len(given.ids), temperature, np.float32)
-        rows = table.rows().astype(np.float32)
-        return call({"noise": noise, "table": rows, "delay": delay, "ids": given.ids, "known": given.known, "temperature": heat})
+    def run(walk: Walk) -> np.ndarray:
+        told = {"noise": walk.noise, "chance": walk.chance, "table": walk.table.rows().astype(np.float32)}
+        told |= {"delay": walk.table.delays(walk.place), "place": walk.place, "ids": walk.given.ids, "known": walk.given.known}
+        return call({**told, "temperature": np.full(len(walk.given.ids), walk.temperature, np.float32)})
 
     return run
 
@@ -100,25 +127,20 @@ def hold_against_torch(
 ) -> list[dict[str, Any]]:
     """Return, for each engine, how many of `num` texts' ids differ from torch's after a walk on the same noise.
 
-    An id that differs where torch's best two logits are closer than `tie_margin` at the end is a near-tie and counted apart.
+    An id that differs where torch's best two logits are closer than `tie_margin` at the end is a near-tie and counted apart; where tokens
+    are drawn, all of a text in which some chance fell as near as `NEAR_DRAW` to another token's share.
     """
     length, emb = stored.lengths.longest, stored.denoiser.section.emb_dim
     rows = max(1, min(MOST_ROWS, MOST_DRAWN_BYTES // (4 * (1 + len(table)) * length * emb)))
     counts = {engine: np.zeros(2, int) for engine in engines}
     with Progress(f"parity, {name} {len(table)}", num, "texts") as progress:
         for start in range(0, num, rows):
-            given = Given.nothing(min(rows, num - start), length)
-            rng = np.random.default_rng(start)
-            delay = table.delays(given.known, rng)
-            noise = rng.standard_normal((table.num_draws(delay), *given.ids.shape, emb), dtype=np.float32)
-            with _last_logits(stored) as last, stored.denoiser.embedding.held(), torch.no_grad():
-                ours = finish(table, TorchNetwork(stored.denoiser, _Replay(noise), temperature), given, delay)
-            best = last[0].topk(2).values.numpy()
-            tie = best[..., 0] - best[..., 1] < tie_margin
+            walk = Walk.draw(table, min(rows, num - start), length, emb, temperature, start)
+            ours, tie = _with_torch(stored, walk, tie_margin)
             for engine, run in engines.items():
-                unequal = run(table, given, delay, noise, temperature) != ours
+                unequal = run(walk) != ours
                 counts[engine] += ((unequal & ~tie).sum(), (unequal & tie).sum())
-            progress.add(len(given.ids))
+            progress.add(len(ours))
     walked = {"sampler": name, "steps": len(table), "rows_a_position": len(table.logsnr), "texts": num, "ids": num * length}
     return [
         {"engine": engine, **walked, "different_ids": int(different), "near_ties": int(ties)}
@@ -126,23 +148,46 @@ def hold_against_torch(
     ]
 
 
-class _Replay(np.random.Generator):
-    """A generator whose standard normals are those given."""
+@torch.no_grad()
+def _with_torch(stored: StoredDenoiser, walk: Walk, tie_margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that torch comes to, and where it might as well have come to others, both (batch, pos)."""
+    network = _Watched(stored, walk)
+    with network.watching(), stored.denoiser.embedding.held():
+        ids = finish(walk.table, network, walk.given, walk.place)
+    if walk.table.drawn:
+        return ids, np.broadcast_to((network.nearest < NEAR_DRAW)[:, None], ids.shape)
+    best = network.logits.topk(2).values.numpy()
+    return ids, best[..., 0] - best[..., 1] < tie_margin
 
-    def __init__(self, noise: np.ndarray) -> None:
-        super().__init__(np.random.PCG64(0))
-        self.draws = iter(noise)
 
-    def standard_normal(self, *_: Any, **__: Any) -> Any:
-        return next(self.draws)
+class _Watched(TorchNetwork):
+    """A walk with torch on given noise and chance, which keeps the last logits and how near each text's chances came to another token."""
 
+    def __init__(self, stored: StoredDenoiser, walk: Walk) -> None:
+        super().__init__(stored.denoiser, np.random.default_rng(0), walk.temperature)
+        self.noises, self.chances = iter(walk.noise), iter(walk.chance[1:])
+        self.drawn, self.nearest = walk.table.drawn, np.full(len(walk.given.ids), np.inf)
 
-@contextmanager
-def _last_logits(stored: StoredDenoiser) -> Iterator[list[Tensor]]:
-    """Inside the block, the list holds the logits of the denoiser's last call."""
-    last: list[Tensor] = []
-    handle = stored.denoiser.register_forward_hook(lambda _, __, prediction: last.__setitem__(slice(None), [prediction.logits]))
-    try:
-        yield last
-    finally:
-        handle.remove()
+    def _noise(self) -> Tensor:
+        return torch.from_numpy(next(self.noises))
+
+    def _chance(self) -> Tensor:
+        self.chance = torch.from_numpy(next(self.chances))
+        return self.chance
+
+    def step(self, rows: Array) -> None:
+        undecided = ~self.state.known
+        super().step(rows)
+        if self.drawn and draws(rows):
+            counts = undecided & torch.from_numpy(rows[..., COLUMNS.index("drawn")] > 0)
+            near = (self.logits.softmax(dim=-1).cumsum(dim=-1) - self.chance[..., None]).abs().amin(dim=-1)
+            self.nearest = np.minimum(self.nearest, near.masked_fill(~counts, torch.inf).amin(dim=-1).numpy())
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside the block, `logits` are those of the denoiser's last call."""
+        handle = self.denoiser.register_forward_hook(lambda _, __, prediction: setattr(self, "logits", prediction.logits))
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -1,4 +1,4 @@
-"""(x_t, logsnr, x_0_prev, known) -> Prediction(x_0_hat, logits)."""
+"""(x_t, logsnr, x_0_prev, known, turn) -> Prediction(x_0_hat, logits)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
 from sunfish.model.readout import token_nats
+from sunfish.model.sight import Sight, see_turns, show_copies
 from sunfish.model.transformer import Hidden, Transformer
 from sunfish.sections.model import Section
 
-NUM_FREQUENCIES = 32  # of the noise level's Fourier features
+NUM_FREQUENCIES = 32  # of the Fourier features of a number
+LEVEL_PERIODS = (0.5, 64.0)  # nats of logsnr
+ROW_PERIODS = (2.0, 8192.0)  # positions
 
 Levels = Float[Tensor, "batch pos"]  # logsnr of each position
 PerExample = Float[Tensor, " batch"]
 Known = Bool[Tensor, "batch pos"]
+Turns = Int[Tensor, "batch pos"]
 
 
 class Prediction(NamedTuple):
@@ -29,21 +33,21 @@ class Prediction(NamedTuple):
     logits: Logits
 
 
-class NoiseLevel(nn.Module):
-    """logsnr -> what a position is told of its noise level: Fourier features, then one hidden layer."""
+class Told(nn.Module):
+    """A number -> what a position is told of it: Fourier features, then one hidden layer."""
 
-    def __init__(self, cond_dim: int, width: int) -> None:
+    def __init__(self, periods: tuple[float, float], cond_dim: int, width: int) -> None:
         super().__init__()
-        periods = torch.logspace(math.log10(0.5), math.log10(64.0), NUM_FREQUENCIES, dtype=torch.float64)
+        even = torch.logspace(*map(math.log10, periods), NUM_FREQUENCIES, dtype=torch.float64)
         self.frequencies: Tensor
-        self.register_buffer("frequencies", (2 * math.pi / periods).float(), persistent=False)
+        self.register_buffer("frequencies", (2 * math.pi / even).float(), persistent=False)
         self.hidden = nn.Linear(2 * NUM_FREQUENCIES, cond_dim)
         self.out = nn.Linear(cond_dim, width)
 
-    def forward(self, logsnr: Levels) -> Hidden:
-        angles = logsnr[..., None] * self.frequencies
+    def forward(self, number: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes width"]:
+        angles = number[..., None] * self.frequencies
         features = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        hidden: Hidden = self.out(F.silu(self.hidden(features)))
+        hidden: Tensor = self.out(F.silu(self.hidden(features)))
         return hidden
 
 
@@ -52,8 +56,8 @@ class Denoiser(nn.Module):
 
     The network gives logits; `x_0_hat` is the embedding they expect. With the output prior, the logits start from the
     exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
-    length), so that the network has only context to learn. Every position has a noise level of its own. Known positions hold clean
-    embeddings and stay as they are.
+    length), so that the network has only context to learn. Every position has a noise level of its own, and is told how far the row's
+    end is. Known positions hold clean embeddings and stay as they are; their logits say what comes next.
 
     Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).
     """
@@ -62,7 +66,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.section, self.vocab_size = section, vocab_size
         self.embedding = Embedding(vocab_size, section.emb_dim)
-        self.noise_level = NoiseLevel(section.cond_dim, section.width)
+        self.noise_level = Told(LEVEL_PERIODS, section.cond_dim, section.width)
+        self.to_end = Told(ROW_PERIODS, section.cond_dim, section.width)
         self.inward = nn.Linear(2 * section.emb_dim, section.width, bias=False)
         self.known_flag = nn.Parameter(torch.empty(section.width))
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.neighbours)
@@ -70,45 +75,44 @@ class Denoiser(nn.Module):
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
     def forward(
-        self,
-        x_t: Embeddings,
-        logsnr: Levels,
-        x_0_prev: Embeddings,
-        known: Known,
-        temperature: PerExample | None = None,
-        document: Ids | None = None,
+        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, turn: Turns, temperature: PerExample | None = None
     ) -> Prediction:
-        return self.predict(x_t, logsnr, x_0_prev, known, temperature, document)
+        """Return the prediction for one copy of the rows, of which positions see the turns up to their own (`sight.see_turns`)."""
+        return self.predict(x_t, logsnr, x_0_prev, known, see_turns(turn, self.section.neighbours), temperature)
 
     def predict(
-        self,
-        x_t: Embeddings,
-        logsnr: Levels,
-        x_0_prev: Embeddings,
-        known: Known,
-        temperature: PerExample | None = None,
-        document: Ids | None = None,
+        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, sight: Sight, temperature: PerExample | None = None
     ) -> Prediction:
-        """Return what `forward` returns; by this name a wrapper for mixed precision leaves the arguments in full precision.
+        """Return the prediction for what sees by `sight`; by this name a wrapper for mixed precision leaves arguments in full precision.
 
         `temperature` divides what the network makes of the context, not the output prior: that is evidence, and p(token | context)^(1/T)
-        times the evidence is the posterior of the sharper language. With `document`, a number for each position, a position sees only
-        those that have the same.
+        times the evidence is the posterior of the sharper language.
         """
         table = self.embedding.table()
         cold = None if temperature is None else 1.0 / temperature[:, None, None]
-        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, table, document, cold)
+        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, sight, table, cold)
         logits = F.linear(hidden, weight) + (self.head_bias if cold is None else self.head_bias * cold)
         x_0_hat = expected_embedding(logits, table)
         return Prediction(torch.where(known[..., None], x_t, x_0_hat), logits)
 
+    def predict_blocks(
+        self, x_0_prev: Embeddings, x_0: Embeddings, x_t: Embeddings, logsnr: Levels, known: Known, place: Turns, start: Turns,
+        document: Turns | None = None,
+    ) -> Prediction:  # fmt: skip
+        """Return the prediction for every position of `x_t`, each from the clean text before its block, all blocks in one call.
+
+        `place` and `start` are those of `sight.see_copies`; it says what `forward` says of each block in its turn.
+        """
+        shown, length = show_copies(x_0, x_t, logsnr, known, place, start, self.section.neighbours, document), x_t.shape[1]
+        both = self.predict(*shown.told(torch.cat((torch.zeros_like(x_0_prev), x_0_prev), dim=1)))
+        return Prediction(*(values[:, length:] for values in both))
+
     def predict_nats(
-        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, ids: Ids, document: Ids | None = None
+        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, sight: Sight, ids: Ids, share: Float[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch pos"]:
-        """Return -log p(ids) in nats, all that a cross-entropy needs; only unknown positions may count, and all alike."""
-        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, self.embedding.table(), document)
-        share = (~known).flatten().float() / known.numel()
-        return token_nats(hidden.flatten(0, 1), weight, self.head_bias, ids.flatten(), share).view(ids.shape)
+        """Return -log p(ids) in nats, all that a cross-entropy needs; the loss must be a number times sum(share * nats)."""
+        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, sight, self.embedding.table())
+        return token_nats(hidden.flatten(0, 1), weight, self.head_bias, ids.flatten(), share.flatten()).view(ids.shape)
 
     def _before_readout(
         self,
@@ -116,12 +120,12 @@ class Denoiser(nn.Module):
         logsnr: Levels,
         x_0_prev: Embeddings,
         known: Known,
+        sight: Sight,
         table: Float[Tensor, "vocab emb"],
-        document: Ids | None,
         cold: Float[Tensor, "batch 1 1"] | None = None,
     ) -> tuple[Hidden, Float[Tensor, "vocab width"]]:
         """Return the two factors of the logits: what the network found at each position, times `cold`, and the matrix that reads it out."""
-        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known), document)
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + self._ends(sight), sight)
         hidden = hidden if cold is None else hidden * cold
         evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
         prior = evidence * x_t if self.section.output_prior else None
@@ -146,20 +150,20 @@ class Denoiser(nn.Module):
         """
         given = known[..., None]
         linear = torch.where(given, x_t, logsnr.sigmoid().sqrt()[..., None] * x_t)
-        return self.inward(torch.cat((linear, x_0_prev), dim=-1)) + torch.where(given, self.known_flag, self.noise_level(logsnr))
+        noisy = torch.cat((linear, x_0_prev * ~given), dim=-1)
+        return self.inward(noisy) + torch.where(given, self.known_flag, self.noise_level(logsnr))
+
+    def _ends(self, sight: Sight) -> Float[Tensor, "pos width"]:
+        """Return what each position is told of how far the row's end is."""
+        copies, length = sight.beside.shape[1], sight.beside.shape[4]
+        distance = torch.arange(length - 1, -1, -1, device=sight.beside.device)
+        told: Tensor = self.to_end(distance.float())
+        return told.repeat(copies, 1) if copies > 1 else told
 
     def embed(self, ids: Ids) -> Embeddings:
         """Return x_0, (batch, pos, emb)."""
         embeddings: Embeddings = self.embedding(ids)
         return embeddings
-
-
-def number_documents(ids: Ids, end_id: int | None) -> Ids | None:
-    """Return each position's document, counted from the row's start; an end token belongs to the document it ends. None without one."""
-    if end_id is None:
-        return None
-    ended = (ids == end_id).long()
-    return ended.cumsum(dim=1) - ended
 
 
 def matched_filter_scale(logsnr: Levels) -> Levels:
@@ -172,10 +176,10 @@ def count_parameters(section: Section, vocab_size: int) -> int:
     width, emb, cond = section.width, section.emb_dim, section.cond_dim
     block = 12 * width**2 + 4 * width  # attention 4, MLP 8; two norms
     block += 2 * 2 * section.neighbours * width
-    noise_level = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width
+    told = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: the noise level, the row's end
     head = width * (emb if section.tied_head else vocab_size) + vocab_size
     around = vocab_size * emb + 2 * emb * width + width + head  # table, inward, flag
-    return section.num_layers * block + noise_level + around
+    return section.num_layers * block + 2 * told + around
 
 
 def init_weights(denoiser: Denoiser, seed: int) -> None:
@@ -184,7 +188,7 @@ def init_weights(denoiser: Denoiser, seed: int) -> None:
     zeros = ("out.weight", "down.weight", "head.weight", "head_bias", "shift", "known_flag")
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():
-            if "beside" in name or name.endswith("bias") or (name.endswith(zeros) and "noise_level" not in name):
+            if "beside" in name or name.endswith("bias") or (name.endswith(zeros) and not name.startswith(("noise_level", "to_end"))):
                 parameter.zero_()
             elif name.endswith("scale"):
                 parameter.fill_(1.0)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.step import Moved, State, Step
-from sunfish.sampler import COLUMNS, Given, Look, Table, finish
+from sunfish.sampler import Given, Look, Table, draws, finish
 from sunfish.schedule import Array
 
 
@@ -20,20 +20,20 @@ class TorchNetwork:
 
     def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0) -> None:
         self.denoiser, self.rng, self.temperature = denoiser, rng, temperature
-        self.turn, self.device = Step(denoiser), next(denoiser.parameters()).device
+        self.move, self.device = Step(denoiser), next(denoiser.parameters()).device
 
-    def start(self, given: Given) -> None:
-        ids, known = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known))
+    def start(self, given: Given, place: np.ndarray) -> None:
+        ids, known, self.place = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place))
         self.shape = self.denoiser.embed(ids).shape
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
-        self.still = torch.zeros_like(x)
+        self.still, self.never = torch.zeros_like(x), torch.zeros_like(x[..., 0])
         self.state = State(x, self.still, ids, known)
 
     def step(self, rows: Array) -> None:
-        noise = self._noise() if rows[..., COLUMNS.index("c_n")].any() else self.still
+        noise, chance = (self._noise(), self._chance()) if draws(rows) else (self.still, self.never)
         told = torch.from_numpy(rows).to(self.device, noise.dtype)
-        self.moved: Moved = self.turn(*self.state, noise, told, self.heat)
+        self.moved: Moved = self.move(*self.state, noise, chance, told, self.place, self.heat)
         self.state = State(*self.moved[:4])
 
     def look(self) -> Look:
@@ -43,12 +43,15 @@ class TorchNetwork:
     def _noise(self) -> Tensor:
         return torch.from_numpy(self.rng.standard_normal(self.shape, dtype=np.float32)).to(self.device)
 
+    def _chance(self) -> Tensor:
+        return torch.from_numpy(self.rng.random(self.shape[:2], dtype=np.float32)).to(self.device)
+
 
 @torch.no_grad()
 def sample_ids(denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
-    """Return sampled ids, (batch, pos); known positions keep theirs, the rest are the likeliest tokens at their last step."""
+    """Return sampled ids, (batch, pos); known positions keep theirs, the rest are those that they settled on."""
     with denoiser.embedding.held():
-        return finish(table, TorchNetwork(denoiser, rng, temperature), given, table.delays(given.known, rng))
+        return finish(table, TorchNetwork(denoiser, rng, temperature), given, table.places(given.known, rng))
 
 
 def sample_free(denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:

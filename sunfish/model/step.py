@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sunfish.model.embedding import Embeddings, Ids
+from sunfish.model.sight import OPEN
 
 
 class State(NamedTuple):
@@ -32,12 +33,14 @@ class Moved(NamedTuple):
 
 
 class Step(nn.Module):
-    """x_next = c_x * x + c_0 * x_0_hat + c_p * x_0_prev + c_n * noise, after what is known was set back to its clean embedding.
+    """x_next = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise, after what is known was set back to its clean embedding.
 
-    `rows` holds a row of `sampler.Table.rows` for each position; `temperature`, (batch,), is the denoiser's. A position
-    whose likeliest token is more probable than its row's `settle_above` becomes known.
+    `rows` holds a row of `sampler.Table.rows` for each position, `place` its place in the order (0: given), `temperature`, (batch,), is the
+    denoiser's. x_0 is the denoiser's estimate, the mean of all tokens; where a row is `drawn`, it is one token's embedding, drawn from the
+    same probabilities by `chance`, which is even in [0, 1). A position whose likeliest token is more probable than its row's `settle_above`
+    becomes known, by the token drawn or else by that one.
 
-    Source: [DDIM] eq. 12 for the row; [MaskGIT] section 3.2 for settling.
+    Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
     """
 
     def __init__(self, denoiser: nn.Module) -> None:
@@ -46,14 +49,24 @@ class Step(nn.Module):
 
     def forward(
         self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Bool[Tensor, "batch pos"], noise: Embeddings,
-        rows: Float[Tensor, "batch pos 6"], temperature: Float[Tensor, " batch"],
+        chance: Float[Tensor, "batch pos"], rows: Float[Tensor, "batch pos 8"], place: Int[Tensor, "batch pos"],
+        temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
-        logsnr, c_x, c_0, c_p, c_n, settle_above = rows.split(1, dim=-1)
+        logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits = rows.split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
-        x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, temperature)
-        probability, likeliest = logits.softmax(dim=-1).max(dim=-1)
+        turn = torch.where(known, place, OPEN + waits.squeeze(-1).long())
+        x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, turn, temperature)
+        probabilities = logits.softmax(dim=-1)
+        probability, likeliest = probabilities.max(dim=-1)
+        told = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance), likeliest)
         sure = (probability > settle_above.squeeze(-1)) & ~known
-        ids, known = torch.where(sure, likeliest, ids), known | sure
-        x_0_hat = torch.where(known[..., None], self.denoiser.embed(ids), x_0_hat)
-        x = c_x * x + c_0 * x_0_hat + c_p * x_0_prev + c_n * noise
+        ids, known = torch.where(sure, told, ids), known | sure
+        x_0 = torch.where(known[..., None] | (drawn > 0), self.denoiser.embed(torch.where(known, ids, told)), x_0_hat)
+        x = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise
         return Moved(x, x_0_hat, ids, known, torch.where(known, ids, likeliest), probability)
+
+
+def draw(probabilities: Float[Tensor, "batch pos vocab"], chance: Float[Tensor, "batch pos"]) -> Ids:
+    """Return the token in whose share of [0, 1) `chance` falls, the shares lying one after another."""
+    reached = probabilities.cumsum(dim=-1)
+    return (reached < chance[..., None] * reached[..., -1:]).sum(dim=-1)

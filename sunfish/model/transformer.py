@@ -1,4 +1,4 @@
-"""A bidirectional transformer; it has never heard of noise."""
+"""A transformer whose positions see what they are told to; it has never heard of noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
+from sunfish.model.sight import Sight, offsets
+
 NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
+UNSEEN = -1e9  # a score so low that its weight is 0; not infinite, which some programs make NaN of
 
 PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default]
 PRODUCTS += [torch.ops.aten._scaled_dot_product_flash_attention.default, torch.ops.aten._scaled_dot_product_cudnn_attention.default]
@@ -50,16 +53,15 @@ def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float
 
 def attend(q: Heads, k: Heads, v: Heads, together: Tensor | None = None) -> Heads:
     """Return softmax(q k^T / sqrt(dim)) v, over positions that are `together`, (batch, 1, pos, pos), or over all."""
-    if together is not None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=together)
     slow = q.device.type == "cpu" and q.dtype == torch.bfloat16  # the fused kernel's backward pass takes ten times as long there
     if slow or torch.compiler.is_exporting():  # and its decomposition in an exported graph four times as many nodes
-        return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+        scores = (q * q.shape[-1] ** -0.5) @ k.mT
+        return (scores if together is None else scores.masked_fill(~together, UNSEEN)).softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=together)
 
 
 class Attention(nn.Module):
-    """Multi-head attention over all positions, with normalised queries and keys."""
+    """Multi-head attention with normalised queries and keys."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -98,22 +100,28 @@ class Neighbours(nn.Module):
         self.reach = reach
         self.weight = nn.Parameter(torch.zeros(2 * reach, width))
 
-    def forward(self, x: Hidden, document: Tensor | None = None) -> Hidden:
-        length, padded = x.shape[1], F.pad(x, (0, 0, self.reach, self.reach))
-        beside = None if document is None else F.pad(document, (self.reach, self.reach), value=-1)
-        offsets = [k for k in range(2 * self.reach + 1) if k != self.reach]
-        for weight, offset in zip(self.weight.to(x.dtype), offsets, strict=True):
-            neighbour = padded[:, offset : offset + length]
-            if document is not None and beside is not None:
-                neighbour = neighbour * torch.eq(beside[:, offset : offset + length], document)[..., None]
-            x = torch.addcmul(x, neighbour, weight)
-        return x
+    def forward(self, x: Hidden, sight: Sight | None = None) -> Hidden:
+        copies = 1 if sight is None else sight.beside.shape[1]
+        apart = x if copies == 1 else x.unflatten(1, (copies, -1))
+        length, padded = apart.shape[-2], F.pad(apart, (0, 0, self.reach, self.reach))
+        for number, (weight, offset) in enumerate(zip(self.weight.to(x.dtype), offsets(self.reach), strict=True)):
+            beside = padded[..., self.reach + offset : self.reach + offset + length, :]
+            apart = torch.addcmul(apart, beside if sight is None else _seen(beside, sight.beside[number]), weight)
+        return apart if copies == 1 else apart.flatten(1, 2)
+
+
+def _seen(beside: Tensor, sight: Tensor) -> Tensor:
+    """Return what each copy sees at an offset: of its own, or of a copy before it, or nothing; (batch, pos, width) of a single one."""
+    if len(sight) == 1:
+        return beside * sight[0, 0]
+    each = [[beside[:, theirs] * sight[ours, theirs] for theirs in range(ours + 1)] for ours in range(len(sight))]
+    return torch.stack([sum(parts[1:], parts[0]) for parts in each], dim=1)
 
 
 class Alone(nn.Module):
     """No neighbours: what stands beside a word is had by attention only."""
 
-    def forward(self, x: Hidden, document: Tensor | None = None) -> Hidden:
+    def forward(self, x: Hidden, sight: Sight | None = None) -> Hidden:
         return x
 
 
@@ -128,16 +136,16 @@ class Block(nn.Module):
         self.activation_checkpointing = "none"  # a run's choice, not the model's: what is computed again in the backward pass
         self.beside_attention, self.beside_mlp = (Neighbours(width, neighbours) if neighbours else Alone() for _ in range(2))
 
-    def forward(self, x: Hidden, cos: Tensor, sin: Tensor, document: Tensor | None = None) -> Hidden:
+    def forward(self, x: Hidden, cos: Tensor, sin: Tensor, sight: Sight | None = None) -> Hidden:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
-            return self._compute(x, cos, sin, document)
+            return self._compute(x, cos, sin, sight)
         keep = _keep_products if self.activation_checkpointing == "selective" else noop_context_fn
-        return checkpoint(_uncached, self._compute, x, cos, sin, document, use_reentrant=False, context_fn=keep)
+        return checkpoint(_uncached, self._compute, x, cos, sin, sight, use_reentrant=False, context_fn=keep)
 
-    def _compute(self, x: Hidden, cos: Tensor, sin: Tensor, document: Tensor | None) -> Hidden:
-        together = None if document is None else (document[:, None, :, None] == document[:, None, None, :])
-        x = x + self.attention(self.beside_attention(self.norm_attention(x), document), cos, sin, together)
-        return x + self.mlp(self.beside_mlp(self.norm_mlp(x), document))
+    def _compute(self, x: Hidden, cos: Tensor, sin: Tensor, sight: Sight | None) -> Hidden:
+        together = None if sight is None else sight.together
+        x = x + self.attention(self.beside_attention(self.norm_attention(x), sight), cos, sin, together)
+        return x + self.mlp(self.beside_mlp(self.norm_mlp(x), sight))
 
 
 class Transformer(nn.Module):
@@ -148,19 +156,21 @@ class Transformer(nn.Module):
         self.head_dim = width // num_heads
         self.blocks = nn.ModuleList(Block(width, num_heads, neighbours) for _ in range(num_layers))
 
-    def forward(self, x: Hidden, document: Tensor | None = None) -> Hidden:
-        """Return what the blocks make of `x`; with `document`, (batch, pos), a position sees only those of the same number.
+    def forward(self, x: Hidden, sight: Sight | None = None) -> Hidden:
+        """Return what the blocks make of `x`: each position of what it sees, or of all.
 
-        Positions need no new start in each document: rotary attention knows only how far apart two of them are.
+        Copies of a text stand one after the other, at the same positions. Positions need no new start in each document of a row:
+        rotary attention knows only how far apart two of them are.
         """
-        angles = rotary_angles(x.shape[1], self.head_dim, x.device)
+        copies = 1 if sight is None else sight.beside.shape[1]
+        angles = rotary_angles(x.shape[1] // copies, self.head_dim, x.device).repeat(copies, 1)
         cos, sin = torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin()
         for block in self.blocks:
-            x = block(x, cos, sin, document)
+            x = block(x, cos, sin, sight)
         return norm(x)
 
 
-def _uncached(compute: Callable[..., Tensor], x: Tensor, *rest: Tensor) -> Tensor:
+def _uncached(compute: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
     """Compute so that autocast converts weights each time: with its cache the second pass would find other operations."""
     with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type), cache_enabled=False):
         return compute(x, *rest)

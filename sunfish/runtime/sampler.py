@@ -170,24 +170,25 @@ class Sampler:
         self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float, progress: Progress
     ) -> np.ndarray:
         given, network = self._start(rows, rngs, temperature)
-        delay = np.concatenate([table.delays(row.known[None], rng) for row, rng in zip(rows, rngs, strict=True)])
+        place = np.concatenate([table.places(row.known[None], rng) for row, rng in zip(rows, rngs, strict=True)])
         index = 0
-        for index in walk(table, network, given, delay):
+        for index in walk(table, network, given, place):
             progress.add()
         progress.add(len(table) - 1 - index)  # a walk that settled early
         return network.look().ids
 
     def _start(self, rows: list[Row], rngs: list[np.random.Generator], temperature: float) -> tuple[Given, OnnxNetwork]:
         given = Given(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
-        shape = (given.ids.shape[1], self.config["model"]["emb_dim"])
-        noise = lambda: np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])  # noqa: E731
-        return given, OnnxNetwork(self.session, noise, temperature)
+        length, emb = given.ids.shape[1], self.config["model"]["emb_dim"]
+        noise = lambda: np.stack([rng.standard_normal((length, emb), dtype=np.float32) for rng in rngs])  # noqa: E731
+        chance = lambda: np.stack([rng.random(length, dtype=np.float32) for rng in rngs])  # noqa: E731
+        return given, OnnxNetwork(self.session, noise, chance, temperature)
 
     def _frames(self, row: Row, rng: np.random.Generator, settings: Settings, shown: Shown) -> Iterator[Frame]:
         table = self.table(settings)
         given, network = self._start([row], [rng], self.temperature(settings))
         frame: Frame | None = None
-        for index in walk(table, network, given, table.delays(given.known, rng)):
+        for index in walk(table, network, given, table.places(given.known, rng)):
             if frame is not None:
                 yield frame
             ids, sure, known = (values[0] for values in network.look())

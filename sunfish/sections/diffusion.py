@@ -27,20 +27,21 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stagger:
-    """Rows trained with positions that are denoised one after another, each by a clock of its own."""
+class Blocks:
+    """Rows trained in two copies: a clean one, and a noisy one in blocks that each see the clean text before them."""
 
-    row_share: float  # the others are denoised all at once
     order: Literal["forward", "random"]
-    window_min: float  # share of a walk that one position takes, drawn per row, evenly in its logarithm
-    window_max: float
+    size_max: int  # positions denoised together, from 1 on, drawn per row, evenly in its logarithm
+    one_clock: float  # share of the blocks whose positions are denoised at once; in the others one after another
+    blind_share: float  # of the blocks, how many show noise alone
+    next_token: float  # weight of the clean copy's own loss: at each of its positions, the token that comes next
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.row_share <= 1.0, "row_share", "must lie between 0 and 1")
         require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}")
-        require(
-            0.0 < self.window_min <= self.window_max <= 1.0, "window_min", "must lie above 0, and at most at window_max, itself at most 1"
-        )
+        require(self.size_max >= 1, "size_max", "must be at least 1")
+        for key in ("one_clock", "blind_share"):
+            require(0.0 <= getattr(self, key) <= 1.0, key, "must lie between 0 and 1")
+        require(self.next_token >= 0.0, "next_token", "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,14 @@ class Section:
 
     objective: Literal["ce", "elbo", "eps_mse", "x0_mse"]
     law: Law
-    stagger: Stagger
+    blocks: Blocks | None  # null: all positions at once, in one copy
     self_conditioning: float  # share of rows that see their own first estimate in training
     known: Known
+
+    @property
+    def copies(self) -> int:
+        """Return how often a row stands in a training step."""
+        return 1 if self.blocks is None else 2
 
     def __post_init__(self) -> None:
         require(0.0 <= self.self_conditioning <= 1.0, "self_conditioning", "must lie between 0 and 1")

@@ -18,14 +18,14 @@ class Section:
     bound_rows: int
     bound_levels: int  # noise levels per row
     num_samples: int
-    sampler: Literal["ddim", "ddpm", "dpm-solver"]
+    sampler: Literal["ddim", "ddpm", "ancestral", "dpm-solver"]
     num_steps: int
     eta: float
     temperature: float  # of every estimate: below 1 sharpens
     settle: float  # a position keeps its token above this probability; 1: none does before its end
     order: Literal["forward", "random"]  # in which positions are denoised
     window_steps: int  # steps that each position takes, others before and after it; num_steps or more: all at once
-    bound_window: float  # the same for the bound, as a share of the walk: any gives a bound, narrow ones a lower one
+    bound_together: int | None  # positions denoised at once for the bound: any number gives one, few a lower one; null: all
     frontier_steps: tuple[int, ...]
     frontier_temperatures: tuple[float, ...]
     frontier_samples: int  # at each of them
@@ -52,7 +52,7 @@ class Section:
         require(0.0 < self.settle <= 1.0, "settle", "must lie above 0 and be at most 1 (1: never)")
         require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}")
         require(self.window_steps >= 2, "window_steps", "must be at least 2")
-        require(0.0 < self.bound_window <= 1.0, "bound_window", "must lie above 0 and be at most 1 (1: all positions at once)")
+        require(self.bound_together is None or self.bound_together >= 1, "bound_together", "must be at least 1, or null for all at once")
         require(self.temperature > 0.0, "temperature", "must be above 0")
         require(all(n >= 2 for n in self.frontier_steps), "frontier_steps", "must all be at least 2")
         require(all(heat > 0.0 for heat in self.frontier_temperatures), "frontier_temperatures", "must all be above 0")

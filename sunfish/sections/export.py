@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sunfish.problems import require
+from sunfish.sampler import SAMPLERS
 from sunfish.stagger import ORDERS
 
 PRODUCTS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "head", "inward")
@@ -41,6 +42,7 @@ class Section:
     quality_rows: int  # held-out rows whose bound every precision is measured on
     tie_margin: float  # logits closer than this are a near-tie: either id is right
     max_relative_error: float
+    sampler_name: Literal["ddim", "ddpm", "ancestral", "dpm-solver"]
     sampler_steps: int
     sampler_eta: float
     sampler_temperature: float
@@ -56,6 +58,7 @@ class Section:
         require(self.quality_rows > 0, "quality_rows", "must be at least 1")
         require(self.tie_margin > 0, "tie_margin", "must be above 0")
         require(self.max_relative_error > 0, "max_relative_error", "must be above 0")
+        require(self.sampler_name in SAMPLERS, "sampler_name", f"must be one of {', '.join(SAMPLERS)}")
         require(self.sampler_steps >= 2, "sampler_steps", "must be at least 2")
         require(self.sampler_temperature > 0.0, "sampler_temperature", "must be above 0")
         require(0.0 < self.sampler_settle <= 1.0, "sampler_settle", "must lie above 0 and be at most 1 (1: never)")

@@ -29,14 +29,16 @@ def forward_operations(model: Section, vocab_size: int, length: int) -> float:
     return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + head + prior
 
 
-def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float) -> float:
+def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float, copies: int = 1) -> float:
     """Return one training step's operations: forward, twice that backward, and the rows that see a first estimate and its x_0_hat.
+
+    A row in two copies is twice as many positions; the products of attention that a mask then hides are counted.
 
     What checkpointing computes again is not counted: it is no progress.
     """
-    forward = forward_operations(model, vocab_size, length)
+    forward = forward_operations(model, vocab_size, copies * length)
     estimate = forward + 2 * vocab_size * model.emb_dim
-    return rows * length * (3 * forward + self_conditioning * estimate)
+    return rows * copies * length * (3 * forward + self_conditioning * estimate)
 
 
 def peak_operations(device: torch.device) -> float:
@@ -74,6 +76,7 @@ class Meter:
     model: Section
     vocab_size: int
     self_conditioning: float
+    copies: int  # of each row
     device: torch.device
     peak: float  # operations per second, of all devices together
 
@@ -84,7 +87,7 @@ class Meter:
     def add(self, rows: int, length: int) -> None:
         """Count a step."""
         self.rows, self.tokens = self.rows + rows, self.tokens + rows * length
-        self.operations += step_operations(self.model, self.vocab_size, rows, length, self.self_conditioning)
+        self.operations += step_operations(self.model, self.vocab_size, rows, length, self.self_conditioning, self.copies)
 
     def read(self) -> dict[str, float]:
         """Return rows and tokens per second, the share of the peak, and memory; start anew."""
@@ -118,6 +121,7 @@ class Plan:
     model: Section
     vocab_size: int
     self_conditioning: float
+    copies: int  # of each row
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
@@ -128,7 +132,7 @@ class Plan:
         rest = self.parameters - matrices
         whole_gradients = 4 * matrices if self.shards > 1 else 0  # of the matrices that a process owns
         block = 12 * self.model.width**2 if self.shards > 1 else 0
-        tokens = self.micro_rows * self.row_length
+        tokens = self.micro_rows * self.row_length * self.copies
         held = {
             "weights": 4 * self.parameters / self.shards + 2 * 2 * block,
             "gradients": 4 * self.parameters / self.shards,
@@ -149,7 +153,9 @@ class Plan:
 
     def operations(self) -> float:
         """Return the operations of the whole training, on all devices together."""
-        return self.steps * step_operations(self.model, self.vocab_size, self.batch_rows, self.row_length, self.self_conditioning)
+        return self.steps * step_operations(
+            self.model, self.vocab_size, self.batch_rows, self.row_length, self.self_conditioning, self.copies
+        )
 
     def report(self, peak: float, share: float) -> str:
         """Return the plan as a table for people, at a `share` of `peak` operations per second per device."""

@@ -1,4 +1,4 @@
-"""What chance decides in one training step: noise levels, known positions, which rows see their own first estimate.
+"""What chance decides in one training step: noise levels, known positions, blocks, which rows see their own first estimate.
 
 Everything follows from (seed, step) and is drawn for the whole batch, so a resumed run and any number of processes draw the same.
 """
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sunfish.schedule import Array, draw_times
-from sunfish.sections.diffusion import Known, Section, Stagger
-from sunfish.stagger import clocks, draw_lags
+from sunfish.sections.diffusion import Blocks, Known, Section
+from sunfish.stagger import clocks, draw_places
 
 
 class Draws(NamedTuple):
@@ -20,6 +20,8 @@ class Draws(NamedTuple):
     times: Array  # (rows, pos) in [0, 1]; 1 is noise alone
     known: np.ndarray  # bool, (rows, pos): given, or denoised already
     free: np.ndarray  # bool, (rows,): nothing was given
+    place: np.ndarray  # (rows, pos): each position's place in the order, from 1 on; 0 where given
+    start: np.ndarray  # (rows, pos): the place at which its block begins to be open
     estimated: np.ndarray  # bool, (rows,): self-conditioned on a first estimate
     noise_seed: int  # of the whole batch's noise
     batch_rows: int
@@ -28,7 +30,7 @@ class Draws(NamedTuple):
     def part(self, rows: slice) -> Draws:
         """Return some of these rows' draws."""
         first = self.first_row + rows.start
-        theirs = {name: getattr(self, name)[rows] for name in ("times", "known", "free", "estimated")}
+        theirs = {name: getattr(self, name)[rows] for name in ("times", "known", "free", "place", "start", "estimated")}
         return self._replace(**theirs, first_row=first)
 
     @property
@@ -38,26 +40,52 @@ class Draws(NamedTuple):
 
 
 def draw_step(section: Section, seed: int, step: int, batch_rows: int, row_length: int) -> Draws:
-    """Draw one step. Times are low-discrepancy over the whole batch, but for the blind rows.
+    """Draw one step.
 
     Rows and noise levels come in random order, so evenly spaced rows are as good as any for self-conditioning, and each part has its share.
     """
     rng = np.random.default_rng((seed, step))
-    t = draw_times(batch_rows, rng)
     given = draw_known(section.known, batch_rows, row_length, rng)
-    blind = given.any(axis=1) & (rng.random(batch_rows) < section.known.blind_share)
-    times = np.where(blind[:, None], 1.0, draw_clocks(section.stagger, t, given, rng))
-    estimated = np.diff(np.floor(np.arange(batch_rows + 1) * section.self_conditioning + 1e-9)) > 0
+    if section.blocks is None:
+        times, place = draw_rows(section.known, given, rng), np.where(given, 0, 1)
+        start = np.ones_like(place)
+    else:
+        times, place, block = draw_blocks(section.blocks, given, rng)
+        start = first_open(place, block, ~given & (times > 0.0))
     known, free = np.asarray(given | (times <= 0.0)), np.asarray(~given.any(axis=1))
-    return Draws(times, known, free, estimated, int(rng.integers(2**62)), batch_rows)
+    estimated = np.diff(np.floor(np.arange(batch_rows + 1) * section.self_conditioning + 1e-9)) > 0
+    return Draws(times, known, free, place, start, estimated, int(rng.integers(2**62)), batch_rows)
 
 
-def draw_clocks(section: Stagger, t: Array, given: np.ndarray, rng: np.random.Generator) -> Array:
-    """Return what each position's clock says, (rows, pos), at times `t`, (rows,): one clock a position, or one for the whole row."""
-    rows = len(t)
-    narrow, wide = np.log((section.window_min, section.window_max))
-    window = np.where(rng.random(rows) < section.row_share, np.exp(rng.uniform(narrow, wide, rows)), 1.0)
-    return clocks(t, draw_lags(section.order, given, rng), window)
+def draw_rows(section: Known, given: np.ndarray, rng: np.random.Generator) -> Array:
+    """Return one time for each row, (rows, pos), of low discrepancy over the batch, but for the blind rows."""
+    times = draw_times(len(given), rng)
+    blind = given.any(axis=1) & (rng.random(len(given)) < section.blind_share)
+    return np.broadcast_to(np.where(blind, 1.0, times)[:, None], given.shape).copy()
+
+
+def draw_blocks(section: Blocks, given: np.ndarray, rng: np.random.Generator) -> tuple[Array, np.ndarray, np.ndarray]:
+    """Return each position's time, place and block, (rows, pos): a block has one time of its walk, and a clock for each position."""
+    place = draw_places(section.order, given, rng)
+    size = np.exp(rng.uniform(0.0, np.log(section.size_max + 1), (len(given), 1))).astype(np.int64)
+    turn = np.maximum(place - 1, 0) + rng.integers(size)  # where the first block begins is drawn, too
+    block, lag = turn // size, (turn % size) / np.maximum(size - 1, 1)
+    window = np.where(rng.random(given.shape) < section.one_clock, 1.0, np.exp(rng.uniform(-np.log(size), 0.0, given.shape)))
+    walk = np.where(rng.random(given.shape) < section.blind_share, 1.0, draw_times(given.size, rng).reshape(given.shape))
+    walk, window = (np.take_along_axis(values, block, axis=1) for values in (walk, window))
+    return clocks(walk, lag, window), place, block
+
+
+def first_open(place: np.ndarray, block: np.ndarray, is_open: np.ndarray) -> np.ndarray:
+    """Return the place of the first open position of each position's block, (rows, pos): what comes before it is clean.
+
+    Where none of a block is open, it is the place after the position's own.
+    """
+    beyond = np.iinfo(np.int64).max
+    first = np.full((len(place), int(block.max()) + 1), beyond)
+    np.minimum.at(first, (np.arange(len(place))[:, None], block), np.where(is_open, place, beyond))
+    start = np.take_along_axis(first, block, axis=1)
+    return np.where((place == 0) | (start == beyond), place + 1, start)
 
 
 def draw_known(section: Known, num_rows: int, row_length: int, rng: np.random.Generator) -> np.ndarray:

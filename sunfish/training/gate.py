@@ -23,7 +23,7 @@ from sunfish.model.inference import sample_ids
 from sunfish.model.store import read_denoiser, write_denoiser
 from sunfish.sampler import SAMPLERS, Given, make_table
 from sunfish.sections.data import Section as Data
-from sunfish.sections.diffusion import Known, Law, Stagger
+from sunfish.sections.diffusion import Known, Law
 from sunfish.sections.diffusion import Section as Diffusion
 from sunfish.sections.model import Section as Model
 from sunfish.sections.pretrain import Section as Pretrain
@@ -35,7 +35,6 @@ from sunfish.training.loop import Run, start_run, train_step
 Objective = Literal["ce", "elbo", "eps_mse", "x0_mse"]
 FOUNDING_LAW = Law(kind="linear-beta", logsnr_min=-10.0, logsnr_max=9.0, num_bins=10, memory=0.9, floor=1.0, refit_every=1)
 NOTHING_KNOWN = Known(row_share=0.0, prefix=1.0, span=0.0, scattered=0.0, blind_share=0.0)
-ALL_AT_ONCE = Stagger(row_share=0.0, order="forward", window_min=1.0, window_max=1.0)
 NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
 MAX_LOGITS = 8_000_000  # per overfitting step: with a large vocabulary rows are cut shorter, to stay within 90 seconds
 OVERFIT_RATE = 2.0  # times the configured rates: learning two rows by heart wants more than learning a language
@@ -76,8 +75,8 @@ class Gate:
         law = FOUNDING_LAW if founding else self.diffusion.law
         # at linear-beta's lowest noise eps_mse weighs errors of x_0 8,000-fold: only the exact posterior is near enough in 100 steps
         model = dataclasses.replace(self.model, output_prior=True) if founding else self.model
-        stagger = ALL_AT_ONCE if founding else self.diffusion.stagger
-        diffusion = dataclasses.replace(self.diffusion, objective=objective, law=law, stagger=stagger, known=known or self.diffusion.known)
+        blocks = None if founding else self.diffusion.blocks
+        diffusion = dataclasses.replace(self.diffusion, objective=objective, law=law, blocks=blocks, known=known or self.diffusion.known)
         usual = self.pretrain.optim
         rates = {"muon_lr": rate * usual.muon_lr, "adamw_lr": rate * usual.adamw_lr}
         optim = dataclasses.replace(usual, warmup_steps=min(usual.warmup_steps, steps // 10), **rates)

@@ -93,7 +93,7 @@ def pretrain(job: Job, places: Places) -> None:
     tracker = Tracker(dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name})
     tracker.log_params(flatten({"data": job.data}) | job.told())
     log = RunLog(runs / name, run.step, tracker, writes=zero)
-    meter = Meter(job.model, shards.vocab_size, job.diffusion.self_conditioning, fabric.device, peak)
+    meter = Meter(job.model, shards.vocab_size, job.diffusion.self_conditioning, job.diffusion.copies, fabric.device, peak)
     feed = Feed(rows, rows.order(job.pretrain.batch_rows, job.pretrain.seed), part_of(fabric, job.pretrain.batch_rows))
     beside = fabric.device.type == "cuda" if job.launch.async_checkpoints is None else job.launch.async_checkpoints
     checkpoints = Checkpoints(fabric, runs / name, job.pretrain.keep_checkpoints, beside)
@@ -171,7 +171,7 @@ def plan(job: Job, shards: Shards) -> Plan:
     return Plan(
         parameters, devices * nodes, {"fsdp": devices * nodes, "hybrid": devices}.get(strategy, 1), job.pretrain.steps,
         job.pretrain.batch_rows, min(job.pretrain.micro_rows, job.pretrain.batch_rows // (devices * nodes)), job.data.row_length,
-        job.model, shards.vocab_size, job.diffusion.self_conditioning, job.pretrain.activation_checkpointing,
+        job.model, shards.vocab_size, job.diffusion.self_conditioning, job.diffusion.copies, job.pretrain.activation_checkpointing,
     )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from sunfish.diffusion.objective import cross_entropy, diffusion_nats, eps_mse, x0_mse
 from sunfish.diffusion.process import add_noise
-from sunfish.model.denoiser import Denoiser, number_documents
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.sight import Shown, number_documents, show_copies, show_noisy
 from sunfish.sections.diffusion import Section
 from sunfish.training.draws import Draws
 
@@ -33,21 +34,36 @@ class StepLoss(nn.Module):
         denoiser, device = self.denoiser, next(self.denoiser.parameters()).device
         target, known = torch.from_numpy(ids).to(device), torch.from_numpy(draws.known).to(device)
         level = torch.from_numpy(logsnr).float().to(device)
-        x_0, document = denoiser.embed(target), number_documents(target, self.end_id)
+        x_0 = denoiser.embed(target)
         eps = draw_noise(draws, x_0)
         x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
-        rows = torch.from_numpy(np.flatnonzero(draws.estimated)).to(device)
-        x_0_prev = first_estimate(denoiser, x_t, level, known, rows, document)
+        reach, document = denoiser.section.neighbours, number_documents(target, self.end_id)
+        if self.section.blocks:
+            place, start = (torch.from_numpy(values).to(device) for values in (draws.place, draws.start))
+            shown = show_copies(x_0, x_t, level, known, place, start, reach, document)
+        else:
+            shown = show_noisy(x_t, level, known, reach, document)
+        x_0_prev = first_estimate(denoiser, shown, torch.from_numpy(np.flatnonzero(draws.estimated)).to(device))
+        if self.section.objective == "ce" and self.section.blocks:
+            return self._with_next_tokens(shown, x_0_prev, target, draws, self.section.blocks.next_token)
         if self.section.objective == "ce":
-            loss = denoiser.predict_nats(x_t, level, x_0_prev, known, target, document)
-            return (loss * ~known).mean(), loss.detach()
-        x_0_hat, logits = denoiser.predict(x_t, level, x_0_prev, known, document=document)
+            nats = denoiser.predict_nats(*shown.told(x_0_prev), target, ~known / known.numel())
+            return (nats * ~known).mean(), nats.detach()
+        x_0_hat, logits = (values[:, -ids.shape[1] :] for values in denoiser.predict(*shown.told(x_0_prev)))
         if self.section.objective == "elbo":
             weight = draws.deciding / np.where(draws.deciding, density, 1.0)  # noise alone is no part of the bound
             loss = diffusion_nats(x_0, x_0_hat, level) * torch.from_numpy(weight).float().to(device)
             return loss.mean(), cross_entropy(logits.detach(), target)
         loss = eps_mse(x_t, eps, x_0_hat, level) if self.section.objective == "eps_mse" else x0_mse(x_0, x_0_hat)
         return (loss * ~known).mean(), loss.detach()
+
+    def _with_next_tokens(self, shown: Shown, x_0_prev: Tensor, target: Tensor, draws: Draws, weight: float) -> Loss:
+        """Return the loss of the noisy copy's tokens, and of what the clean copy says comes next where it has not seen it."""
+        unseen = np.pad(draws.place[:, 1:] > draws.place[:, :-1], ((0, 0), (0, 1)))
+        share = torch.from_numpy(np.concatenate((weight * unseen, ~draws.known), axis=1) / target.numel()).float().to(target.device)
+        both = torch.cat((target.roll(-1, dims=1), target), dim=1)
+        nats = self.denoiser.predict_nats(*shown.told(x_0_prev), both, share)
+        return (nats * share).sum(), nats[:, target.shape[1] :].detach()
 
 
 def draw_noise(draws: Draws, x_0: Tensor) -> Tensor:
@@ -58,10 +74,10 @@ def draw_noise(draws: Draws, x_0: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def first_estimate(denoiser: Denoiser, x_t: Tensor, logsnr: Tensor, known: Tensor, rows: Tensor, document: Tensor | None = None) -> Tensor:
+def first_estimate(denoiser: Denoiser, shown: Shown, rows: Tensor) -> Tensor:
     """Return x_0_prev: the denoiser's own estimate for `rows`, zeros for the rest. Source: [AnalogBits] section 3.1."""
-    x_0_prev = torch.zeros_like(x_t)
+    x_0_prev = torch.zeros_like(shown.x)
     if len(rows):
-        theirs = None if document is None else document[rows]
-        x_0_prev[rows] = denoiser.predict(x_t[rows], logsnr[rows], x_0_prev[rows], known[rows], document=theirs).x_0_hat
+        theirs = shown.rows(rows)
+        x_0_prev[rows] = denoiser.predict(*theirs.told(x_0_prev[rows])).x_0_hat
     return x_0_prev
