@@ -45,7 +45,7 @@ def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: 
     noise = lambda: rng.standard_normal((batch, length, emb), dtype=np.float32)  # noqa: E731
     if engine == "openvino":
         step = openvino_step(folder / "step.onnx")
-        turns = [rows.astype(np.float32) for rows in table.turns(place)]
+        turns = [table.rows_at(np.full(batch, time), place).astype(np.float32) for time in range(steps)]
         still = {"chance": np.zeros((batch, length), np.float32), "place": place, "temperature": np.ones(batch, np.float32)}
 
         def walk_openvino() -> None:

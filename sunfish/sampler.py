@@ -28,9 +28,10 @@ COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above", "drawn", "waits
 class Table:
     """One row per step of a position: the noise level it stands at, and how the denoiser's answer becomes its next x.
 
-    A position settles on its likeliest token once the probability of that one is above `settle_above`, and at the last row in any case.
-    The last position begins `spread` steps after the first one, the others in between, in the `order`. Where a row is `drawn`, what stands
-    for x_0_hat is not the mean of all tokens but one of them, drawn by its probability.
+    A position settles once the probability of its likeliest token is above `settle_above` and all before it have settled, and at its last
+    row in any case. The last position begins `spread` steps after the first one, the others in between, in the `order`; what is sure
+    already while it waits settles, too, and the steps until the next position begins are left out. Where a row is `drawn`, what stands for
+    x_0_hat is not the mean of all tokens but one of them, drawn by its probability.
     """
 
     logsnr: Array
@@ -44,7 +45,7 @@ class Table:
     order: str = "forward"
 
     def __len__(self) -> int:
-        """Return how many denoiser calls a walk takes."""
+        """Return how many denoiser calls a walk takes at most."""
         return len(self.logsnr) + self.spread
 
     def rows(self) -> Array:
@@ -53,7 +54,7 @@ class Table:
         settle[-1] = 0.0
         drawn, waits = np.full_like(settle, self.drawn), np.zeros_like(settle)
         rows = np.stack((self.logsnr, self.c_x, self.c_0, self.c_p, self.c_n, settle, drawn, waits), axis=1)
-        return np.concatenate(([[self.logsnr[0], 1.0, 0.0, 0.0, 0.0, NEVER, 0.0, 1.0]], rows))
+        return np.concatenate(([[self.logsnr[0], 1.0, 0.0, 0.0, 0.0, self.settle_above, self.drawn, 1.0]], rows))
 
     def places(self, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return each position's place in the order, (batch, pos), 0 where it is given; 0 for all if all begin at once."""
@@ -64,15 +65,20 @@ class Table:
         last = np.maximum(place.max(axis=1, keepdims=True) - 1, 1)
         return np.round(self.spread * np.maximum(place - 1, 0) / last).astype(np.int64)
 
-    def turns(self, place: np.ndarray) -> Iterator[Array]:
-        """Yield what every position does at each step of a walk, (batch, pos, 8)."""
-        rows, delay = self.rows(), self.delays(place)
-        for turn in range(len(self)):
-            yield rows[np.clip(turn + 1 - delay, 0, len(self.logsnr))]
+    def rows_at(self, time: np.ndarray, delay: np.ndarray) -> Array:
+        """Return what every position does at its text's step `time`, (batch,), from 0: (batch, pos, 8)."""
+        return self.rows()[np.clip(time[:, None] + 1 - delay, 0, len(self.logsnr))]
 
-    def num_draws(self, place: np.ndarray) -> int:
-        """Return how often a walk draws: at its start, and whenever `draws` says so."""
-        return 1 + sum(draws(rows) for rows in self.turns(place))
+    @property
+    def draws(self) -> int:
+        """Return how often a walk draws at most: at its start, and at each step that adds noise or draws tokens."""
+        return 1 + len(self) * draws(self.rows())
+
+
+def next_time(time: np.ndarray, delay: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return each text's next step, (batch,): the one after, or the first at which a position that is not known begins."""
+    begins: np.ndarray = np.where(known, delay.max(), delay).min(axis=1)
+    return np.maximum(time + 1, begins)
 
 
 def draws(rows: Array) -> bool:
@@ -139,7 +145,7 @@ def make_table(
     """Return a sampler's table by name: `num_steps` in all, of which each position takes `window_steps`, or all where that is more.
 
     Raises:
-        ValueError: unknown name or order, fewer than 2 or more than 10,000 steps, fewer than 2 a position, eta outside [0, 1], or
+        ValueError: unknown name or order, no step or more than 10,000, no step a position, eta outside [0, 1], or
             settle_above outside (0, 1].
     """
     if num_steps > MAX_STEPS:
@@ -148,8 +154,8 @@ def make_table(
         raise ValueError(f"settle must lie above 0 and be at most 1 (1: no word settles before its end), got {settle_above}")
     if order not in ORDERS:
         raise ValueError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
-    if window_steps < 2:
-        raise ValueError(f"a position needs at least 2 steps, got a window of {window_steps}")
+    if window_steps < 1:
+        raise ValueError(f"a position needs at least 1 step, got a window of {window_steps}")
     own = min(num_steps, window_steps)
     if name == "ddim":
         table = ddim(law, own, eta)
@@ -204,19 +210,26 @@ class Network(Protocol):
         ...
 
 
-def walk(table: Table, network: Network, given: Given, place: np.ndarray) -> Iterator[int]:
-    """Walk from noise to data, yielding after each step, from 0; a walk whose positions have all settled ends there.
+def walk(table: Table, network: Network, given: Given, place: np.ndarray) -> Iterator[Array]:
+    """Walk from noise to data, yielding after each step the rows it took; a walk whose positions have all settled ends there.
 
     `place`, of `Table.places`, says in which order positions are written.
 
     Source: [DDIM] eq. 12 for the rows; [MaskGIT] section 3.2 for fixing what is certain first.
     """
     network.start(given, place)
-    for index, rows in enumerate(table.turns(place)):
+    time, delay = np.zeros(len(place), np.int64), table.delays(place)
+    for _ in range(len(table)):
+        rows = table.rows_at(time, delay)
         network.step(rows)
-        yield index
-        if table.settle_above < NEVER and network.look().known.all():
+        yield rows
+        if table.spread == 0 and table.settle_above == NEVER:
+            time = time + 1  # nobody looks: on a GPU that would be waited for
+            continue
+        known = network.look().known
+        if known.all():
             return
+        time = next_time(time, delay, known)
 
 
 def finish(table: Table, network: Network, given: Given, place: np.ndarray) -> np.ndarray:

@@ -151,7 +151,7 @@ def draw_times(num: int, rng: np.random.Generator) -> Array:
 
 
 def sampling_times(num_steps: int) -> Array:
-    """Return the times a sampler visits: from 1 to 0, both included."""
-    if num_steps < 2:
-        raise ValueError(f"a sampler needs at least 2 steps, got {num_steps}")
+    """Return the times a sampler visits: from 1 to 0, both included; a single step is taken from noise alone."""
+    if num_steps < 1:
+        raise ValueError(f"a sampler needs at least 1 step, got {num_steps}")
     return np.linspace(1.0, 0.0, num_steps)

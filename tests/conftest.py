@@ -65,6 +65,7 @@ THIMBLE = [
     "evaluate.num_samples=8",
     "evaluate.num_steps=5",
     "evaluate.frontier_steps=[3]",
+    "evaluate.frontier_windows=[2]",
     "evaluate.frontier_temperatures=[0.5]",
     "evaluate.frontier_samples=4",
     "evaluate.infill_rows=8",

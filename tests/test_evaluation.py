@@ -44,8 +44,8 @@ def test_evaluation_writes_numbers_pictures_and_samples(params: dict, places: Pl
     assert metrics["real_text"]["stories_consistent"] == 1.0 and metrics["real_text"]["unique"] == 1.0
     assert metrics["bound"]["bound_over_entropy"] > 1.0
     assert set(metrics["speed"]) == {"ddpm_1000", "ddim_50", "ddim_10"}
-    assert list(metrics["frontier"]) == ["3", "5"] and set(metrics["temperatures"]) == {"0.5", "0.8"}
-    assert Counter(path.suffix for path in places.plots.iterdir()) == {".csv": 2, ".png": 5}
+    assert list(metrics["frontier"]) == ["3", "5"] and "2" in metrics["windows"] and set(metrics["temperatures"]) == {"0.5", "0.8"}
+    assert Counter(path.suffix for path in places.plots.iterdir()) == {".csv": 2, ".png": 6}
     assert len(places.samples.read_text().split("\n\n")) == params["evaluate"].num_samples
 
 
@@ -64,7 +64,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(places: Places) -> None:
     Balance().feed(page)
     assert open_tags == []
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     assert places.samples.read_text().split("\n\n")[0].strip() in page
     consistent = read_json(places.metrics)["samples"]["stories_consistent"]
     assert f"{100 * consistent:.1f} %" in page
@@ -117,7 +117,7 @@ def test_what_is_given_stays_when_gaps_are_filled(subject: Subject) -> None:
 
 
 def test_a_walk_is_followed_to_the_text_it_ends_in(subject: Subject) -> None:
-    never = dataclasses.replace(subject.table(20), settle_above=1.0)
+    never = dataclasses.replace(subject.told(num_steps=20).table(), settle_above=1.0)
     usual = follow(subject.stored.denoiser, never, 12, np.random.default_rng(0), 1.0)
     assert not usual.settled[:-1].any() and usual.settled[-1].all()  # none before its last row
     table = dataclasses.replace(never, settle_above=float(np.quantile(usual.probability[:-1], 0.9)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sunfish.evaluation.exported import in_turn
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.sight import OPEN, see_copies, see_turns
+from sunfish.model.sight import OPEN, see_turns
 from sunfish.stagger import ORDERS, draw_places
 from sunfish.training.draws import first_open
 from tests.test_model import make
@@ -89,22 +89,6 @@ def test_what_comes_next_is_said_without_having_seen_it() -> None:
 
 def test_what_waits_is_not_seen_and_sees_all() -> None:
     turn = torch.tensor([[0, 2, 1, OPEN, OPEN, OPEN + 1]])
-    seen = see_turns(turn, 1)
-    assert seen.together[0, 0].int().tolist() == [
+    assert see_turns(turn).together[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1],
     ]  # fmt: skip
-    assert seen.beside[0, 0, 0, 0, :, 0].tolist() == [False, True, False, True, True, True]  # the one before
-    assert seen.beside[1, 0, 0, 0, :, 0].tolist() == [False, True, False, True, False, False]  # the one behind
-
-
-def test_neighbours_see_what_attention_sees() -> None:
-    place = torch.tensor([[1, 2, 0, 3, 4, 5]])
-    start, is_open = torch.tensor([[1, 1, 1, 3, 3, 5]]), torch.tensor([[True, True, False, True, True, True]])
-    seen = see_copies(place, start, is_open, 2)
-    for number, offset in enumerate((-2, -1, 1, 2)):
-        for ours in range(2):
-            for theirs in range(2):
-                for at in range(6):
-                    inside = 0 <= at + offset < 6
-                    wanted = inside and bool(seen.together[0, 0, 6 * ours + at, (6 * theirs + at + offset) if inside else 0])
-                    assert bool(seen.beside[number, ours, theirs, 0, at, 0]) == wanted

@@ -29,7 +29,7 @@ from sunfish.training.parallel import keep_freed_memory
 TEMPERATURES = (0.6, 0.8, 1.0)
 SHOWN = (
     "sentences_valid", "stories_consistent", "people_total_variation", "forms_total_variation", "unique", "entropy_per_sample_nats",
-    "entropy_corpus_nats", "distinct_2", "rep_2", "seconds_per_text",
+    "entropy_corpus_nats", "distinct_2", "rep_2", "seconds_per_text", "calls_per_text",
 )  # fmt: skip
 
 
@@ -58,7 +58,9 @@ def main() -> None:
             "held_out": {"sunfish": measure_bound(subject)[1], **{kind: measure_twin(subject, *twin) for kind, twin in twins.items()}},
             "texts": {
                 "real": judged(subject, judge, subject.real_texts(params["evaluate"].num_samples)),
-                "sunfish": by_temperature(subject, judge, lambda heat: subject.write_texts(params["evaluate"].num_samples, 1, None, heat)),
+                "sunfish": by_temperature(
+                    subject, judge, lambda heat: subject.told(temperature=heat).write_texts(params["evaluate"].num_samples, 1)
+                ),
                 **{kind: by_temperature(subject, judge, writer(subject, kind, *twin)) for kind, twin in twins.items()},
             },
             "parameters": {kind: sum(p.numel() for p in twin.parameters()) for kind, (twin, _) in twins.items()},

@@ -15,31 +15,11 @@ from sunfish.files import read_json, replacing, write_json
 from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import init_weights
 from sunfish.model.embedding import Embedding
-from sunfish.model.transformer import Attention, Neighbours, Transformer, norm, rotate
+from sunfish.model.sight import see_turns
+from sunfish.model.transformer import Transformer
 from sunfish.sections.model import Section
 
 Kind = Literal["autoregressive", "masked"]
-
-
-class CausalAttention(Attention):
-    """Attention to what came before."""
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, together: None = None) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotate(norm(qkv[:2]).to(qkv.dtype), cos.to(qkv.dtype), sin.to(qkv.dtype))
-        ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        scores = ((q * q.shape[-1] ** -0.5) @ k.mT).masked_fill(ahead, float("-inf"))
-        return self.out((scores.softmax(dim=-1) @ qkv[2]).transpose(1, 2).flatten(2))
-
-
-class CausalNeighbours(Neighbours):
-    """As many neighbours, all of them behind."""
-
-    def forward(self, x: Tensor, sight: None = None) -> Tensor:
-        length, padded = x.shape[1], F.pad(x, (0, 0, 2 * self.reach, 0))
-        for offset, weight in enumerate(self.weight.to(x.dtype)):
-            x = torch.addcmul(x, padded[:, offset : offset + length], weight)
-        return x
 
 
 class Twin(nn.Module):
@@ -50,16 +30,14 @@ class Twin(nn.Module):
         self.section, self.kind, self.special = section, kind, vocab_size
         self.embedding = Embedding(vocab_size + 1, section.emb_dim)
         self.inward = nn.Linear(section.emb_dim, section.width, bias=False)
-        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.neighbours)
+        self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
         self.head = nn.Linear(section.width, section.emb_dim, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
-        for block in self.transformer.blocks if kind == "autoregressive" else ():
-            block.attention = CausalAttention(section.width, section.num_heads)
-            block.beside_attention, block.beside_mlp = (CausalNeighbours(section.width, section.neighbours) for _ in range(2))
 
     def forward(self, ids: Tensor) -> Tensor:
         table = self.embedding.table()
-        hidden = self.transformer(self.inward(F.embedding(ids, table)))
+        sight = see_turns(torch.arange(ids.shape[1], device=ids.device)[None]) if self.kind == "autoregressive" else None
+        hidden = self.transformer(self.inward(F.embedding(ids, table)), sight)
         return F.linear(self.head(hidden), table[: self.special]) + self.head_bias
 
 

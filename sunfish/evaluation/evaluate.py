@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,9 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
         "real_text": subject.judge(subject.real_texts(section.num_samples)),
         "infilling": measure_infilling(subject),
         "how": _how(section),
-        "frontier": measure_frontier(subject, judged),
-        "temperatures": measure_temperatures(subject, judged),
+        "frontier": measure_over(subject, judged, "num_steps", section.frontier_steps),
+        "windows": measure_over(subject, judged, "window_steps", section.frontier_windows),
+        "temperatures": measure_over(subject, judged, "temperature", section.frontier_temperatures),
         "speed": measure_speed(stored.denoiser, stored.law, stored.lengths.longest, section.speed_runs),
     }
     trajectory = follow(
@@ -71,19 +73,11 @@ def _how(section: Evaluate) -> dict[str, Any]:
     return {**{name: getattr(section, name) for name in names}, "weights": "ema"}
 
 
-def measure_frontier(subject: Subject, judged: Numbers) -> dict[str, Numbers]:
-    """Return quality by number of steps, rising; the main one was `judged` already."""
+def measure_over(subject: Subject, judged: Numbers, name: str, values: Iterable[float]) -> dict[str, Numbers]:
+    """Return quality by one of the section's values, rising; at the configured one it was `judged` already."""
     section = subject.section
-    rows = {section.num_steps: judged}
-    for steps in {*section.frontier_steps} - {section.num_steps}:
-        rows[steps] = subject.judge(subject.write_texts(section.frontier_samples, seed=steps, num_steps=steps))
-    return {str(steps): rows[steps] for steps in sorted(rows)}
-
-
-def measure_temperatures(subject: Subject, judged: Numbers) -> dict[str, Numbers]:
-    """Return quality by temperature, rising; the main one was `judged` already."""
-    section = subject.section
-    rows = {section.temperature: judged}
-    for heat in {*section.frontier_temperatures} - {section.temperature}:
-        rows[heat] = subject.judge(subject.write_texts(section.frontier_samples, seed=round(1e6 * heat), temperature=heat))
-    return {f"{heat:g}": rows[heat] for heat in sorted(rows)}
+    rows = {getattr(section, name): judged}
+    for value in {*values} - {*rows}:
+        there = subject.told(**{name: value})
+        rows[value] = there.judge(there.write_texts(section.frontier_samples, seed=round(1e6 * value)))
+    return {f"{value:g}": rows[value] for value in sorted(rows)}

@@ -15,7 +15,6 @@ from sunfish.model.denoiser import Denoiser, Prediction
 from sunfish.model.sight import OPEN
 from sunfish.session import open_session
 
-
 TOGETHER, LEVELS = 12, 12  # of a graph's bound: it takes a call for each block, twice at each level
 
 
@@ -61,8 +60,8 @@ def bound_of(subject: Subject, graph: Path, num_rows: int) -> Numbers:
     Row by row, as sampling sees it: there a batch is at one noise level. Activations in 8 bits have one scale a call, and rows at other
     levels would spoil it.
     """
-    changes = {"batch_rows": 1, "bound_rows": num_rows, "bound_levels": LEVELS, "bound_together": TOGETHER}
-    subject = dataclasses.replace(subject, section=dataclasses.replace(subject.section, **changes))
+    section = dataclasses.replace(subject.section, batch_rows=1, bound_rows=num_rows, bound_levels=LEVELS, bound_together=TOGETHER)
+    subject = dataclasses.replace(subject, section=section)
     _, bound = measure_bound(_in_place(subject, graph))
     return {"nats_per_token": bound["nats_per_token"], "rows": num_rows, "together": TOGETHER}
 

@@ -28,7 +28,7 @@ def measure_infilling(subject: Subject) -> dict[str, float]:
     gaps = [cut_gaps(ids, subject.shards.end_id, rng) for ids in subject.held_out.batches(indices, section.batch_rows)]
     filled = []
     for gap in track(gaps, "infill", "batches", len(gaps)):
-        filled.append(sample_ids(stored.denoiser, subject.table(), Given(gap.ids, gap.known), rng, section.temperature))
+        filled.append(sample_ids(stored.denoiser, subject.table(), gap, rng, section.temperature)[0])
     same, known = (np.concatenate([a.ravel() for a in arrays]) for arrays in zip(*_compare(gaps, filled), strict=True))
     bound = variational_bound(stored.denoiser, stored.law, None, gaps, section.bound_levels, rng, subject.held_out.between, subject.path)
     texts = [text for ids in filled for text in subject.texts(subject.cut(ids)).words]

@@ -27,18 +27,18 @@ def read_curve(path: Path) -> Curve:
 def write_plots(path: Path, curve: Curve, bound: Bound, metrics: dict[str, Any], trajectory: Trajectory, words: list[str]) -> None:
     """Write all pictures and tables, whole or not at all."""
     keys = STORY_SHARES if "stories_consistent" in metrics["samples"] else TEXT_SHARES
-    by_steps = [{"steps": float(steps), **row} for steps, row in metrics["frontier"].items()]
+    by_steps, by_window = ([{"at": float(at), **row} for at, row in metrics[name].items()] for name in ("frontier", "windows"))
     with replacing(path) as folder:
         folder.mkdir()
         draw_loss_curve(folder / "loss_curve.png", curve)
         draw_loss_by_level(folder / "loss_by_level.png", bound)
-        draw_quality_by_steps(folder / "quality_by_steps.png", by_steps, keys)
+        draw_quality_by(folder / "quality_by_steps.png", by_steps, keys, "steps a text may take", "Quality by sampling steps")
+        draw_quality_by(folder / "quality_by_window.png", by_window, keys, "steps that a word takes", "Quality by words at once")
         draw_quality_by_entropy(folder / "quality_by_entropy.png", metrics, keys[1])
         draw_trajectory(folder / "trajectory.png", trajectory, words)
         levels = zip(bound.level_logsnr, bound.level_ce, bound.level_density, strict=True)
         write_csv(folder / "loss_by_level.csv", ("logsnr", "cross_entropy_nats", "law_density"), levels)
-        columns = ("steps", *keys)
-        write_csv(folder / "quality_by_steps.csv", columns, ([row[key] for key in columns] for row in by_steps))
+        write_csv(folder / "quality_by_steps.csv", ("steps", *keys), ([row[key] for key in ("at", *keys)] for row in by_steps))
 
 
 def draw_loss_curve(path: Path, curve: Curve) -> None:
@@ -73,19 +73,19 @@ def draw_loss_by_level(path: Path, bound: Bound) -> None:
     picture(path, draw, "Held-out loss by noise level")
 
 
-def draw_quality_by_steps(path: Path, by_steps: list[dict[str, float]], keys: tuple[str, ...]) -> None:
-    """Draw quality against the number of sampling steps."""
+def draw_quality_by(path: Path, rows: list[dict[str, float]], keys: tuple[str, ...], label: str, title: str) -> None:
+    """Draw quality against what the sampler was told."""
 
     def draw(axes: Any) -> None:
         for key, color in zip(keys, (ACCENT, INK, PALE), strict=False):
-            axes.plot([row["steps"] for row in by_steps], [row[key] for row in by_steps], "o-", color=color, label=key.replace("_", " "))
-        axes.set(xlabel="denoiser calls per text", ylabel="share", xscale="log", ylim=(-0.02, 1.02))
-        steps = [int(row["steps"]) for row in by_steps]
-        axes.set_xticks(steps, [str(n) for n in steps])
+            axes.plot([row["at"] for row in rows], [row[key] for row in rows], "o-", color=color, label=key.replace("_", " "))
+        axes.set(xlabel=label, ylabel="share", xscale="log", ylim=(-0.02, 1.02))
+        ticks = [int(row["at"]) for row in rows]
+        axes.set_xticks(ticks, [str(n) for n in ticks])
         axes.minorticks_off()
         axes.legend(frameon=False)
 
-    picture(path, draw, "Quality by sampling steps")
+    picture(path, draw, title)
 
 
 def draw_quality_by_entropy(path: Path, metrics: dict[str, Any], key: str) -> None:

@@ -41,11 +41,13 @@ MEASURES = {
     "distinct_3": Measure("distinct triples", "percent", "the same with three tokens"),
     "rep_2": Measure("repeated pairs", "percent", "pairs within a text that it has said before, mean over texts"),
     "tokens_per_sample": Measure("tokens per text", "plain", "mean, up to the first end token"),
+    "calls_per_text": Measure("denoiser calls per text", "plain", "mean, until a text's last word had settled"),
     "seconds_per_text": Measure("seconds per text", "plain", "time of all texts, in batches, over their number; torch, this machine"),
 }
 PICTURES = {
     "loss_by_level.png": "Where the noise leaves something to decide. The area is where training and sampling spend their steps.",
     "quality_by_steps.png": "What more denoiser calls buy.",
+    "quality_by_window.png": "What it costs to decide many words at once: on the left one at a time, on the right all together.",
     "quality_by_entropy.png": "Quality beside variety. Points whose entropies differ by more than 0.1 nats do not rank.",
     "loss_curve.png": "The training loss is no likelihood: it is the cross-entropy at whatever noise levels were drawn.",
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +28,12 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts as ids up to the first end token and as words, and what one took to write: seconds of a full batch's share, 0 for real ones."""
+    """Texts as ids up to the first end token and as words, and what one took to write: calls and a batch's share of seconds, 0 if real."""
 
     ids: list[list[int]]
     words: list[str]
     seconds_each: float = 0.0
+    calls_each: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,25 +64,33 @@ class Subject:
         """Return the path that the bound is taken along."""
         return Clocked(self.section.order, self.section.bound_together)
 
-    def table(self, num_steps: int | None = None) -> Table:
-        """Return the configured sampler's table, with other steps if told."""
-        section, steps = self.section, num_steps or self.section.num_steps
-        return make_table(section.sampler, self.stored.law, steps, section.eta, section.settle, section.window_steps, section.order)
+    def table(self) -> Table:
+        """Return the configured sampler's table."""
+        section = self.section
+        return make_table(
+            section.sampler, self.stored.law, section.num_steps, section.eta, section.settle, section.window_steps, section.order
+        )
 
-    def write_texts(self, num: int, seed: int, num_steps: int | None = None, temperature: float | None = None) -> Texts:
-        """Sample `num` texts, as configured unless told otherwise."""
-        table, heat = self.table(num_steps), temperature or self.section.temperature
-        rng, rows = np.random.default_rng((self.section.seed, seed)), list[list[int]]()
+    def told(self, **changes: Any) -> Subject:
+        """Return the same subject, some of its section's values changed."""
+        return dataclasses.replace(self, section=dataclasses.replace(self.section, **changes))
+
+    def write_texts(self, num: int, seed: int) -> Texts:
+        """Sample `num` texts as configured."""
+        table, heat = self.table(), self.section.temperature
+        rng, rows, calls = np.random.default_rng((self.section.seed, seed)), list[list[int]](), 0
         values, counts = np.unique(self.stored.lengths.draw(num, rng), return_counts=True)
         started = time.perf_counter()
         with Progress(f"sample x {len(table)}, T {heat:g}", num, "texts") as progress:
             for length, total in zip(values.tolist(), counts.tolist(), strict=True):
                 for start in range(0, total, self.section.batch_rows):
                     count = min(self.section.batch_rows, total - start)
-                    rows += self.cut(sample_free(self.stored.denoiser, table, count, length, rng, heat))
+                    ids, taken = sample_free(self.stored.denoiser, table, count, length, rng, heat)
+                    rows += self.cut(ids)
+                    calls += int(taken.sum())
                     progress.add(count)
         seconds = time.perf_counter() - started
-        return self.texts([rows[k] for k in rng.permutation(num)], seconds / num)
+        return dataclasses.replace(self.texts([rows[k] for k in rng.permutation(num)], seconds / num), calls_each=calls / num)
 
     def real_texts(self, num: int) -> Texts:
         """Return the first `num` held-out rows."""
@@ -101,5 +112,6 @@ class Subject:
 
     def judge(self, texts: Texts) -> Numbers:
         """Return all that can be said of texts."""
-        seconds = {"seconds_per_text": texts.seconds_each} if texts.seconds_each else {}
-        return {**(story_metrics(texts.words) if self.is_stories else {}), **text_metrics(texts.ids, texts.words), **seconds}
+        taken = {"seconds_per_text": texts.seconds_each, "calls_per_text": texts.calls_each}
+        written = {name: value for name, value in taken.items() if value}
+        return {**(story_metrics(texts.words) if self.is_stories else {}), **text_metrics(texts.ids, texts.words), **written}

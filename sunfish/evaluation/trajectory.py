@@ -28,7 +28,6 @@ def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generat
     network = TorchNetwork(denoiser, rng, temperature)
     with denoiser.embedding.held():
         given = Given.nothing(1, length)
-        place = table.places(given.known, rng)
-        looks = [network.look() for _ in walk(table, network, given, place)]
-    ids, sure, settled = (np.concatenate(values) for values in zip(*looks, strict=True))
-    return Trajectory(ids, np.where(settled, 1.0, sure), settled, np.stack([rows[0, :, 0] for rows in table.turns(place)])[: len(ids)])
+        steps = [(rows, network.look()) for rows in walk(table, network, given, table.places(given.known, rng))]
+    ids, sure, settled = (np.concatenate(values) for values in zip(*(look for _, look in steps), strict=True))
+    return Trajectory(ids, np.where(settled, 1.0, sure), settled, np.stack([rows[0, :, 0] for rows, _ in steps]))

@@ -39,7 +39,7 @@ def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
 
 
 def export_step(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph of `Step`: (x, x_0_prev, ids, known, noise, chance, rows, place, temperature) -> the state after, text, certainty."""
+    """Return the graph of `Step`: (x, x_0_prev, ids, known, noise, chance, rows, place, temperature) -> the next, text, certainty."""
     x, previous, noise, ids = _example(denoiser)
     inputs = {"x": x, "x_0_prev": previous, "ids": ids, "known": ids > 0, "noise": noise}
     inputs |= {"chance": x[..., 0].clone(), "rows": torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, len(COLUMNS)), "place": ids.clone()}

@@ -18,7 +18,7 @@ def sampler_graph(step: ir.Model) -> ir.Model:
 
     `table` is (1 + rows, 8), of `Table.rows`; a position walks it after waiting `delay`, (batch, pos), steps, of `Table.delays`. `noise`
     is (draws, batch, pos, emb) and `chance` (draws, batch, pos): one draw for the start, of which the chance is not used, and one for
-    every step of which `sampler.draws` says so. The loop ends early once all are known.
+    every step of which `sampler.draws` says so. Texts leave steps out as `sampler.next_time` says; the loop ends once all are known.
     """
     inner = step.graph.clone()
     told = {str(value.name): value for value in inner.inputs}
@@ -51,10 +51,18 @@ def sampler_graph(step: ir.Model) -> ir.Model:
 
     outside = {"noise": noise, "chance": chance, "table": table, "delay": delay, "place": place, "last_row": last_row}
     body = _body(nodes, told, answers, outside | {"temperature": temperature})
-    carried = [x, still, ids, known, ids, draw]
+    start = tape.add("Mul", [tape.add("ReduceMin", [delay, tape.constant("over_pos", [1])], "first_delay", keepdims=0),
+                             tape.constant("zeroth", 0)], "first_time")  # fmt: skip
+    carried = [x, still, ids, known, ids, draw, start]
     text = _value("text", INT, ["batch", "pos"])
     ends = [ir.Value(name=f"last_{name}") for name in ("x", "x_0_hat", "ids", "known")]
-    loop = ir.node("Loop", [steps, always, *carried], {"body": body}, outputs=[*ends, text, ir.Value(name="num_draws")], name="walk")
+    loop = ir.node(
+        "Loop",
+        [steps, always, *carried],
+        {"body": body},
+        outputs=[*ends, text, ir.Value(name="num_draws"), ir.Value(name="last_time")],
+        name="walk",
+    )
     graph = ir.Graph(
         [noise, chance, table, delay, place, ids, known, temperature], [text], nodes=[*tape.nodes, loop], initializers=weights,
         opset_imports=dict(inner.opset_imports), name="sampler",
@@ -65,11 +73,13 @@ def sampler_graph(step: ir.Model) -> ir.Model:
 
 
 def _body(nodes: Sequence[ir.Node], told: dict[str, ir.Value], answers: dict[str, ir.Value], outside: dict[str, ir.Value]) -> ir.Graph:
-    """Return (turn, go on, x, x_0_prev, ids, known, text, draw) -> (go on, the same of the next turn)."""
+    """Return (turn, go on, x, x_0_prev, ids, known, text, draw, time) -> (go on, the same of the next turn)."""
     tape = _Tape("turn.")
     turn, go_on = _value("turn", INT, []), _value("go_on", BOOL, [])
     text, draw = _value("turn.text_before", INT, ["batch", "pos"]), _value("turn.draw", INT, [])
-    begun = tape.add("Sub", [tape.add("Add", [turn, tape.constant("one", 1)], "count_from_one"), outside["delay"]], "begun")
+    time = _value("turn.time", INT, ["batch"])
+    next_one = tape.add("Add", [time, tape.constant("one", 1)], "next_one")
+    begun = tape.add("Sub", [tape.add("Unsqueeze", [next_one, tape.constant("last_axis", [1])], "of_texts"), outside["delay"]], "begun")
     waiting = tape.add("Max", [begun, tape.constant("wait", 0)], "at_least_waiting")
     rows = tape.add("Gather", [outside["table"], tape.add("Min", [waiting, outside["last_row"]], "at")], "rows")
     columns = tape.constant("columns", [COLUMNS.index("c_n"), COLUMNS.index("drawn")])
@@ -87,8 +97,13 @@ def _body(nodes: Sequence[ir.Node], told: dict[str, ir.Value], answers: dict[str
     settled = after.add("Cast", [answers[STATE["known"]]], "settled", to=INT)
     least = after.add("ReduceMin", [settled], "least", keepdims=0)
     more = after.add("Not", [after.add("Cast", [least], "all_settled", to=BOOL)], "go_on")
-    outputs = [more, *(answers[name] for name in STATE.values()), answers["text"], drawn]
-    return ir.Graph([turn, go_on, *state, text, draw], outputs, nodes=[*tape.nodes, *nodes, *after.nodes], name="step")
+    known = answers[STATE["known"]]
+    open_delay = after.add(
+        "Where", [known, after.add("ReduceMax", [outside["delay"]], "latest", keepdims=0), outside["delay"]], "open_delay"
+    )
+    begins = after.add("ReduceMin", [open_delay, after.constant("over_pos", [1])], "begins", keepdims=0)
+    outputs = [more, *(answers[name] for name in STATE.values()), answers["text"], drawn, after.add("Max", [next_one, begins], "next_time")]
+    return ir.Graph([turn, go_on, *state, text, draw, time], outputs, nodes=[*tape.nodes, *nodes, *after.nodes], name="step")
 
 
 class _Tape:

@@ -42,7 +42,7 @@ class Walk:
         """Draw `num` texts' noise and chance."""
         given, rng = Given.nothing(num, length), np.random.default_rng(seed)
         place = table.places(given.known, rng)
-        shape = (table.num_draws(place), num, length)
+        shape = (table.draws, num, length)
         noise, chance = rng.standard_normal((*shape, emb), dtype=np.float32), rng.random(shape, dtype=np.float32)
         return cls(table, given, place, noise, chance, temperature)
 
@@ -162,6 +162,8 @@ def _with_torch(stored: StoredDenoiser, walk: Walk, tie_margin: float) -> tuple[
 
 class _Watched(TorchNetwork):
     """A walk with torch on given noise and chance, which keeps the last logits and how near each text's chances came to another token."""
+
+    logits: Tensor
 
     def __init__(self, stored: StoredDenoiser, walk: Walk) -> None:
         super().__init__(stored.denoiser, np.random.default_rng(0), walk.temperature)

@@ -38,7 +38,7 @@ class Told(nn.Module):
 
     def __init__(self, periods: tuple[float, float], cond_dim: int, width: int) -> None:
         super().__init__()
-        even = torch.logspace(*map(math.log10, periods), NUM_FREQUENCIES, dtype=torch.float64)
+        even = torch.logspace(math.log10(periods[0]), math.log10(periods[1]), NUM_FREQUENCIES, dtype=torch.float64)
         self.frequencies: Tensor
         self.register_buffer("frequencies", (2 * math.pi / even).float(), persistent=False)
         self.hidden = nn.Linear(2 * NUM_FREQUENCIES, cond_dim)
@@ -70,7 +70,7 @@ class Denoiser(nn.Module):
         self.to_end = Told(ROW_PERIODS, section.cond_dim, section.width)
         self.inward = nn.Linear(2 * section.emb_dim, section.width, bias=False)
         self.known_flag = nn.Parameter(torch.empty(section.width))
-        self.transformer = Transformer(section.num_layers, section.width, section.num_heads, section.neighbours)
+        self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
         self.head = nn.Linear(section.width, section.emb_dim if section.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
@@ -78,7 +78,7 @@ class Denoiser(nn.Module):
         self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, turn: Turns, temperature: PerExample | None = None
     ) -> Prediction:
         """Return the prediction for one copy of the rows, of which positions see the turns up to their own (`sight.see_turns`)."""
-        return self.predict(x_t, logsnr, x_0_prev, known, see_turns(turn, self.section.neighbours), temperature)
+        return self.predict(x_t, logsnr, x_0_prev, known, see_turns(turn), temperature)
 
     def predict(
         self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, sight: Sight, temperature: PerExample | None = None
@@ -103,7 +103,7 @@ class Denoiser(nn.Module):
 
         `place` and `start` are those of `sight.see_copies`; it says what `forward` says of each block in its turn.
         """
-        shown, length = show_copies(x_0, x_t, logsnr, known, place, start, self.section.neighbours, document), x_t.shape[1]
+        shown, length = show_copies(x_0, x_t, logsnr, known, place, start, document), x_t.shape[1]
         both = self.predict(*shown.told(torch.cat((torch.zeros_like(x_0_prev), x_0_prev), dim=1)))
         return Prediction(*(values[:, length:] for values in both))
 
@@ -125,7 +125,8 @@ class Denoiser(nn.Module):
         cold: Float[Tensor, "batch 1 1"] | None = None,
     ) -> tuple[Hidden, Float[Tensor, "vocab width"]]:
         """Return the two factors of the logits: what the network found at each position, times `cold`, and the matrix that reads it out."""
-        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + self._ends(sight), sight)
+        ends = self._ends(x_t.shape[1] // sight.copies).repeat(sight.copies, 1)
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + ends, sight)
         hidden = hidden if cold is None else hidden * cold
         evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
         prior = evidence * x_t if self.section.output_prior else None
@@ -153,12 +154,11 @@ class Denoiser(nn.Module):
         noisy = torch.cat((linear, x_0_prev * ~given), dim=-1)
         return self.inward(noisy) + torch.where(given, self.known_flag, self.noise_level(logsnr))
 
-    def _ends(self, sight: Sight) -> Float[Tensor, "pos width"]:
-        """Return what each position is told of how far the row's end is."""
-        copies, length = sight.beside.shape[1], sight.beside.shape[4]
-        distance = torch.arange(length - 1, -1, -1, device=sight.beside.device)
+    def _ends(self, length: int) -> Float[Tensor, "pos width"]:
+        """Return what each position of a row is told of how far its end is."""
+        distance = torch.arange(length - 1, -1, -1, device=self.known_flag.device)
         told: Tensor = self.to_end(distance.float())
-        return told.repeat(copies, 1) if copies > 1 else told
+        return told
 
     def embed(self, ids: Ids) -> Embeddings:
         """Return x_0, (batch, pos, emb)."""
@@ -175,7 +175,6 @@ def count_parameters(section: Section, vocab_size: int) -> int:
     """Return how many parameters a denoiser of this size has, without building it."""
     width, emb, cond = section.width, section.emb_dim, section.cond_dim
     block = 12 * width**2 + 4 * width  # attention 4, MLP 8; two norms
-    block += 2 * 2 * section.neighbours * width
     told = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: the noise level, the row's end
     head = width * (emb if section.tied_head else vocab_size) + vocab_size
     around = vocab_size * emb + 2 * emb * width + width + head  # table, inward, flag
@@ -188,10 +187,11 @@ def init_weights(denoiser: Denoiser, seed: int) -> None:
     zeros = ("out.weight", "down.weight", "head.weight", "head_bias", "shift", "known_flag")
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():
-            if "beside" in name or name.endswith("bias") or (name.endswith(zeros) and not name.startswith(("noise_level", "to_end"))):
+            if name.endswith("bias") or (name.endswith(zeros) and not name.startswith(("noise_level", "to_end"))):
                 parameter.zero_()
             elif name.endswith("scale"):
                 parameter.fill_(1.0)
             else:
                 std = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        denoiser.inward.weight[:, denoiser.section.emb_dim :] = 0  # the estimate before, of which some trainings never tell

@@ -28,11 +28,13 @@ class TorchNetwork:
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
         self.still, self.never = torch.zeros_like(x), torch.zeros_like(x[..., 0])
+        self.calls = torch.zeros(len(ids), dtype=torch.int64, device=self.device)  # until a text's last position settled
         self.state = State(x, self.still, ids, known)
 
     def step(self, rows: Array) -> None:
         noise, chance = (self._noise(), self._chance()) if draws(rows) else (self.still, self.never)
         told = torch.from_numpy(rows).to(self.device, noise.dtype)
+        self.calls += (~self.state.known).any(dim=1)
         self.moved: Moved = self.move(*self.state, noise, chance, told, self.place, self.heat)
         self.state = State(*self.moved[:4])
 
@@ -48,12 +50,21 @@ class TorchNetwork:
 
 
 @torch.no_grad()
-def sample_ids(denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
-    """Return sampled ids, (batch, pos); known positions keep theirs, the rest are those that they settled on."""
+def sample_ids(
+    denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sampled ids, (batch, pos), and how many calls of the denoiser each text took, (batch,).
+
+    Known positions keep their ids, the rest have those that they settled on.
+    """
+    network = TorchNetwork(denoiser, rng, temperature)
     with denoiser.embedding.held():
-        return finish(table, TorchNetwork(denoiser, rng, temperature), given, table.places(given.known, rng))
+        ids = finish(table, network, given, table.places(given.known, rng))
+    return ids, network.calls.cpu().numpy()
 
 
-def sample_free(denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
-    """Return `num` rows sampled from pure noise."""
+def sample_free(
+    denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `num` rows sampled from pure noise, and their calls."""
     return sample_ids(denoiser, table, Given.nothing(num, length), rng, temperature)

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -28,13 +27,10 @@ Embeddings = Float[Tensor, "batch pos emb"]
 
 
 class Sight(NamedTuple):
-    """Which positions each one sees: anywhere, and at each offset beside it, by the copy that looks and the copy that is seen.
-
-    The positions of `together` are those of all copies, one copy after the other.
-    """
+    """Which positions each one sees; those of all copies, one copy after the other."""
 
     together: Bool[Tensor, "batch 1 pos pos"]
-    beside: Bool[Tensor, "offset copy copy batch pos_of_one 1"]
+    copies: int = 1
 
 
 class Shown(NamedTuple):
@@ -51,79 +47,44 @@ class Shown(NamedTuple):
 
     def rows(self, rows: Int[Tensor, " some"]) -> Shown:
         """Return some rows of it."""
-        return Shown(self.x[rows], self.logsnr[rows], self.known[rows], Sight(self.sight.together[rows], self.sight.beside[:, :, :, rows]))
+        return Shown(self.x[rows], self.logsnr[rows], self.known[rows], self.sight._replace(together=self.sight.together[rows]))
 
 
-def show_noisy(x_t: Embeddings, logsnr: Levels, known: Known, reach: int, document: Turns | None = None) -> Shown:
+def show_noisy(x_t: Embeddings, logsnr: Levels, known: Known, document: Turns | None = None) -> Shown:
     """Show one copy, all of whose unknown positions are in the making together."""
-    return Shown(x_t, logsnr, known, see_turns(torch.where(known, 0, OPEN), reach, document))
+    return Shown(x_t, logsnr, known, see_turns(torch.where(known, 0, OPEN), document))
 
 
 def show_copies(
-    x_0: Embeddings, x_t: Embeddings, logsnr: Levels, known: Known, place: Turns, start: Turns, reach: int, document: Turns | None = None
+    x_0: Embeddings, x_t: Embeddings, logsnr: Levels, known: Known, place: Turns, start: Turns, document: Turns | None = None
 ) -> Shown:
     """Show a clean copy and a noisy one; `place` and `start` are those of `see_copies`, what is not known is open."""
-    sight = see_copies(place, start, ~known, reach, document)
+    sight = see_copies(place, start, ~known, document)
     both = torch.cat((torch.ones_like(known), known), dim=1)
     return Shown(torch.cat((x_0, x_t), dim=1), torch.cat((logsnr, logsnr), dim=1), both, sight)
 
 
-def offsets(reach: int) -> list[int]:
-    """Return where neighbours stand, from the furthest before to the furthest behind."""
-    return [offset for offset in range(-reach, reach + 1) if offset]
-
-
-def see_turns(turn: Turns, reach: int, document: Turns | None = None) -> Sight:
+def see_turns(turn: Turns, document: Turns | None = None) -> Sight:
     """Return what positions of one copy see: turns up to their own, of the same document if these are told apart."""
-
-    def seen(ours: Tensor, theirs: Tensor, our_document: Tensor | None, their_document: Tensor | None) -> Tensor:
-        earlier = theirs <= ours
-        return earlier if our_document is None or their_document is None else earlier & (our_document == their_document)
-
-    across = None if document is None else (document[:, :, None], document[:, None, :])
-    together = seen(turn[:, :, None], turn[:, None, :], *(across or (None, None)))
-    beside = [
-        seen(turn, _shift(turn, offset, 2 * OPEN), document, None if document is None else _shift(document, offset, -1))
-        for offset in offsets(reach)
-    ]
-    return Sight(together[:, None], _stack(beside, turn)[:, None, None])
+    return Sight(_alike(turn[:, None, :] <= turn[:, :, None], document)[:, None])
 
 
-def see_copies(place: Turns, start: Turns, is_open: Bool[Tensor, "batch pos"], reach: int, document: Turns | None = None) -> Sight:
+def see_copies(place: Turns, start: Turns, is_open: Known, document: Turns | None = None) -> Sight:
     """Return what the positions of a clean copy and of a noisy one behind it see.
 
     `place` is a position's place in the order (0: given), `start` the place at which its block begins to be open, and `is_open` says
     which positions are in the making. Clean positions see clean ones whose place is not after their own; noisy ones see the clean
     ones before their block and the open ones of it.
     """
-
-    def quarters(i: tuple[Tensor, ...], j: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (place_i, start_i, _, document_i), (place_j, start_j, open_j, document_j) = i, j
-        same = document_i == document_j
-        return (place_j <= place_i) & same, (place_j < start_i) & same, (start_j == start_i) & open_j & same
-
-    one = (place, start, is_open, torch.zeros_like(place) if document is None else document)
-    clean, back, noisy = quarters(tuple(values[:, :, None] for values in one), tuple(values[:, None, :] for values in one))
-    never = torch.zeros_like(clean)
-    together = torch.cat((torch.cat((clean, never), dim=-1), torch.cat((back, noisy), dim=-1)), dim=1)
-    beside = []
-    for offset in offsets(reach):
-        fills = (2 * OPEN, -1, False, -1)
-        clean, back, noisy = quarters(one, tuple(_shift(values, offset, fill) for values, fill in zip(one, fills, strict=True)))
-        beside.append(torch.stack((clean, torch.zeros_like(clean), back, noisy)).unflatten(0, (2, 2)))
-    masks = torch.stack(beside) if beside else torch.zeros(0, 2, 2, *place.shape, dtype=torch.bool, device=place.device)
-    return Sight(together[:, None], masks[..., None])
+    clean = _alike(place[:, None, :] <= place[:, :, None], document)
+    back = _alike(place[:, None, :] < start[:, :, None], document)
+    noisy = _alike((start[:, None, :] == start[:, :, None]) & is_open[:, None, :], document)
+    halves = torch.cat((clean, torch.zeros_like(clean)), dim=-1), torch.cat((back, noisy), dim=-1)
+    return Sight(torch.cat(halves, dim=1)[:, None], copies=2)
 
 
-def _stack(masks: list[Tensor], like: Tensor) -> Tensor:
-    stacked = torch.stack(masks) if masks else torch.zeros(0, *like.shape, dtype=torch.bool, device=like.device)
-    return stacked[..., None]
-
-
-def _shift(values: Tensor, offset: int, fill: int | bool) -> Tensor:
-    """Return what stands at each position plus `offset`, (batch, pos), and `fill` beyond the ends."""
-    length, reach = values.shape[1], abs(offset)
-    return F.pad(values, (reach, reach), value=fill)[:, reach + offset : reach + offset + length]
+def _alike(seen: Bool[Tensor, "batch pos pos"], document: Turns | None) -> Bool[Tensor, "batch pos pos"]:
+    return seen if document is None else seen & (document[:, None, :] == document[:, :, None])
 
 
 def number_documents(ids: Int[Tensor, "batch pos"], end_id: int | None) -> Turns | None:

@@ -38,7 +38,8 @@ class Step(nn.Module):
     `rows` holds a row of `sampler.Table.rows` for each position, `place` its place in the order (0: given), `temperature`, (batch,), is the
     denoiser's. x_0 is the denoiser's estimate, the mean of all tokens; where a row is `drawn`, it is one token's embedding, drawn from the
     same probabilities by `chance`, which is even in [0, 1). A position whose likeliest token is more probable than its row's `settle_above`
-    becomes known, by the token drawn or else by that one.
+    becomes known, by the token drawn or else by that one, if all that comes before it in the order is known or becomes so now: what is
+    known is always a beginning, in the order, as it was in training.
 
     Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
     """
@@ -59,7 +60,9 @@ class Step(nn.Module):
         probabilities = logits.softmax(dim=-1)
         probability, likeliest = probabilities.max(dim=-1)
         told = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance), likeliest)
-        sure = (probability > settle_above.squeeze(-1)) & ~known
+        sure = known | (probability > settle_above.squeeze(-1))
+        waited_for = (place[:, None, :] < place[:, :, None]) & ~sure[:, None, :]
+        sure = sure & ~known & ~waited_for.any(dim=-1)
         ids, known = torch.where(sure, told, ids), known | sure
         x_0 = torch.where(known[..., None] | (drawn > 0), self.denoiser.embed(torch.where(known, ids, told)), x_0_hat)
         x = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise

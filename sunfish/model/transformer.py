@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
-from sunfish.model.sight import Sight, offsets
+from sunfish.model.sight import Sight
 
 NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
 UNSEEN = -1e9  # a score so low that its weight is 0; not infinite, which some programs make NaN of
@@ -87,54 +87,15 @@ class MLP(nn.Module):
         return self.down(F.gelu(self.up(x)))
 
 
-class Neighbours(nn.Module):
-    """Add to each channel its values at the next few positions on either side, each by a learned weight that starts at zero.
-
-    What stands beside a word is had without attention, which is left to look further.
-
-    Source: [Primer] (depthwise convolutions beside attention), [Canon] (the same before attention and MLP).
-    """
-
-    def __init__(self, width: int, reach: int) -> None:
-        super().__init__()
-        self.reach = reach
-        self.weight = nn.Parameter(torch.zeros(2 * reach, width))
-
-    def forward(self, x: Hidden, sight: Sight | None = None) -> Hidden:
-        copies = 1 if sight is None else sight.beside.shape[1]
-        apart = x if copies == 1 else x.unflatten(1, (copies, -1))
-        length, padded = apart.shape[-2], F.pad(apart, (0, 0, self.reach, self.reach))
-        for number, (weight, offset) in enumerate(zip(self.weight.to(x.dtype), offsets(self.reach), strict=True)):
-            beside = padded[..., self.reach + offset : self.reach + offset + length, :]
-            apart = torch.addcmul(apart, beside if sight is None else _seen(beside, sight.beside[number]), weight)
-        return apart if copies == 1 else apart.flatten(1, 2)
-
-
-def _seen(beside: Tensor, sight: Tensor) -> Tensor:
-    """Return what each copy sees at an offset: of its own, or of a copy before it, or nothing; (batch, pos, width) of a single one."""
-    if len(sight) == 1:
-        return beside * sight[0, 0]
-    each = [[beside[:, theirs] * sight[ours, theirs] for theirs in range(ours + 1)] for ours in range(len(sight))]
-    return torch.stack([sum(parts[1:], parts[0]) for parts in each], dim=1)
-
-
-class Alone(nn.Module):
-    """No neighbours: what stands beside a word is had by attention only."""
-
-    def forward(self, x: Hidden, sight: Sight | None = None) -> Hidden:
-        return x
-
-
 class Block(nn.Module):
     """Pre-norm attention and MLP."""
 
-    def __init__(self, width: int, num_heads: int, neighbours: int) -> None:
+    def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.norm_attention, self.norm_mlp = Norm(width), Norm(width)
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width)
         self.activation_checkpointing = "none"  # a run's choice, not the model's: what is computed again in the backward pass
-        self.beside_attention, self.beside_mlp = (Neighbours(width, neighbours) if neighbours else Alone() for _ in range(2))
 
     def forward(self, x: Hidden, cos: Tensor, sin: Tensor, sight: Sight | None = None) -> Hidden:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
@@ -144,17 +105,17 @@ class Block(nn.Module):
 
     def _compute(self, x: Hidden, cos: Tensor, sin: Tensor, sight: Sight | None) -> Hidden:
         together = None if sight is None else sight.together
-        x = x + self.attention(self.beside_attention(self.norm_attention(x), sight), cos, sin, together)
-        return x + self.mlp(self.beside_mlp(self.norm_mlp(x), sight))
+        x = x + self.attention(self.norm_attention(x), cos, sin, together)
+        return x + self.mlp(self.norm_mlp(x))
 
 
 class Transformer(nn.Module):
     """A stack of blocks over positions."""
 
-    def __init__(self, num_layers: int, width: int, num_heads: int, neighbours: int) -> None:
+    def __init__(self, num_layers: int, width: int, num_heads: int) -> None:
         super().__init__()
         self.head_dim = width // num_heads
-        self.blocks = nn.ModuleList(Block(width, num_heads, neighbours) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
 
     def forward(self, x: Hidden, sight: Sight | None = None) -> Hidden:
         """Return what the blocks make of `x`: each position of what it sees, or of all.
@@ -162,7 +123,7 @@ class Transformer(nn.Module):
         Copies of a text stand one after the other, at the same positions. Positions need no new start in each document of a row:
         rotary attention knows only how far apart two of them are.
         """
-        copies = 1 if sight is None else sight.beside.shape[1]
+        copies = 1 if sight is None else sight.copies
         angles = rotary_angles(x.shape[1] // copies, self.head_dim, x.device).repeat(copies, 1)
         cos, sin = torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin()
         for block in self.blocks:

@@ -27,6 +27,7 @@ class Section:
     window_steps: int  # steps that each position takes, others before and after it; num_steps or more: all at once
     bound_together: int | None  # positions denoised at once for the bound: any number gives one, few a lower one; null: all
     frontier_steps: tuple[int, ...]
+    frontier_windows: tuple[int, ...]  # of window_steps
     frontier_temperatures: tuple[float, ...]
     frontier_samples: int  # at each of them
     infill_rows: int
@@ -47,12 +48,13 @@ class Section:
             "shown_samples",
         ):
             require(getattr(self, key) > 0, key, "must be at least 1")
-        require(self.num_steps >= 2, "num_steps", "must be at least 2")
+        require(self.num_steps >= 1, "num_steps", "must be at least 1")
         require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
         require(0.0 < self.settle <= 1.0, "settle", "must lie above 0 and be at most 1 (1: never)")
         require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}")
-        require(self.window_steps >= 2, "window_steps", "must be at least 2")
+        require(self.window_steps >= 1, "window_steps", "must be at least 1")
         require(self.bound_together is None or self.bound_together >= 1, "bound_together", "must be at least 1, or null for all at once")
         require(self.temperature > 0.0, "temperature", "must be above 0")
-        require(all(n >= 2 for n in self.frontier_steps), "frontier_steps", "must all be at least 2")
+        require(all(n >= 1 for n in self.frontier_steps), "frontier_steps", "must all be at least 1")
+        require(all(n >= 1 for n in self.frontier_windows), "frontier_windows", "must all be at least 1")
         require(all(heat > 0.0 for heat in self.frontier_temperatures), "frontier_temperatures", "must all be above 0")

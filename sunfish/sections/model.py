@@ -17,13 +17,11 @@ class Section:
     width: int
     emb_dim: int  # width of the token embeddings that are diffused
     cond_dim: int  # width of the hidden layer through which a noise level is told
-    neighbours: int  # on either side, that a position takes in before attention and MLP; 0: none
     tied_head: bool  # logits are products with the token embeddings instead of a matrix of their own
     output_prior: bool  # start the logits from each position's exact posterior
 
     def __post_init__(self) -> None:
         for key in ("num_layers", "num_heads", "width", "emb_dim", "cond_dim"):
             require(getattr(self, key) > 0, key, "must be at least 1")
-        require(self.neighbours >= 0, "neighbours", "must not be negative")
         require(self.width % self.num_heads == 0, "num_heads", f"must divide width = {self.width}")
         require(self.width // self.num_heads % 2 == 0, "num_heads", "must leave an even width per head, for rotary positions")

@@ -14,7 +14,7 @@ from sunfish.sections.model import Section
 # Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count sparsity).
 DENSE_BF16 = {"B200": 2250e12, "H200": 989.4e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12}
 ACTIVATION_BYTES = {"none": 42, "selective": 24, "full": 4}  # kept per token, layer and unit of width in bf16; none and full are held
-NEIGHBOUR_BYTES = 9  # against saved-tensor hooks by a test, selective is the sum of the products' outputs; neighbours add to none
+# held against saved-tensor hooks by a test; selective is the sum of the products' outputs
 LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
 UPDATE_BYTES = 6  # per entry of a matrix: its direction in fp32, its update in bf16
 GIB = 2**30
@@ -23,7 +23,7 @@ GIB = 2**30
 def forward_operations(model: Section, vocab_size: int, length: int) -> float:
     """Return the operations of one forward pass per token that a cross-entropy needs: two per weight and product."""
     attention = 2 * 2 * length * model.width
-    block = 2 * 12 * model.width**2 + attention + 2 * 2 * 2 * model.neighbours * model.width
+    block = 2 * 12 * model.width**2 + attention
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
     prior = 2 * model.emb_dim * vocab_size if model.output_prior and not model.tied_head else 0
     return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + head + prior
@@ -102,11 +102,6 @@ class Meter:
         return values
 
 
-def activation_bytes(model: Section, checkpointing: str) -> int:
-    """Return what the backward pass keeps, per token, layer and unit of width, beside attention's probabilities."""
-    return ACTIVATION_BYTES[checkpointing] + NEIGHBOUR_BYTES * (checkpointing == "none" and model.neighbours > 0)
-
-
 @dataclass(frozen=True)
 class Plan:
     """What a training will take, per device unless said otherwise."""
@@ -138,7 +133,7 @@ class Plan:
             "gradients": 4 * self.parameters / self.shards,
             "averages": 4 * self.parameters / self.shards,
             "optimiser": (4 * matrices + 8 * rest) / self.shards,
-            "activations": activation_bytes(self.model, self.checkpointing) * tokens * self.model.width * self.model.num_layers,
+            "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * self.model.width * self.model.num_layers,
             "logits": self._logit_bytes(tokens),
             "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
         }

@@ -200,7 +200,9 @@ def check_sampling(gate: Gate) -> tuple[str, float | None]:
     known = np.zeros(ids.shape, bool)
     known[:, ::3] = True
     for name in SAMPLERS:
-        sampled = sample_ids(run.denoiser, make_table(name, run.law, gate.bounds.sample_steps), Given(ids, known), np.random.default_rng(0))
+        sampled, _ = sample_ids(
+            run.denoiser, make_table(name, run.law, gate.bounds.sample_steps), Given(ids, known), np.random.default_rng(0)
+        )
         if not (sampled[known] == ids[known]).all():
             raise Failed(f"{name} changed positions that were given: infilling would not keep the text around a gap")
     return f"{', '.join(SAMPLERS)}: {gate.bounds.sample_steps} steps each, given positions kept", None

@@ -216,7 +216,7 @@ def sampler_of(tokenizer: Tokenizer, rows: Rows) -> Any:
     length = rows.lengths().median
 
     def write(denoiser: Denoiser, law: NoiseLaw) -> str:
-        ids = sample_free(denoiser, ddpm(law, SAMPLE_STEPS), 1, length, np.random.default_rng(0))
+        ids, _ = sample_free(denoiser, ddpm(law, SAMPLE_STEPS), 1, length, np.random.default_rng(0))
         return tokenizer.decode_row(ids[0].tolist())
 
     return write

@@ -37,12 +37,12 @@ class StepLoss(nn.Module):
         x_0 = denoiser.embed(target)
         eps = draw_noise(draws, x_0)
         x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
-        reach, document = denoiser.section.neighbours, number_documents(target, self.end_id)
+        document = number_documents(target, self.end_id)
         if self.section.blocks:
             place, start = (torch.from_numpy(values).to(device) for values in (draws.place, draws.start))
-            shown = show_copies(x_0, x_t, level, known, place, start, reach, document)
+            shown = show_copies(x_0, x_t, level, known, place, start, document)
         else:
-            shown = show_noisy(x_t, level, known, reach, document)
+            shown = show_noisy(x_t, level, known, document)
         x_0_prev = first_estimate(denoiser, shown, torch.from_numpy(np.flatnonzero(draws.estimated)).to(device))
         if self.section.objective == "ce" and self.section.blocks:
             return self._with_next_tokens(shown, x_0_prev, target, draws, self.section.blocks.next_token)
