@@ -45,14 +45,14 @@ def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: 
     noise = lambda: rng.standard_normal((batch, length, emb), dtype=np.float32)  # noqa: E731
     if engine == "openvino":
         step = openvino_step(folder / "step.onnx")
-        turns = [table.rows_at(np.full(batch, time), place).astype(np.float32) for time in range(steps)]
-        still = {"chance": np.zeros((batch, length), np.float32), "place": place, "temperature": np.ones(batch, np.float32)}
+        still = {"chance": np.zeros((batch, length), np.float32), "table": table.rows().astype(np.float32), "place": place}
+        still |= {"temperature": np.ones(batch, np.float32)}
 
         def walk_openvino() -> None:
             x = noise()
-            state = {"x": x, "x_0_prev": np.zeros_like(x), "ids": given.ids, "known": given.known}
-            for rows in turns:
-                state = step({**state, **still, "noise": x, "rows": rows})
+            state = {"x": x, "x_0_prev": np.zeros_like(x), "ids": given.ids, "known": given.known, "age": place}
+            for left in range(steps, 0, -1):
+                state = step({**state, **still, "noise": x, "left": np.full(batch, left)})
 
         return walk_openvino
     from sunfish.session import OnnxNetwork, open_session
@@ -72,7 +72,7 @@ def openvino_step(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.
 
     settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-    told = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next"}
+    told = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next", "age": "age_next"}
 
     def step(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = request.infer(inputs)

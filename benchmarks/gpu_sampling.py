@@ -19,7 +19,7 @@ from sunfish.model.denoiser import Denoiser
 from sunfish.model.inference import TorchNetwork
 from sunfish.model.step import State
 from sunfish.sampler import Given, Table, finish
-from sunfish.schedule import Array, linear_beta
+from sunfish.schedule import linear_beta
 
 RUNS = 5
 
@@ -41,9 +41,9 @@ class CompiledNetwork(DeviceNetwork):
         super().__init__(denoiser, rng)
         self.move = torch.compile(self.move, mode="reduce-overhead" if self.device.type == "cuda" else "default")  # type: ignore[assignment]
 
-    def step(self, row: Array) -> None:
+    def step(self, left: int) -> None:
         torch.compiler.cudagraph_mark_step_begin()
-        super().step(row)
+        super().step(left)
         self.state = State(*(value.clone() for value in self.state))  # the graph writes its answers over the ones before
 
 

@@ -28,10 +28,10 @@ COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above", "drawn", "waits
 class Table:
     """One row per step of a position: the noise level it stands at, and how the denoiser's answer becomes its next x.
 
-    A position settles once the probability of its likeliest token is above `settle_above` and all before it have settled, and at its last
-    row in any case. The last position begins `spread` steps after the first one, the others in between, in the `order`; what is sure
-    already while it waits settles, too, and the steps until the next position begins are left out. Where a row is `drawn`, what stands for
-    x_0_hat is not the mean of all tokens but one of them, drawn by its probability.
+    A walk takes `steps` steps at most. Where a position has fewer rows than that, positions begin one after another, in the `order`, as few
+    of them at once as still end in time; else all begin at once. A position settles once the probability of its likeliest token is above
+    `settle_above` and all before it have settled, and at its last row in any case; what is sure already while it waits settles, too. Where
+    a row is `drawn`, what stands for x_0_hat is not the mean of all tokens but one of them, drawn by its probability.
     """
 
     logsnr: Array
@@ -41,12 +41,12 @@ class Table:
     c_n: Array
     settle_above: float = NEVER
     drawn: bool = False
-    spread: int = 0
+    steps: int = 0  # 0: as many as there are rows
     order: str = "forward"
 
     def __len__(self) -> int:
         """Return how many denoiser calls a walk takes at most."""
-        return len(self.logsnr) + self.spread
+        return self.steps or len(self.logsnr)
 
     def rows(self) -> Array:
         """Return (1 + rows, 8), its columns `COLUMNS`: first what a position does while it waits, stand still, then a row a step."""
@@ -58,32 +58,17 @@ class Table:
 
     def places(self, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return each position's place in the order, (batch, pos), 0 where it is given; 0 for all if all begin at once."""
-        return draw_places(self.order, known, rng) if self.spread else np.zeros(known.shape, np.int64)
-
-    def delays(self, place: np.ndarray) -> np.ndarray:
-        """Return how many steps each position waits, (batch, pos)."""
-        last = np.maximum(place.max(axis=1, keepdims=True) - 1, 1)
-        return np.round(self.spread * np.maximum(place - 1, 0) / last).astype(np.int64)
-
-    def rows_at(self, time: np.ndarray, delay: np.ndarray) -> Array:
-        """Return what every position does at its text's step `time`, (batch,), from 0: (batch, pos, 8)."""
-        return self.rows()[np.clip(time[:, None] + 1 - delay, 0, len(self.logsnr))]
+        return draw_places(self.order, known, rng) if len(self) > len(self.logsnr) else np.zeros(known.shape, np.int64)
 
     @property
-    def draws(self) -> int:
-        """Return how often a walk draws at most: at its start, and at each step that adds noise or draws tokens."""
-        return 1 + len(self) * draws(self.rows())
+    def draws(self) -> bool:
+        """Say whether each step draws: noise for what adds some, and chances for what draws tokens."""
+        return self.drawn or bool(self.c_n.any())
 
-
-def next_time(time: np.ndarray, delay: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return each text's next step, (batch,): the one after, or the first at which a position that is not known begins."""
-    begins: np.ndarray = np.where(known, delay.max(), delay).min(axis=1)
-    return np.maximum(time + 1, begins)
-
-
-def draws(rows: Array) -> bool:
-    """Say whether a step draws: noise for all that add some, and a chance for all that draw a token."""
-    return bool(rows[..., [COLUMNS.index("c_n"), COLUMNS.index("drawn")]].any())
+    @property
+    def num_draws(self) -> int:
+        """Return how often a walk draws at most: at its start, and at each step."""
+        return 1 + len(self) * self.draws
 
 
 def ddim(law: NoiseLaw, num_steps: int, eta: float = 0.0) -> Table:
@@ -167,7 +152,7 @@ def make_table(
         table = dpm_solver(law, own)
     else:
         raise ValueError(f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
-    return dataclasses.replace(table, settle_above=settle_above, spread=num_steps - own, order=order)
+    return dataclasses.replace(table, settle_above=settle_above, steps=num_steps, order=order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,15 +179,12 @@ class Look(NamedTuple):
 class Network(Protocol):
     """Texts in the making; their state stays where it is computed, with torch or with ONNX Runtime."""
 
-    def start(self, given: Given, place: np.ndarray) -> None:
+    def start(self, table: Table, given: Given, place: np.ndarray) -> None:
         """Draw noise for all that is not given; `place`, of `Table.places`, is the order in which it is written."""
         ...
 
-    def step(self, rows: Array) -> None:
-        """Denoise each position at its row's noise level, settle what is sure, and move on; something is drawn only if `draws(rows)`.
-
-        `rows` is (batch, pos, 8), of `Table.turns`.
-        """
+    def step(self, left: int) -> None:
+        """Denoise each position at its row's noise level, settle what is sure, and move on; `left` counts the steps, this one too."""
         ...
 
     def look(self) -> Look:
@@ -210,26 +192,20 @@ class Network(Protocol):
         ...
 
 
-def walk(table: Table, network: Network, given: Given, place: np.ndarray) -> Iterator[Array]:
-    """Walk from noise to data, yielding after each step the rows it took; a walk whose positions have all settled ends there.
+def walk(table: Table, network: Network, given: Given, place: np.ndarray) -> Iterator[int]:
+    """Walk from noise to data, yielding after each step, from 0; a walk whose positions have all settled ends there.
 
     `place`, of `Table.places`, says in which order positions are written.
 
     Source: [DDIM] eq. 12 for the rows; [MaskGIT] section 3.2 for fixing what is certain first.
     """
-    network.start(given, place)
-    time, delay = np.zeros(len(place), np.int64), table.delays(place)
-    for _ in range(len(table)):
-        rows = table.rows_at(time, delay)
-        network.step(rows)
-        yield rows
-        if table.spread == 0 and table.settle_above == NEVER:
-            time = time + 1  # nobody looks: on a GPU that would be waited for
-            continue
-        known = network.look().known
-        if known.all():
+    network.start(table, given, place)
+    early = len(table) > len(table.logsnr) or table.settle_above < NEVER
+    for index in range(len(table)):
+        network.step(len(table) - index)
+        yield index
+        if early and network.look().known.all():  # where none settles early nobody looks: on a GPU that would be waited for
             return
-        time = next_time(time, delay, known)
 
 
 def finish(table: Table, network: Network, given: Given, place: np.ndarray) -> np.ndarray:

@@ -10,20 +10,25 @@ import numpy as np
 import onnxruntime as ort
 
 from sunfish.problems import Problem
-from sunfish.sampler import COLUMNS, Given, Look, draws
-from sunfish.schedule import Array
+from sunfish.sampler import Given, Look, Table
 
 FORMAT = 6  # of the exported folder: its files and what they hold
 CPU = ("CPUExecutionProvider",)
 CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-STATE = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next"}  # a step's input <- the output before
+STATE = {
+    "x": "x_next",
+    "x_0_prev": "x_0_hat",
+    "ids": "ids_next",
+    "known": "known_next",
+    "age": "age_next",
+}  # a step's input <- the output before
 
 
 GRAPHS = {
     "model": "the denoiser: (x_t, logsnr, x_0_prev, known, turn, temperature) -> (x_0_hat, logits)",
-    "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, noise, chance, rows, place, temperature) -> the next, "
-    "text, certainty",
-    "sampler": "the whole walk: (noise, chance, table, delay, place, ids, known, temperature) -> text",
+    "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, age, noise, chance, table, place, left, temperature) "
+    "-> the next, text, certainty",
+    "sampler": "the whole walk: (noise, chance, table, steps, place, ids, known, temperature) -> text",
 }
 PRECISIONS = ("fp32", "int8")
 
@@ -71,20 +76,21 @@ class OnnxNetwork:
         self.session, self.noise, self.chance, self.temperature = session, noise, chance, temperature
         self.device = "cuda" if session.get_providers()[0] in CUDA else "cpu"
 
-    def start(self, given: Given, place: np.ndarray) -> None:
-        noise, shape = self.noise(), given.ids.shape
+    def start(self, table: Table, given: Given, place: np.ndarray) -> None:
+        noise, shape, self.draws = self.noise(), given.ids.shape, table.draws
         state = {"x": noise, "x_0_prev": np.zeros_like(noise), "ids": given.ids.astype(np.int64), "known": given.known}
+        state |= {"age": np.zeros(shape, np.int64)}
         places = [self._values(state), self._values(state)]
-        self.told = self._values({"noise": noise, "chance": np.zeros(shape, np.float32), "place": place})
-        self.told |= self._values({"rows": np.zeros((*shape, len(COLUMNS)), np.float32)})
+        self.told = self._values({"noise": noise, "chance": np.zeros(shape, np.float32), "table": table.rows().astype(np.float32)})
+        self.told |= self._values({"place": place, "left": np.zeros(shape[0], np.int64)})
         self.told |= self._values({"temperature": np.full(shape[0], self.temperature, np.float32)})
         self.seen = self._values({"text": given.ids.astype(np.int64), "probability": np.zeros(shape, np.float32)})
         self.turns = [self._bind(*pair) for pair in (places, places[::-1])]
         self.known = [place["known"] for place in places]
 
-    def step(self, rows: Array) -> None:
-        self.told["rows"].update_inplace(rows.astype(np.float32))
-        if draws(rows):
+    def step(self, left: int) -> None:
+        self.told["left"].update_inplace(np.full(self.told["left"].shape(), left, np.int64))
+        if self.draws:
             self.told["noise"].update_inplace(self.noise())
             self.told["chance"].update_inplace(self.chance())
         self.session.run_with_iobinding(self.turns[0])

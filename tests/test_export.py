@@ -99,7 +99,7 @@ def test_what_is_known_stays_in_every_program(stored: StoredDenoiser, graphs: Pa
     rng = np.random.default_rng(0)
     given = Given(rng.integers(41, size=(2, 9)), rng.random((2, 9)) < 0.5)
     place = table.places(given.known, rng)
-    noise = rng.standard_normal((table.num_draws(place), 2, 9, 16), dtype=np.float32)
+    noise = rng.standard_normal((table.num_draws, 2, 9, 16), dtype=np.float32)
     walk = Walk(table, given, place, noise, rng.random(noise.shape[:3], dtype=np.float32), 1.0)
     sampler = graph_path(graphs, "sampler")
     for engine in (step_by_step(graph_path(graphs, "step")), in_graph(sampler, "onnxruntime"), in_graph(sampler, "reference")):
@@ -109,8 +109,8 @@ def test_what_is_known_stays_in_every_program(stored: StoredDenoiser, graphs: Pa
 def test_the_graphs_take_any_batch_and_length_and_name_their_weights(graphs: Path) -> None:
     for name, inputs in (
         ("model", ["x_t", "logsnr", "x_0_prev", "known", "turn", "temperature"]),
-        ("step", ["x", "x_0_prev", "ids", "known", "noise", "chance", "rows", "place", "temperature"]),
-        ("sampler", ["noise", "chance", "table", "delay", "place", "ids", "known", "temperature"]),
+        ("step", ["x", "x_0_prev", "ids", "known", "age", "noise", "chance", "table", "place", "left", "temperature"]),
+        ("sampler", ["noise", "chance", "table", "steps", "place", "ids", "known", "temperature"]),
     ):
         onnx.checker.check_model(str(graph_path(graphs, name)), full_check=True)
         graph = onnx.load(graph_path(graphs, name), load_external_data=False).graph

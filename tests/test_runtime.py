@@ -19,7 +19,7 @@ from sunfish.problems import Problem
 from sunfish.runtime.prompts import infill_row, prompt_row
 from sunfish.runtime.sampler import Frame, Sampler, Settings
 from sunfish.runtime.watch import draw, watch
-from sunfish.sampler import Given
+from sunfish.sampler import Given, Table
 from sunfish.session import OnnxNetwork
 from tests.conftest import ROOT
 
@@ -43,8 +43,8 @@ def test_another_seed_draws_other_noise(sampler: Sampler, monkeypatch: Any) -> N
     drawn = []
     start = OnnxNetwork.start
 
-    def started(network: OnnxNetwork, given: Given, place: np.ndarray) -> None:
-        start(network, given, place)
+    def started(network: OnnxNetwork, table: Table, given: Given, place: np.ndarray) -> None:
+        start(network, table, given, place)
         drawn.append(network.told["noise"].numpy().copy())
 
     monkeypatch.setattr(OnnxNetwork, "start", started)
@@ -101,7 +101,7 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["generate", "--provider", "NoSuchProvider"], "NoSuchProvider is not installed; this onnxruntime has"),
         (["generate", "--prompt", "one \udce9"], "half a surrogate pair"),
         (["infill", "one \udce9 [MASK]"], "half a surrogate pair"),
-        (["generate", "--steps", "1"], "at least 2 steps"),
+        (["generate", "--steps", "0"], "at least 1 step"),
         (["generate", "--eta", "2"], "eta must lie between"),
         (["generate", "--temperature", "0"], "must be above 0"),
         (["generate", "--settle", "0"], "settle must lie above 0"),

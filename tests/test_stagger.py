@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sunfish.model.step import begin
 from sunfish.sampler import Given, make_table
 from sunfish.stagger import ORDERS, clocks, draw_places
 from tests.oracles import Toy, gaussian_denoiser, gaussian_flow, walk_all
@@ -40,8 +42,6 @@ def test_with_a_window_of_one_every_clock_is_the_walk_s() -> None:
 def test_forward_means_from_left_to_right_past_what_is_given() -> None:
     known = np.array([[False, True, False, True, False]])
     assert draw_places("forward", known, np.random.default_rng(0)).tolist() == [[1, 0, 2, 0, 3]]
-    table = make_table("ddim", LAW, 30, window_steps=10)
-    assert table.delays(np.array([[1, 0, 2, 0, 3], [1, 0, 0, 0, 0]])).tolist() == [[0, 0, 10, 0, 20], [0] * 5]
     assert make_table("ddim", LAW, 30).places(known, np.random.default_rng(0)).tolist() == [[0] * 5]  # all at once
 
 
@@ -51,39 +51,75 @@ def test_where_positions_do_not_depend_on_one_another_the_order_changes_nothing(
     """Independent Gaussian positions end where the exact flow carries each of them, whenever they begin."""
     x_1 = np.linspace(-2, 2, 5).reshape(1, 5, 1)
     table = make_table(name, LAW, 400, window_steps=200, order=order)
-    place, seen = table.places(np.zeros((1, 5), bool), rng), []
-    delay = table.delays(place)
-    assert len(table) == 400 and len(table.logsnr) == 200 and sorted(delay[0]) == [0, 50, 100, 150, 200]
+    ends = np.zeros(5)
 
     def denoise(x: Tensor, logsnr: np.ndarray, previous: Tensor) -> tuple[Tensor, Tensor]:
-        seen.append(gaussian_denoiser(x, logsnr, previous)[0].numpy())
-        return gaussian_denoiser(x, logsnr, previous)
+        estimate, logits = gaussian_denoiser(x, logsnr, previous)
+        landing = (logsnr[0, :, 0] == LAW.logsnr[0]) & ~toy.state.known[0].numpy()
+        ends[landing] = estimate.numpy()[0, landing, 0]
+        return estimate, logits
 
     toy = Toy(lambda: x_1, denoise)
-    assert walk_all(table, toy, Given.nothing(1, 5), place) == 400 and toy.look().known.all()
-    ends = np.array([seen[wait + 199][0, position] for position, wait in enumerate(delay[0])])
-    np.testing.assert_allclose(ends, gaussian_flow(x_1, LAW)[0], atol=0.02)
+    assert walk_all(table, toy, Given.nothing(1, 5), table.places(np.zeros((1, 5), bool), rng)) <= 400 and toy.look().known.all()
+    np.testing.assert_allclose(ends, gaussian_flow(x_1, LAW)[0, :, 0], atol=0.02)
 
 
-def test_each_position_walks_the_whole_table_after_its_wait() -> None:
-    table = make_table("ddpm", LAW, 40, window_steps=10)
-    place = table.places(np.zeros((1, 4), bool), np.random.default_rng(0))
-    turns, delay = list(table.turns(place)), table.delays(place)
-    assert len(turns) == 40
-    for position, wait in enumerate(delay[0]):
-        mine = np.stack([rows[0, position] for rows in turns])
-        assert (mine[:wait] == table.rows()[0]).all() and (mine[wait : wait + 10] == table.rows()[1:]).all()
-        assert (mine[wait + 10 :] == table.rows()[-1]).all()
-    assert table.num_draws(place) == 1 + 4 * 9 and make_table("ddim", LAW, 40, window_steps=10).num_draws(place) == 1
-    assert make_table("ancestral", LAW, 40, window_steps=10).num_draws(place) == 1 + 40  # the last row draws a token
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_every_position_takes_all_its_rows_in_time_and_order(steps: int, window: int, length: int, seed: int) -> None:
+    """The ages of each: waiting, then row after row to the last, whatever settles early."""
+    table = make_table("ddim", LAW, steps, window_steps=window, settle_above=0.99)
+    rows, sure = len(table.logsnr), torch.from_numpy(np.random.default_rng(seed).random(length) < 0.2 * (seed % 4)) * 9.0
+    age, known, left = torch.zeros(1, length, dtype=torch.long), torch.zeros(1, length, dtype=torch.bool), steps
+    place = torch.arange(1, length + 1)[None]
+    before = place[:, None, :] < place[:, :, None]
+    while not known.all():
+        assert left > 0
+        earlier, age = age, begin(age, known, before, torch.tensor([left]), rows)
+        begun = (age[0] > 0) | known[0]
+        assert begun.tolist() == sorted(begun.tolist(), reverse=True)  # the first in the order first
+        assert ((earlier == age) | (earlier == 0)).all() and (~known & (age > 0)).any()
+        done = known[0] | (age[0] == rows) | (sure > 0)
+        known[0] |= done.int().cumprod(0).bool()
+        age, left = torch.where(age > 0, (age + 1).clamp(max=rows), age), left - 1
+
+
+def test_as_few_are_in_the_making_as_end_in_time() -> None:
+    def most(steps: int, window: int, length: int) -> int:
+        table, age, worst = make_table("ddim", LAW, steps, window_steps=window), torch.zeros(1, length, dtype=torch.long), 0
+        known, place = torch.zeros(1, length, dtype=torch.bool), torch.arange(1, length + 1)[None]
+        for left in range(steps, 0, -1):
+            age = begin(age, known, place[:, None, :] < place[:, :, None], torch.tensor([left]), len(table.logsnr))
+            worst = max(worst, int(((age > 0) & ~known).sum()))
+            known = known | (age == len(table.logsnr))
+            age = torch.where(age > 0, age + 1, age)
+        assert known.all()
+        return worst
+
+    assert [most(100, 1, 36), most(100, 2, 36), most(100, 10, 36), most(20, 1, 36), most(100, 100, 36)] == [1, 1, 5, 2, 36]
+
+
+def test_what_is_sure_settles_once_all_before_it_have() -> None:
+    """Sure of all but the first and the fourth of six: two calls of twenty, and what is sure does not overtake what is not."""
+    sure, seen = torch.tensor([0.0, 9.0, 9.0, 0.0, 9.0, 9.0]), []
+
+    def denoise(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+        seen.append(toy.state.known[0].tolist())
+        return torch.zeros_like(x), (sure[:, None] * torch.tensor([1.0, 0.0, 0.0])).double()[None]
+
+    table = make_table("ancestral", LAW, 20, settle_above=0.99, window_steps=1)
+    toy = Toy(lambda: np.zeros((1, 6, 2)), denoise, np.eye(3, 2))
+    place = table.places(np.zeros((1, 6), bool), np.random.default_rng(0))
+    assert walk_all(table, toy, Given.nothing(1, 6), place) == 2 and toy.calls.tolist() == [2]
+    assert seen == [[False] * 6, [True, True, True, False, False, False]]
 
 
 def test_a_window_is_the_whole_walk_at_most() -> None:
-    assert [(len(t), t.spread) for t in (make_table("ddpm", LAW, steps, window_steps=25) for steps in (100, 25, 10))] == [
-        (100, 75), (25, 0), (10, 0)
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match="at least 2 steps, got a window of 1"):
-        make_table("ddpm", LAW, 10, window_steps=1)
+    tables = [make_table("ddpm", LAW, steps, window_steps=25) for steps in (100, 25, 10)]
+    assert [(len(table), len(table.logsnr)) for table in tables] == [(100, 25), (25, 25), (10, 10)]
+    assert [make_table(name, LAW, 40, window_steps=10).num_draws for name in ("ddpm", "ancestral", "ddim")] == [41, 41, 1]
+    with pytest.raises(ValueError, match="at least 1 step, got a window of 0"):
+        make_table("ddpm", LAW, 10, window_steps=0)
     with pytest.raises(ValueError, match="unknown order 'backward'"):
         make_table("ddpm", LAW, 10, order="backward")
     with pytest.raises(ValueError, match="unknown order 'backward'"):

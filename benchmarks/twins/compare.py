@@ -64,7 +64,12 @@ def main() -> None:
                 **{kind: by_temperature(subject, judge, writer(subject, kind, *twin)) for kind, twin in twins.items()},
             },
             "parameters": {kind: sum(p.numel() for p in twin.parameters()) for kind, (twin, _) in twins.items()},
-            "how": {"num_samples": params["evaluate"].num_samples, "num_steps": params["evaluate"].num_steps, "weights": "ema"},
+            "how": {
+                "num_samples": params["evaluate"].num_samples,
+                "num_steps": params["evaluate"].num_steps,
+                "window_steps": params["evaluate"].window_steps,
+                "weights": "ema",
+            },
         },
     )
 

@@ -14,7 +14,7 @@ from sunfish.sampler import Given, Table, walk
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Each step's likeliest ids, their probabilities (1 where settled), which have settled, and the noise levels."""
+    """Each step's likeliest ids, their probabilities (1 where settled), which have settled, and the noise levels it leaves them at."""
 
     ids: np.ndarray  # (steps, pos)
     probability: np.ndarray  # (steps, pos)
@@ -28,6 +28,7 @@ def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generat
     network = TorchNetwork(denoiser, rng, temperature)
     with denoiser.embedding.held():
         given = Given.nothing(1, length)
-        steps = [(rows, network.look()) for rows in walk(table, network, given, table.places(given.known, rng))]
-    ids, sure, settled = (np.concatenate(values) for values in zip(*(look for _, look in steps), strict=True))
-    return Trajectory(ids, np.where(settled, 1.0, sure), settled, np.stack([rows[0, :, 0] for rows, _ in steps]))
+        steps = [(network.look(), network.moved.age) for _ in walk(table, network, given, table.places(given.known, rng))]
+    ids, sure, settled = (np.concatenate(values) for values in zip(*(look for look, _ in steps), strict=True))
+    ages = np.concatenate([age.numpy() for _, age in steps])
+    return Trajectory(ids, np.where(settled, 1.0, sure), settled, table.rows()[ages, 0])

@@ -23,11 +23,11 @@ import json
 import numpy as np, onnxruntime, tokenizers
 
 recommended = json.load(open("table.json"))
-table, spread = np.array(recommended["rows"], np.float32), recommended["spread"]
+table, steps = np.array(recommended["rows"], np.float32), recommended["steps"]
 shape = (1, {usual}, {emb})  # texts, tokens, embedding
-draws, rng = (len(table) + spread, *shape), np.random.default_rng(0)
+draws, rng = (1 + steps, *shape), np.random.default_rng(0)
 told = {{"noise": rng.standard_normal(draws, np.float32), "chance": rng.random(draws[:3], np.float32), "table": table,
-        "delay": np.round(np.linspace(0, spread, shape[1]))[None].astype(np.int64), "place": np.arange(1, shape[1] + 1)[None],
+        "steps": np.array(steps), "place": np.arange(1, shape[1] + 1)[None],
         "ids": np.zeros(shape[:2], np.int64), "known": np.zeros(shape[:2], bool), "temperature": np.full(shape[0], {heat}, np.float32)}}
 ids = onnxruntime.InferenceSession("onnx/sampler.onnx").run(["text"], told)[0]
 print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
@@ -37,12 +37,12 @@ print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
 |---|---|
 {graphs}
 | `onnx/*_quantized.onnx` | the same in 8 bits, over a file of weights of their own |
-| `table.json` | the recommended sampler as a table: what a waiting position does, then a row a step; and how long the last one waits |
+| `table.json` | the recommended sampler as a table: what a waiting position does, then a row a step; and the most steps of a text |
 | `noise_law.json` | the noise law, t -> logsnr, linear between knots: other tables are made from it |
 | `config.json` | sizes, lengths and the recommended settings |
 | `manifest.json` | digests, versions, parity |
 
-`delay` and `place` say who is written when: here from left to right; zeros in both are all at once. To fill gaps, set `ids` where
+`place` says in which order words are written, here from left to right; zeros: all at once. To fill gaps, set `ids` where
 `known` is true, with place 0; the rest is written. Texts end at token {end}.
 
 ## Against torch, on the same noise

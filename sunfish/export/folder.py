@@ -141,6 +141,6 @@ def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:
     write_json(folder / "config.json", {"model": dataclasses.asdict(denoiser.section), **sizes, "sampler": sampler})
     write_json(folder / "noise_law.json", stored.law.to_json())
     table = recommended_table(stored.law, sampler)
-    write_json(folder / "table.json", {"columns": COLUMNS, "rows": table.rows().tolist(), "spread": table.spread})
+    write_json(folder / "table.json", {"columns": COLUMNS, "rows": table.rows().tolist(), "steps": len(table)})
     for name in TOKENIZER_FILES:
         shutil.copyfile(stored.folder / name, folder / name)

@@ -14,7 +14,7 @@ from sunfish.model.denoiser import Denoiser
 from sunfish.model.step import Step
 from sunfish.sampler import COLUMNS
 
-EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 7  # neither 0 nor 1: those would be taken for constants
+EXAMPLE_BATCH, EXAMPLE_LENGTH, EXAMPLE_ROWS = 2, 7, 5  # neither 0 nor 1: those would be taken for constants
 ROW, TEXT = {0: "batch"}, {0: "batch", 1: "pos"}
 
 
@@ -39,13 +39,13 @@ def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
 
 
 def export_step(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph of `Step`: (x, x_0_prev, ids, known, noise, chance, rows, place, temperature) -> the next, text, certainty."""
+    """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the next, text, certainty."""
     x, previous, noise, ids = _example(denoiser)
-    inputs = {"x": x, "x_0_prev": previous, "ids": ids, "known": ids > 0, "noise": noise}
-    inputs |= {"chance": x[..., 0].clone(), "rows": torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, len(COLUMNS)), "place": ids.clone()}
+    inputs = {"x": x, "x_0_prev": previous, "ids": ids, "known": ids > 0, "age": ids.clone(), "noise": noise, "chance": x[..., 0].clone()}
+    inputs |= {"table": torch.zeros(EXAMPLE_ROWS, len(COLUMNS)), "place": ids.clone(), "left": ids[:, 0] + 1}
     inputs |= {"temperature": torch.ones(EXAMPLE_BATCH)}
-    shapes = {**dict.fromkeys(inputs, TEXT), "temperature": ROW}
-    outputs = ["x_next", "x_0_hat", "ids_next", "known_next", "text", "probability"]
+    shapes = {**dict.fromkeys(inputs, TEXT), "table": {0: "rows_and_wait"}, "left": ROW, "temperature": ROW}
+    outputs = ["x_next", "x_0_hat", "ids_next", "known_next", "age_next", "text", "probability"]
     return _export(Step(denoiser), denoiser, inputs, shapes, outputs, opset)
 
 

@@ -18,8 +18,7 @@ from sunfish.model.inference import TorchNetwork
 from sunfish.model.sight import OPEN
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import Progress
-from sunfish.sampler import COLUMNS, Given, Table, draws, finish
-from sunfish.schedule import Array
+from sunfish.sampler import Given, Table, finish
 from sunfish.session import OnnxNetwork, open_session
 
 MOST_ROWS, MOST_DRAWN_BYTES = 32, 2**28  # at a time
@@ -42,7 +41,7 @@ class Walk:
         """Draw `num` texts' noise and chance."""
         given, rng = Given.nothing(num, length), np.random.default_rng(seed)
         place = table.places(given.known, rng)
-        shape = (table.draws, num, length)
+        shape = (table.num_draws, num, length)
         noise, chance = rng.standard_normal((*shape, emb), dtype=np.float32), rng.random(shape, dtype=np.float32)
         return cls(table, given, place, noise, chance, temperature)
 
@@ -89,7 +88,7 @@ def in_graph(graph: Path, program: str) -> Engine:
 
     def run(walk: Walk) -> np.ndarray:
         told = {"noise": walk.noise, "chance": walk.chance, "table": walk.table.rows().astype(np.float32)}
-        told |= {"delay": walk.table.delays(walk.place), "place": walk.place, "ids": walk.given.ids, "known": walk.given.known}
+        told |= {"steps": np.array(len(walk.table)), "place": walk.place, "ids": walk.given.ids, "known": walk.given.known}
         return call({**told, "temperature": np.full(len(walk.given.ids), walk.temperature, np.float32)})
 
     return run
@@ -177,11 +176,11 @@ class _Watched(TorchNetwork):
         self.chance = torch.from_numpy(next(self.chances))
         return self.chance
 
-    def step(self, rows: Array) -> None:
+    def step(self, left: int) -> None:
         undecided = ~self.state.known
-        super().step(rows)
-        if self.drawn and draws(rows):
-            counts = undecided & torch.from_numpy(rows[..., COLUMNS.index("drawn")] > 0)
+        super().step(left)
+        if self.drawn:
+            counts = undecided & ((self.state.age > 0) | self.state.known)  # what waits draws for nothing unless it settles
             near = (self.logits.softmax(dim=-1).cumsum(dim=-1) - self.chance[..., None]).abs().amin(dim=-1)
             self.nearest = np.minimum(self.nearest, near.masked_fill(~counts, torch.inf).amin(dim=-1).numpy())
 

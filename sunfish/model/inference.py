@@ -8,8 +8,7 @@ from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.step import Moved, State, Step
-from sunfish.sampler import Given, Look, Table, draws, finish
-from sunfish.schedule import Array
+from sunfish.sampler import Given, Look, Table, finish
 
 
 class TorchNetwork:
@@ -22,21 +21,22 @@ class TorchNetwork:
         self.denoiser, self.rng, self.temperature = denoiser, rng, temperature
         self.move, self.device = Step(denoiser), next(denoiser.parameters()).device
 
-    def start(self, given: Given, place: np.ndarray) -> None:
+    def start(self, table: Table, given: Given, place: np.ndarray) -> None:
         ids, known, self.place = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place))
-        self.shape = self.denoiser.embed(ids).shape
+        self.shape, self.draws = self.denoiser.embed(ids).shape, table.draws
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
+        self.rows = torch.from_numpy(table.rows()).to(self.device, x.dtype)
         self.still, self.never = torch.zeros_like(x), torch.zeros_like(x[..., 0])
         self.calls = torch.zeros(len(ids), dtype=torch.int64, device=self.device)  # until a text's last position settled
-        self.state = State(x, self.still, ids, known)
+        self.state = State(x, self.still, ids, known, torch.zeros_like(ids))
 
-    def step(self, rows: Array) -> None:
-        noise, chance = (self._noise(), self._chance()) if draws(rows) else (self.still, self.never)
-        told = torch.from_numpy(rows).to(self.device, noise.dtype)
+    def step(self, left: int) -> None:
+        noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.never)
         self.calls += (~self.state.known).any(dim=1)
-        self.moved: Moved = self.move(*self.state, noise, chance, told, self.place, self.heat)
-        self.state = State(*self.moved[:4])
+        told = self.rows, self.place, torch.full_like(self.calls, left), self.heat
+        self.moved: Moved = self.move(*self.state, noise, chance, *told)
+        self.state = State(*self.moved[:5])
 
     def look(self) -> Look:
         moved = self.moved

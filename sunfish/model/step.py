@@ -9,16 +9,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sunfish.model.embedding import Embeddings, Ids
-from sunfish.model.sight import OPEN
+from sunfish.model.sight import OPEN, Known, Turns
 
 
 class State(NamedTuple):
-    """Texts in the making: noisy embeddings, the estimate before, the ids of what is known, and which positions are."""
+    """Texts in the making: noisy embeddings, the estimate before, the ids of what is known, which positions are, and each one's next row.
+
+    `age` is 0 for a position that waits, then the row of the table that its next step takes.
+    """
 
     x: Embeddings
     x_0_prev: Embeddings
     ids: Ids
-    known: Bool[Tensor, "batch pos"]
+    known: Known
+    age: Turns
 
 
 class Moved(NamedTuple):
@@ -27,7 +31,8 @@ class Moved(NamedTuple):
     x: Embeddings
     x_0_hat: Embeddings
     ids: Ids
-    known: Bool[Tensor, "batch pos"]
+    known: Known
+    age: Turns
     text: Ids
     probability: Float[Tensor, "batch pos"]
 
@@ -35,11 +40,12 @@ class Moved(NamedTuple):
 class Step(nn.Module):
     """x_next = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise, after what is known was set back to its clean embedding.
 
-    `rows` holds a row of `sampler.Table.rows` for each position, `place` its place in the order (0: given), `temperature`, (batch,), is the
-    denoiser's. x_0 is the denoiser's estimate, the mean of all tokens; where a row is `drawn`, it is one token's embedding, drawn from the
-    same probabilities by `chance`, which is even in [0, 1). A position whose likeliest token is more probable than its row's `settle_above`
-    becomes known, by the token drawn or else by that one, if all that comes before it in the order is known or becomes so now: what is
-    known is always a beginning, in the order, as it was in training.
+    `table` holds `sampler.Table.rows`, of which each position takes the one of its age; `place` is its place in the order (0: given);
+    `left`, (batch,), how many steps are left, this one included; `temperature`, (batch,), the denoiser's. x_0 is the denoiser's estimate,
+    the mean of all tokens; where a row is `drawn`, it is one token's embedding, drawn from the same probabilities by `chance`, which is
+    even in [0, 1). A position whose likeliest token is more probable than its row's `settle_above` becomes known, by the token drawn or else by
+    that one, if all that comes before it in the order is known or becomes so now: what is known is always a beginning, in the order, as
+    it was in training.
 
     Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
     """
@@ -49,11 +55,14 @@ class Step(nn.Module):
         self.denoiser: Any = denoiser  # and its `embed`
 
     def forward(
-        self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Bool[Tensor, "batch pos"], noise: Embeddings,
-        chance: Float[Tensor, "batch pos"], rows: Float[Tensor, "batch pos 8"], place: Int[Tensor, "batch pos"],
+        self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Known, age: Turns, noise: Embeddings,
+        chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 8"], place: Turns, left: Int[Tensor, " batch"],
         temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
-        logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits = rows.split(1, dim=-1)
+        last = table.shape[0] - 1
+        before = place[:, None, :] < place[:, :, None]
+        age = begin(age, known, before, left, last)
+        logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits = table[age].split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
         turn = torch.where(known, place, OPEN + waits.squeeze(-1).long())
         x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, turn, temperature)
@@ -61,12 +70,30 @@ class Step(nn.Module):
         probability, likeliest = probabilities.max(dim=-1)
         told = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance), likeliest)
         sure = known | (probability > settle_above.squeeze(-1))
-        waited_for = (place[:, None, :] < place[:, :, None]) & ~sure[:, None, :]
-        sure = sure & ~known & ~waited_for.any(dim=-1)
+        sure = sure & ~known & ~(before & ~sure[:, None, :]).any(dim=-1)
         ids, known = torch.where(sure, told, ids), known | sure
         x_0 = torch.where(known[..., None] | (drawn > 0), self.denoiser.embed(torch.where(known, ids, told)), x_0_hat)
         x = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise
-        return Moved(x, x_0_hat, ids, known, torch.where(known, ids, likeliest), probability)
+        age = torch.where(age > 0, (age + 1).clamp(max=last), age)
+        return Moved(x, x_0_hat, ids, known, age, torch.where(known, ids, likeliest), probability)
+
+
+def begin(age: Turns, known: Known, before: Bool[Tensor, "batch pos pos"], left: Int[Tensor, " batch"], rows: int) -> Turns:
+    """Return the ages with those positions begun, at their first row, that must begin now, the first in the order first.
+
+    As few are in the making together as the steps that are left allow, and as few begin at once; so words that settle early slow down
+    those that come after. `before` says of each position which others come before it.
+    """
+    waits, flies = ~known & (age == 0), ~known & (age > 0)
+    waiting, flying = waits.sum(dim=1), flies.sum(dim=1)
+    still_to_take = waiting * rows + (flies * (rows + 1 - age)).sum(dim=1)
+    room = (still_to_take + left - 1) // left - flying
+    in_time = (left - rows + 1).clamp(min=1)
+    pace = (waiting + in_time - 1) // in_time
+    number = torch.where(left > rows, torch.minimum(room.clamp(min=0), pace), waiting)
+    number = torch.where(flying > 0, number, number.clamp(min=1))
+    rank = (before & waits[:, None, :]).sum(dim=-1)
+    return torch.where(waits & (rank < number[:, None]), 1, age)
 
 
 def draw(probabilities: Float[Tensor, "batch pos vocab"], chance: Float[Tensor, "batch pos"]) -> Ids:

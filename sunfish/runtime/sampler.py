@@ -172,7 +172,7 @@ class Sampler:
         given, network = self._start(rows, rngs, temperature)
         place = np.concatenate([table.places(row.known[None], rng) for row, rng in zip(rows, rngs, strict=True)])
         index = 0
-        for index, _ in enumerate(walk(table, network, given, place)):
+        for index in walk(table, network, given, place):
             progress.add()
         progress.add(len(table) - 1 - index)  # a walk that settled early
         return network.look().ids
@@ -188,7 +188,7 @@ class Sampler:
         table = self.table(settings)
         given, network = self._start([row], [rng], self.temperature(settings))
         frame: Frame | None = None
-        for index, _ in enumerate(walk(table, network, given, table.places(given.known, rng))):
+        for index in walk(table, network, given, table.places(given.known, rng)):
             if frame is not None:
                 yield frame
             ids, sure, known = (values[0] for values in network.look())
