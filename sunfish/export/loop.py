@@ -52,14 +52,8 @@ def sampler_graph(step: ir.Model) -> ir.Model:
     body = _body(nodes, told, answers, outside | {"temperature": temperature})
     carried = [x, still, ids, known, nobody, ids]
     text = _value("text", INT, ["batch", "pos"])
-    ends = [ir.Value(name=f"last_{name}") for name in ("x", "x_0_hat", "ids", "known")]
-    loop = ir.node(
-        "Loop",
-        [steps, always, *carried],
-        {"body": body},
-        outputs=[*ends, text, ir.Value(name="num_draws"), ir.Value(name="last_time")],
-        name="walk",
-    )
+    ends = [ir.Value(name=f"last_{name}") for name in STATE]
+    loop = ir.node("Loop", [steps, always, *carried], {"body": body}, outputs=[*ends, text], name="walk")
     graph = ir.Graph(
         [noise, chance, table, steps, place, ids, known, temperature], [text], nodes=[*tape.nodes, loop], initializers=weights,
         opset_imports=dict(inner.opset_imports), name="sampler",
