@@ -89,7 +89,7 @@ def test_as_few_are_in_the_making_as_end_in_time() -> None:
         table, age, worst = make_table("ddim", LAW, steps, window_steps=window), torch.zeros(1, length, dtype=torch.long), 0
         known, place = torch.zeros(1, length, dtype=torch.bool), torch.arange(1, length + 1)[None]
         for left in range(steps, 0, -1):
-            age = begin(age, known, place[:, None, :] < place[:, :, None], torch.tensor([left]), len(table.logsnr))
+            age = begin(age, known, place[:, None, :] < place[:, :, None], torch.tensor([left]), len(table.logsnr), torch.tensor(1))
             worst = max(worst, int(((age > 0) & ~known).sum()))
             known = known | (age == len(table.logsnr))
             age = torch.where(age > 0, age + 1, age)

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from sunfish.model.embedding import Embeddings, Ids
 from sunfish.model.sight import OPEN, Known, Turns
+from sunfish.sampler import COLUMNS, NEVER
+
+SETTLE = COLUMNS.index("settle_above")
+AHEAD = 2  # of the words of a text as many as one in two are sure before their turn comes, once those before them stand
 
 
 class State(NamedTuple):
@@ -61,7 +65,8 @@ class Step(nn.Module):
     ) -> Moved:  # fmt: skip
         last = table.shape[0] - 1
         before = place[:, None, :] < place[:, :, None]
-        age = begin(age, known, before, left, last)
+        ahead = torch.where(table[0, SETTLE] < NEVER, AHEAD, 1)
+        age = begin(age, known, before, left, last, ahead)
         logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits = table[age].split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
         turn = torch.where(known, place, OPEN + waits.squeeze(-1).long())
@@ -78,18 +83,22 @@ class Step(nn.Module):
         return Moved(x, x_0_hat, ids, known, age, torch.where(known, ids, likeliest), probability)
 
 
-def begin(age: Turns, known: Known, before: Bool[Tensor, "batch pos pos"], left: Int[Tensor, " batch"], rows: int) -> Turns:
+def begin(
+    age: Turns, known: Known, before: Bool[Tensor, "batch pos pos"], left: Int[Tensor, " batch"], rows: int, ahead: Int[Tensor, ""]
+) -> Turns:
     """Return the ages with those positions begun, at their first row, that must begin now, the first in the order first.
 
-    As few are in the making together as the steps that are left allow, and as few begin at once; so words that settle early slow down
-    those that come after. `before` says of each position which others come before it.
+    As few are in the making together as the steps that are left allow, and as few begin at once, if of those that wait one in `ahead` has
+    to begin and the others settle before; when that turns out wrong, all that is left begins together at the end. So words that
+    settle early leave more steps to those that come after. `before` says of each position which others come before it.
     """
     waits, flies = ~known & (age == 0), ~known & (age > 0)
     waiting, flying = waits.sum(dim=1), flies.sum(dim=1)
-    still_to_take = waiting * rows + (flies * (rows + 1 - age)).sum(dim=1)
+    to_begin = (waiting + ahead - 1) // ahead
+    still_to_take = to_begin * rows + (flies * (rows + 1 - age)).sum(dim=1)
     room = (still_to_take + left - 1) // left - flying
     in_time = (left - rows + 1).clamp(min=1)
-    pace = (waiting + in_time - 1) // in_time
+    pace = (to_begin + in_time - 1) // in_time
     number = torch.where(left > rows, torch.minimum(room.clamp(min=0), pace), waiting)
     number = torch.where(flying > 0, number, number.clamp(min=1))
     rank = (before & waits[:, None, :]).sum(dim=-1)
