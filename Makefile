@@ -15,7 +15,7 @@ repro: $(READY) ## the whole pipeline: shard -> validate -> pretrain -> evaluate
 	@dvc repro
 
 test: $(READY) check ## all tests, slow ones too
-	@pytest
+	@OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
 
 check: $(READY) ## lint, format, types, import contracts, configuration
 	@ruff check .

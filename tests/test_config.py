@@ -31,6 +31,20 @@ def test_every_model_alone_is_a_run(model: str, tmp_path: Path) -> None:
     assert check(tmp_path / "params.yaml")["model"].name == model
 
 
+PATHS = ["data.sources.files.paths=[texts.txt]"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "more"),
+    [("founding", []), ("twins_35m", []), ("tinystories", PATHS), ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"])],
+)
+def test_every_experiment_is_a_run_sampled_as_it_is_trained(experiment: str, more: list[str], tmp_path: Path) -> None:
+    compose([f"experiment={experiment}", *more], tmp_path / "params.yaml")
+    built = check(tmp_path / "params.yaml")
+    at_once = built["evaluate"].window_steps >= built["evaluate"].num_steps and built["evaluate"].bound_together is None
+    assert at_once == (built["diffusion"].blocks is None) == (built["export"].sampler_window_steps >= built["export"].sampler_steps)
+
+
 def test_full_is_the_founding_table(tmp_path: Path) -> None:
     compose(["model=full"], tmp_path / "params.yaml")
     built = check(tmp_path / "params.yaml")

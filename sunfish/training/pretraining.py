@@ -20,9 +20,10 @@ from sunfish.model.denoiser import Denoiser, count_parameters
 from sunfish.model.inference import sample_free
 from sunfish.model.store import write_denoiser
 from sunfish.problems import Problem
-from sunfish.sampler import ddpm
+from sunfish.sampler import make_table
 from sunfish.schedule import NoiseLaw
 from sunfish.sections.data import Section as Data
+from sunfish.sections.diffusion import Blocks
 from sunfish.sections.diffusion import Section as Diffusion
 from sunfish.sections.launch import Section as Launch
 from sunfish.sections.model import Section as Model
@@ -39,7 +40,7 @@ from sunfish.training.loop import Run, resume, start_run, train
 from sunfish.training.parallel import choose_strategy, count_devices, count_processes, find_gpu, make_fabric, part_of, whole
 from sunfish.training.stopping import Stopped
 
-SAMPLE_STEPS = 20
+SAMPLE_STEPS = 64
 EXPECTED_SHARE = {
     "cuda": 0.4,
     "cpu": 0.45,
@@ -99,7 +100,7 @@ def pretrain(job: Job, places: Places) -> None:
     checkpoints = Checkpoints(fabric, runs / name, job.pretrain.keep_checkpoints, beside)
     status = "FAILED"
     try:
-        train(run, feed, checkpoints, log, sampler_of(shards.tokenizer, rows), meter)
+        train(run, feed, checkpoints, log, sampler_of(shards.tokenizer, rows, job.diffusion.blocks), meter)
         write_results(run, log, job, places, shards, rows, tracker)
         if zero:
             finish_run(runs / name)
@@ -211,12 +212,18 @@ def flatten(sections: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def sampler_of(tokenizer: Tokenizer, rows: Rows) -> Any:
-    """Return a function that lets the model write one text, of the rows' usual length, the same noise each time."""
+def sampler_of(tokenizer: Tokenizer, rows: Rows, blocks: Blocks | None) -> Any:
+    """Return a function that lets the model write one text, of the rows' usual length, the same noise each time.
+
+    As it is trained: one position at a time, as many together as `SAMPLE_STEPS` calls ask for, or all at once.
+    """
     length = rows.lengths().median
 
     def write(denoiser: Denoiser, law: NoiseLaw) -> str:
-        ids, _ = sample_free(denoiser, ddpm(law, SAMPLE_STEPS), 1, length, np.random.default_rng(0))
+        table = make_table("ancestral", law, SAMPLE_STEPS)
+        if blocks:
+            table = make_table("ancestral", law, SAMPLE_STEPS, settle_above=0.98, window_steps=1, order=blocks.order)
+        ids, _ = sample_free(denoiser, table, 1, length, np.random.default_rng(0))
         return tokenizer.decode_row(ids[0].tolist())
 
     return write
