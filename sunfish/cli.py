@@ -70,6 +70,7 @@ def generate(num: int, length: int | None, prompt: str | None, as_json: bool, wa
 
 @main.command()
 @sampling
+@click.option("--candidates", type=int, help="Fillings tried, of which the likeliest is taken.  [default: the model's]")
 @click.argument("text")
 @report_problems
 def infill(text: str, num: int, as_json: bool, watch: bool, **told: Any) -> None:

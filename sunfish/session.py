@@ -28,6 +28,7 @@ GRAPHS = {
     "model": "the denoiser: (x_t, logsnr, x_0_prev, known, turn, temperature) -> (x_0_hat, logits)",
     "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, age, noise, chance, table, place, left, temperature) "
     "-> the next, text, certainty",
+    "score": "how likely a text is: (ids) -> nats of each token, given those before it",
     "sampler": "the whole walk: (noise, chance, table, steps, place, ids, known, temperature) -> text",
 }
 PRECISIONS = ("fp32", "int8")

@@ -106,6 +106,7 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["generate", "--temperature", "0"], "must be above 0"),
         (["generate", "--settle", "0"], "settle must lie above 0"),
         (["generate", "--seed", "-1"], "must not be negative"),
+        (["infill", "--candidates", "0", "one [MASK] ."], "--candidates = 0: must be at least 1"),
     ],
 )
 def test_bad_input_is_one_clear_line(exported: Path, sampler: Sampler, arguments: list[str], says: str) -> None:

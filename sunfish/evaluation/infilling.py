@@ -9,7 +9,7 @@ import numpy as np
 from sunfish.evaluation.bound import variational_bound
 from sunfish.evaluation.quality import story_metrics
 from sunfish.evaluation.subject import Subject
-from sunfish.model.inference import sample_ids
+from sunfish.model.score import fill_gaps
 from sunfish.progress import track
 from sunfish.sampler import Given
 
@@ -17,7 +17,7 @@ GAP_SHARE = 0.25  # of a text's tokens, in one piece
 
 
 def measure_infilling(subject: Subject) -> dict[str, float]:
-    """Cut one gap into each of the first held-out rows and fill it; all else is given.
+    """Cut one gap into each of the first held-out rows and fill it, the likeliest of several fillings; all else is given.
 
     Returns the share of given tokens that came back unchanged, of gap tokens equal to the true ones and, for stories, of whole texts the
     oracle finds consistent; and the variational bound of the true filling, nats per gap token.
@@ -28,7 +28,7 @@ def measure_infilling(subject: Subject) -> dict[str, float]:
     gaps = [cut_gaps(ids, subject.shards.end_id, rng) for ids in subject.held_out.batches(indices, section.batch_rows)]
     filled = []
     for gap in track(gaps, "infill", "batches", len(gaps)):
-        filled.append(sample_ids(stored.denoiser, subject.table(), gap, rng, section.temperature)[0])
+        filled.append(fill_gaps(stored.denoiser, subject.table(), gap, rng, section.temperature, section.infill_candidates)[0])
     same, known = (np.concatenate([a.ravel() for a in arrays]) for arrays in zip(*_compare(gaps, filled), strict=True))
     bound = variational_bound(stored.denoiser, stored.law, None, gaps, section.bound_levels, rng, subject.held_out.between, subject.path)
     texts = [text for ids in filled for text in subject.texts(subject.cut(ids)).words]
@@ -40,6 +40,7 @@ def measure_infilling(subject: Subject) -> dict[str, float]:
         "nats_per_gap_token": float(bound.nats.sum()) / sizes,
         "nats_per_gap_token_standard_error": float(bound.nats.std(ddof=1)) * math.sqrt(rows) / sizes if rows > 1 else 0.0,
         "gap_share": GAP_SHARE,
+        "candidates": section.infill_candidates,
         "rows": rows,
     }
 

@@ -43,7 +43,8 @@ print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
 | `manifest.json` | digests, versions, parity |
 
 `place` says in which order words are written, here from left to right; zeros: all at once. To fill gaps, set `ids` where
-`known` is true, with place 0; the rest is written. Texts end at token {end}.
+`known` is true, with place 0; the rest is written. A filling may not fit what comes after it:
+`onnx/score.onnx` says which of several makes the likeliest text. Texts end at token {end}.
 
 ## Against torch, on the same noise
 

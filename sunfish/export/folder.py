@@ -16,9 +16,9 @@ import onnxruntime
 import torch
 
 from sunfish.export.card import model_card
-from sunfish.export.graph import export_denoiser, export_step
+from sunfish.export.graph import export_denoiser, export_score, export_step
 from sunfish.export.loop import sampler_graph
-from sunfish.export.parity import call_error, has_openvino, hold_against_torch, in_graph, step_by_step
+from sunfish.export.parity import call_error, has_openvino, hold_against_torch, in_graph, score_error, step_by_step
 from sunfish.export.quantize import quantize
 from sunfish.export.weights import save_graphs
 from sunfish.files import replacing, write_json
@@ -75,9 +75,10 @@ def _size(folder: Path, precision: str) -> int:
 
 
 def _write_graphs(stored: StoredDenoiser, folder: Path, section: Section) -> None:
-    """Write denoiser, step and sampler over one file of weights, and the same in 8 bits over another."""
+    """Write denoiser, step, score and sampler over one file of weights, and the same in 8 bits over another."""
     with tempfile.TemporaryDirectory() as place:
-        exact = {"model": export_denoiser(stored.denoiser, section.opset), "step": export_step(stored.denoiser, section.opset)}
+        make = {"model": export_denoiser, "step": export_step, "score": export_score}
+        exact = {name: export(stored.denoiser, section.opset) for name, export in make.items()}
         save_graphs(Path(place), exact, "weights")
         graphs = [{name: ir.load(Path(place) / f"{name}.onnx") for name in exact} for _ in _precisions(section)]
         if section.int8:
@@ -100,8 +101,8 @@ def _describe(graph: ir.Model, stored: StoredDenoiser, what: str) -> None:
 
 def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) -> dict[str, Any]:
     """Return how exact the fp32 graphs are, or raise a Problem."""
-    session = open_session(graph_path(folder, "model"), torch.get_num_threads())
-    error = call_error(stored, session, np.random.default_rng(0))
+    model, score = (open_session(graph_path(folder, name), torch.get_num_threads()) for name in ("model", "score"))
+    error = max(call_error(stored, model, np.random.default_rng(0)), score_error(stored, score, np.random.default_rng(0)))
     if not error <= section.max_relative_error:
         raise Problem(f"the exported graph differs from torch by {error:.1e} in one call, more than export.max_relative_error allows")
     step, sampler = graph_path(folder, "step"), graph_path(folder, "sampler")
@@ -125,7 +126,7 @@ def parity_walks(law: NoiseLaw, recommended: dict[str, Any], texts: int, texts_d
 
 def recommend(section: Section) -> dict[str, Any]:
     """Return what the folder samples with unless told otherwise."""
-    names = ("name", "steps", "eta", "temperature", "settle", "order", "window_steps")
+    names = ("name", "steps", "eta", "temperature", "settle", "order", "window_steps", "candidates")
     return {name: getattr(section, f"sampler_{name}") for name in names}
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sunfish.export.weights import content
 from sunfish.model.denoiser import Denoiser
+from sunfish.model.score import Score
 from sunfish.model.step import Step
 from sunfish.sampler import COLUMNS
 
@@ -26,7 +27,8 @@ class _Plain(nn.Module):
         self.module = module
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.module(*inputs))
+        answer = self.module(*inputs)
+        return (answer,) if isinstance(answer, Tensor) else tuple(answer)
 
 
 def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
@@ -47,6 +49,11 @@ def export_step(denoiser: Denoiser, opset: int) -> ir.Model:
     shapes = {**dict.fromkeys(inputs, TEXT), "table": {0: "rows_and_wait"}, "left": ROW, "temperature": ROW}
     outputs = ["x_next", "x_0_hat", "ids_next", "known_next", "age_next", "text", "probability"]
     return _export(Step(denoiser), denoiser, inputs, shapes, outputs, opset)
+
+
+def export_score(denoiser: Denoiser, opset: int) -> ir.Model:
+    """Return the graph of `Score`: ids -> nats of each token, given those before it."""
+    return _export(Score(denoiser), denoiser, {"ids": _example(denoiser)[-1]}, {"ids": TEXT}, ["nats"], opset)
 
 
 def _example(denoiser: Denoiser) -> list[Tensor]:

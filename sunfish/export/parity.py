@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sunfish.model.inference import TorchNetwork
+from sunfish.model.score import Score
 from sunfish.model.sight import OPEN
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import Progress
@@ -68,6 +69,13 @@ def call_error(stored: StoredDenoiser, session: ort.InferenceSession, rng: np.ra
         for a, b in zip(ours, session.run(["x_0_hat", "logits"], told), strict=True):
             worst = max(worst, relative_error(a.numpy(), b))
     return worst
+
+
+def score_error(stored: StoredDenoiser, session: ort.InferenceSession, rng: np.random.Generator) -> float:
+    """Return the relative error of a text's nats, by the score's graph."""
+    ids = rng.integers(stored.denoiser.vocab_size, size=(3, stored.lengths.longest))
+    with torch.no_grad():
+        return relative_error(Score(stored.denoiser)(torch.from_numpy(ids)).numpy(), session.run(["nats"], {"ids": ids})[0])
 
 
 def step_by_step(graph: Path) -> Engine:

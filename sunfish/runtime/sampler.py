@@ -24,6 +24,7 @@ from sunfish.session import CPU, FORMAT, PRECISIONS, OnnxNetwork, graph_path, op
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
+Opening = Callable[[str], ort.InferenceSession]  # a graph's name -> the graph, loaded
 Shown = Callable[[np.ndarray], np.ndarray]  # a row's ids -> the positions that people are shown
 
 
@@ -38,6 +39,7 @@ class Settings:
     settle: float | None = None
     window_steps: int | None = None  # that each position takes; as many as steps: all at once
     order: str | None = None
+    candidates: int | None = None  # fillings of a gap, of which the one that makes the likeliest text is taken
     seed: int = 0
     batch: int | None = None  # texts denoised together; None: as many as take little memory
 
@@ -62,8 +64,9 @@ class Frame:
 class Sampler:
     """An exported denoiser, ready to write. The same seed gives the same text."""
 
-    def __init__(self, session: ort.InferenceSession, tokenizer: Tokenizer, law: NoiseLaw, config: dict[str, Any]) -> None:
-        self.session, self.tokenizer, self.law, self.config = session, tokenizer, law, config
+    def __init__(self, open_graph: Opening, tokenizer: Tokenizer, law: NoiseLaw, config: dict[str, Any]) -> None:
+        self.open_graph, self.tokenizer, self.law, self.config = open_graph, tokenizer, law, config
+        self.session = open_graph("step")
         self.lengths = RowLengths.from_json(config["row_lengths"])
 
     @classmethod
@@ -81,8 +84,8 @@ class Sampler:
         check_folder(folder, precision)
         require_room(graph_path(folder, "model", precision).with_suffix(".onnx_data").stat().st_size, f"the weights of {folder}")
         law = NoiseLaw.from_json(read_json(folder / "noise_law.json"))
-        session = open_session(graph_path(folder, "step", precision), num_threads, providers)
-        return cls(session, read_tokenizer(folder), law, read_json(folder / "config.json"))
+        open_graph = lambda name: open_session(graph_path(folder, name, precision), num_threads, providers)  # noqa: E731
+        return cls(open_graph, read_tokenizer(folder), law, read_json(folder / "config.json"))
 
     def generate(self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()) -> list[str]:
         """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
@@ -95,12 +98,28 @@ class Sampler:
         return [self.tokenizer.decode(ids[self._until_end(ids)].tolist()) for ids in self._sample(rows, rngs, settings)]
 
     def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[str]:
-        """Return `num` ways to fill the gaps of `text`; all else stays as it is."""
+        """Return `num` ways to fill the gaps of `text`, each the likeliest of several; all else stays as it is."""
         self._check(num, None)
         row = infill_row(self.tokenizer, text, self.lengths)
-        sampled = self._sample([row] * num, _generators(settings.seed, num), settings)
+        filled = [ids for ids, _ in self._fill(row, num, settings)]
         shown = self._around_gaps(row)
-        return [self.tokenizer.decode(ids[shown(ids)].tolist()) for ids in sampled]
+        return [self.tokenizer.decode(ids[shown(ids)].tolist()) for ids in filled]
+
+    def _fill(self, row: Row, num: int, settings: Settings) -> list[tuple[np.ndarray, int]]:
+        """Return `num` fillings' ids, and which candidate each one was."""
+        candidates: int = self.config["sampler"]["candidates"] if settings.candidates is None else settings.candidates
+        if candidates < 1:
+            raise Problem(f"--candidates = {candidates}: must be at least 1")
+        rngs = [
+            _candidate(settings.seed, text, number) for text in range(len(_generators(settings.seed, num))) for number in range(candidates)
+        ]
+        ids = np.stack(self._sample([row] * len(rngs), rngs, settings)).reshape(num, candidates, -1)
+        if candidates == 1:
+            return [(each, 0) for each in ids[:, 0]]
+        score = self.open_graph("score")
+        nats = [score.run(["nats"], {"ids": each})[0].sum(axis=1) for each in ids]
+        best = [int(each.argmin()) for each in nats]
+        return [(each[number], number) for each, number in zip(ids, best, strict=True)]
 
     def stream(
         self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()
@@ -114,8 +133,8 @@ class Sampler:
         """Yield every step of the `num` fillings that `infill` returns, one after the other."""
         self._check(num, None)
         row = infill_row(self.tokenizer, text, self.lengths)
-        for rng in _generators(settings.seed, num):
-            yield from self._frames(row, rng, settings, self._around_gaps(row))
+        for text, (_, number) in enumerate(self._fill(row, num, settings)):
+            yield from self._frames(row, _candidate(settings.seed, text, number), settings, self._around_gaps(row))
 
     def table(self, settings: Settings) -> Table:
         """Return the sampler's table, or say what is wrong with the settings."""
@@ -219,6 +238,11 @@ def _generators(seed: int, num: int) -> list[np.random.Generator]:
     if seed < 0:
         raise Problem(f"--seed = {seed}: must not be negative")
     return [np.random.default_rng((seed, k)) for k in range(num)]
+
+
+def _candidate(seed: int, text: int, number: int) -> np.random.Generator:
+    """Return the generator of a text's candidate; the first one's is the text's."""
+    return np.random.default_rng((seed, text, number) if number else (seed, text))
 
 
 def _parts(group: list[int], size: int) -> list[list[int]]:

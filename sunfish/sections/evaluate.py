@@ -31,6 +31,7 @@ class Section:
     frontier_temperatures: tuple[float, ...]
     frontier_samples: int  # at each of them
     infill_rows: int
+    infill_candidates: int  # fillings of a gap, of which the likeliest is taken; 1 where next tokens were not learned
     batch_rows: int
     speed_runs: int
     shown_samples: int
@@ -43,6 +44,7 @@ class Section:
             "num_samples",
             "frontier_samples",
             "infill_rows",
+            "infill_candidates",
             "batch_rows",
             "speed_runs",
             "shown_samples",

@@ -49,6 +49,7 @@ class Section:
     sampler_settle: float  # a position keeps its token above this probability; 1: none does before its end
     sampler_order: Literal["forward", "random"]
     sampler_window_steps: int  # steps that each position takes; sampler_steps or more: all at once
+    sampler_candidates: int  # fillings of a gap, of which the likeliest is taken
     licence: str  # of the weights, said in the folder
 
     def __post_init__(self) -> None:
@@ -64,4 +65,5 @@ class Section:
         require(0.0 < self.sampler_settle <= 1.0, "sampler_settle", "must lie above 0 and be at most 1 (1: never)")
         require(self.sampler_order in ORDERS, "sampler_order", f"must be one of {', '.join(ORDERS)}")
         require(self.sampler_window_steps >= 1, "sampler_window_steps", "must be at least 1")
+        require(self.sampler_candidates >= 1, "sampler_candidates", "must be at least 1")
         require(0.0 <= self.sampler_eta <= 1.0, "sampler_eta", "must lie between 0 and 1")
