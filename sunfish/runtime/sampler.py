@@ -110,9 +110,8 @@ class Sampler:
         candidates: int = self.config["sampler"]["candidates"] if settings.candidates is None else settings.candidates
         if candidates < 1:
             raise Problem(f"--candidates = {candidates}: must be at least 1")
-        rngs = [
-            _candidate(settings.seed, text, number) for text in range(len(_generators(settings.seed, num))) for number in range(candidates)
-        ]
+        _require_seed(settings.seed)
+        rngs = [_candidate(settings.seed, place, number) for place in range(num) for number in range(candidates)]
         ids = np.stack(self._sample([row] * len(rngs), rngs, settings)).reshape(num, candidates, -1)
         if candidates == 1:
             return [(each, 0) for each in ids[:, 0]]
@@ -133,8 +132,8 @@ class Sampler:
         """Yield every step of the `num` fillings that `infill` returns, one after the other."""
         self._check(num, None)
         row = infill_row(self.tokenizer, text, self.lengths)
-        for text, (_, number) in enumerate(self._fill(row, num, settings)):
-            yield from self._frames(row, _candidate(settings.seed, text, number), settings, self._around_gaps(row))
+        for place, (_, number) in enumerate(self._fill(row, num, settings)):
+            yield from self._frames(row, _candidate(settings.seed, place, number), settings, self._around_gaps(row))
 
     def table(self, settings: Settings) -> Table:
         """Return the sampler's table, or say what is wrong with the settings."""
@@ -235,9 +234,13 @@ class Sampler:
 
 def _generators(seed: int, num: int) -> list[np.random.Generator]:
     """Return one generator a text: the k-th text is the same however many are written beside it."""
+    _require_seed(seed)
+    return [np.random.default_rng((seed, k)) for k in range(num)]
+
+
+def _require_seed(seed: int) -> None:
     if seed < 0:
         raise Problem(f"--seed = {seed}: must not be negative")
-    return [np.random.default_rng((seed, k)) for k in range(num)]
 
 
 def _candidate(seed: int, text: int, number: int) -> np.random.Generator:
