@@ -218,7 +218,7 @@ def test_isolated_documents_do_not_see_each_other_and_are_as_if_alone(params: di
     denoiser = Denoiser(params["model"], 20)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in denoiser.named_parameters():
-        torch.nn.init.normal_(parameter, std=0.0 if name.startswith("to_given") else 0.3, generator=generator)  # ends differ by design
+        torch.nn.init.normal_(parameter, std=0.0 if name.startswith("to_end") else 0.3, generator=generator)  # ends differ by design
     end = 19
     first = torch.tensor([[3, 4, 5, 6, end]])[:, 5 - prefix :]
     mine, others = torch.tensor([[7, 8, 9, end]]), torch.tensor([[10, 11]])

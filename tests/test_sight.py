@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sunfish.evaluation.exported import in_turn
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.sight import OPEN, see_copies, see_turns
+from sunfish.model.sight import OPEN, see_turns
 from sunfish.stagger import ORDERS, draw_places
 from sunfish.training.draws import first_open
 from tests.test_model import make
@@ -85,14 +85,6 @@ def test_what_comes_next_is_said_without_having_seen_it() -> None:
         changed[0, position] += 1
         differs = (denoiser(changed, level, nothing, known, turn).logits != before).any(dim=-1)[0]
         assert differs.tolist() == [bool(turn[0, position] <= turn[0, other]) for other in range(LENGTH)]
-
-
-def test_each_position_is_told_how_far_the_next_given_one_is_or_the_end() -> None:
-    turn = torch.tensor([[1, 0, 2, 3, 0, 4, 5], [1, 2, 3, 4, 5, 6, 7]])
-    far = [[1, 0, 2, 1, 0, 1, 0], [6, 5, 4, 3, 2, 1, 0]]
-    assert see_turns(turn).to_given.tolist() == far
-    both = see_copies(turn, torch.ones_like(turn), turn > 0).to_given
-    assert both.tolist() == [row + row for row in far]
 
 
 def test_what_waits_is_not_seen_and_sees_all() -> None:

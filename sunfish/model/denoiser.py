@@ -56,8 +56,8 @@ class Denoiser(nn.Module):
 
     The network gives logits; `x_0_hat` is the embedding they expect. With the output prior, the logits start from the
     exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
-    length), so that the network has only context to learn. Every position has a noise level of its own, and is told how far the
-    next given one is, or the row's end. Known positions hold clean embeddings and stay as they are; their logits say what comes next.
+    length), so that the network has only context to learn. Every position has a noise level of its own, and is told how far the row's
+    end is. Known positions hold clean embeddings and stay as they are; their logits say what comes next.
 
     Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).
     """
@@ -67,7 +67,7 @@ class Denoiser(nn.Module):
         self.section, self.vocab_size = section, vocab_size
         self.embedding = Embedding(vocab_size, section.emb_dim)
         self.noise_level = Told(LEVEL_PERIODS, section.cond_dim, section.width)
-        self.to_given = Told(ROW_PERIODS, section.cond_dim, section.width)
+        self.to_end = Told(ROW_PERIODS, section.cond_dim, section.width)
         self.inward = nn.Linear(2 * section.emb_dim, section.width, bias=False)
         self.known_flag = nn.Parameter(torch.empty(section.width))
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
@@ -125,7 +125,8 @@ class Denoiser(nn.Module):
         cold: Float[Tensor, "batch 1 1"] | None = None,
     ) -> tuple[Hidden, Float[Tensor, "vocab width"]]:
         """Return the two factors of the logits: what the network found at each position, times `cold`, and the matrix that reads it out."""
-        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + self.to_given(sight.to_given.to(logsnr.dtype)), sight)
+        ends = self._ends(x_t.shape[1] // sight.copies).repeat(sight.copies, 1)
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + ends, sight)
         hidden = hidden if cold is None else hidden * cold
         evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
         prior = evidence * x_t if self.section.output_prior else None
@@ -153,6 +154,12 @@ class Denoiser(nn.Module):
         noisy = torch.cat((linear, x_0_prev * ~given), dim=-1)
         return self.inward(noisy) + torch.where(given, self.known_flag, self.noise_level(logsnr))
 
+    def _ends(self, length: int) -> Float[Tensor, "pos width"]:
+        """Return what each position of a row is told of how far its end is."""
+        distance = torch.arange(length - 1, -1, -1, device=self.known_flag.device)
+        told: Tensor = self.to_end(distance.float())
+        return told
+
     def embed(self, ids: Ids) -> Embeddings:
         """Return x_0, (batch, pos, emb)."""
         embeddings: Embeddings = self.embedding(ids)
@@ -168,7 +175,7 @@ def count_parameters(section: Section, vocab_size: int) -> int:
     """Return how many parameters a denoiser of this size has, without building it."""
     width, emb, cond = section.width, section.emb_dim, section.cond_dim
     block = 12 * width**2 + 4 * width  # attention 4, MLP 8; two norms
-    told = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: the noise level, the next given position
+    told = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: the noise level, the row's end
     head = width * (emb if section.tied_head else vocab_size) + vocab_size
     around = vocab_size * emb + 2 * emb * width + width + head  # table, inward, flag
     return section.num_layers * block + 2 * told + around
@@ -180,7 +187,7 @@ def init_weights(denoiser: Denoiser, seed: int) -> None:
     zeros = ("out.weight", "down.weight", "head.weight", "head_bias", "shift", "known_flag")
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():
-            if name.endswith("bias") or (name.endswith(zeros) and not name.startswith(("noise_level", "to_given"))):
+            if name.endswith("bias") or (name.endswith(zeros) and not name.startswith(("noise_level", "to_end"))):
                 parameter.zero_()
             elif name.endswith("scale"):
                 parameter.fill_(1.0)

@@ -27,10 +27,9 @@ Embeddings = Float[Tensor, "batch pos emb"]
 
 
 class Sight(NamedTuple):
-    """Which positions each one sees, and how far the next given one is, or the row's end; those of all copies, one after the other."""
+    """Which positions each one sees; those of all copies, one copy after the other."""
 
     together: Bool[Tensor, "batch 1 pos pos"]
-    to_given: Turns
     copies: int = 1
 
 
@@ -48,12 +47,7 @@ class Shown(NamedTuple):
 
     def rows(self, rows: Int[Tensor, " some"]) -> Shown:
         """Return some rows of it."""
-        return Shown(
-            self.x[rows],
-            self.logsnr[rows],
-            self.known[rows],
-            Sight(self.sight.together[rows], self.sight.to_given[rows], self.sight.copies),
-        )
+        return Shown(self.x[rows], self.logsnr[rows], self.known[rows], self.sight._replace(together=self.sight.together[rows]))
 
 
 def show_noisy(x_t: Embeddings, logsnr: Levels, known: Known, document: Turns | None = None) -> Shown:
@@ -72,7 +66,7 @@ def show_copies(
 
 def see_turns(turn: Turns, document: Turns | None = None) -> Sight:
     """Return what positions of one copy see: turns up to their own, of the same document if these are told apart."""
-    return Sight(_alike(turn[:, None, :] <= turn[:, :, None], document)[:, None], _to_given(turn == 0))
+    return Sight(_alike(turn[:, None, :] <= turn[:, :, None], document)[:, None])
 
 
 def see_copies(place: Turns, start: Turns, is_open: Known, document: Turns | None = None) -> Sight:
@@ -86,14 +80,7 @@ def see_copies(place: Turns, start: Turns, is_open: Known, document: Turns | Non
     back = _alike(place[:, None, :] < start[:, :, None], document)
     noisy = _alike((start[:, None, :] == start[:, :, None]) & is_open[:, None, :], document)
     halves = torch.cat((clean, torch.zeros_like(clean)), dim=-1), torch.cat((back, noisy), dim=-1)
-    return Sight(torch.cat(halves, dim=1)[:, None], _to_given(place == 0).repeat(1, 2), copies=2)
-
-
-def _to_given(given: Known) -> Turns:
-    """Return how many positions further the next given one is, 0 where it is itself given; or the row's last position, if none is."""
-    position = torch.arange(given.shape[1], device=given.device)
-    ahead = given[:, None, :] & (position[None, :] >= position[:, None])
-    return torch.where(ahead, position, given.shape[1] - 1).amin(dim=-1) - position
+    return Sight(torch.cat(halves, dim=1)[:, None], copies=2)
 
 
 def _alike(seen: Bool[Tensor, "batch pos pos"], document: Turns | None) -> Bool[Tensor, "batch pos pos"]:
