@@ -13,17 +13,19 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from sunfish.export import quantize as quantization
 from sunfish.export.folder import export_folder
-from sunfish.export.graph import export_denoiser, export_step
+from sunfish.export.graph import export_denoiser, export_score, export_step
 from sunfish.export.loop import sampler_graph
-from sunfish.export.parity import Walk, hold_against_torch, in_graph, relative_error, step_by_step
+from sunfish.export.parity import Walk, hold_against_torch, in_graph, relative_error, score_error, step_by_step
 from sunfish.export.quantize import kind_of_weight, quantize
 from sunfish.export.weights import content, save_graphs
 from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.score import Score
 from sunfish.model.sight import OPEN
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Impossible, Problem
@@ -54,7 +56,8 @@ def graphs(stored: StoredDenoiser, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("graphs")
     (folder / "onnx").mkdir()
     step = export_step(stored.denoiser, 20)
-    save_graphs(folder / "onnx", {"model": export_denoiser(stored.denoiser, 20), "step": step, "sampler": sampler_graph(step)}, "w")
+    made = {"model": export_denoiser(stored.denoiser, 20), "score": export_score(stored.denoiser, 20), "step": step}
+    save_graphs(folder / "onnx", {**made, "sampler": sampler_graph(step)}, "w")
     return folder
 
 
@@ -84,6 +87,16 @@ def test_every_program_walks_as_torch_does(
     assert row["ids"] == 36 and row["different_ids"] == 0 and row["near_ties"] == 0
 
 
+def test_every_program_finds_a_text_as_likely(stored: StoredDenoiser, graphs: Path) -> None:
+    ids, path = np.random.default_rng(0).integers(41, size=(3, 9)), graph_path(graphs, "score")
+    ours = Score(stored.denoiser)(torch.from_numpy(ids)).numpy()
+    assert score_error(stored, open_session(path), np.random.default_rng(0)) < 1e-5
+    assert relative_error(ours, ReferenceEvaluator(str(path)).run(["nats"], {"ids": ids})[0]) < 1e-5
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert relative_error(ours, compiled({"ids": ids})[0]) < 1e-5
+
+
 def test_parity_can_fail(stored: StoredDenoiser) -> None:
     def wrong(walk: Walk) -> np.ndarray:
         return np.full(walk.given.ids.shape, 40)
@@ -110,19 +123,21 @@ def test_the_graphs_take_any_batch_and_length_and_name_their_weights(graphs: Pat
     for name, inputs in (
         ("model", ["x_t", "logsnr", "x_0_prev", "known", "turn", "temperature"]),
         ("step", ["x", "x_0_prev", "ids", "known", "age", "noise", "chance", "table", "place", "left", "temperature"]),
+        ("score", ["ids"]),
         ("sampler", ["noise", "chance", "table", "steps", "place", "ids", "known", "temperature"]),
     ):
         onnx.checker.check_model(str(graph_path(graphs, name)), full_check=True)
         graph = onnx.load(graph_path(graphs, name), load_external_data=False).graph
         shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.input, *graph.output]}
         assert [v.name for v in graph.input] == inputs
-        assert shapes["known"] == ["batch", "pos"] and shapes["temperature"] == ["batch"]
+        assert shapes["ids" if name == "score" else "known"] == ["batch", "pos"]
+        assert name == "score" or shapes["temperature"] == ["batch"]
         weights = {i.name for i in graph.initializer}
         assert {"transformer.blocks.1.mlp.up.weight.T", "embedding.table"} <= weights
         assert not any(node.metadata_props for node in graph.node)  # the exporter's stack traces
 
 
-def test_three_graphs_share_one_file_of_weights(stored: StoredDenoiser, graphs: Path) -> None:
+def test_four_graphs_share_one_file_of_weights(stored: StoredDenoiser, graphs: Path) -> None:
     size = sum(p.numel() * 4 for p in stored.denoiser.parameters())
     assert (graphs / "onnx" / "w").stat().st_size < 1.1 * size
     assert all(graph_path(graphs, name).stat().st_size < 200_000 for name in GRAPHS)

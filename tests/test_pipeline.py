@@ -62,6 +62,10 @@ def test_the_readme_s_numbers_are_the_committed_run_s() -> None:
     told = [f"{100 * samples[key]:.1f}%" for key in ("sentences_valid", "stories_consistent", "unique", "distinct_2")]
     told += [f"{100 * metrics['infilling']['stories_consistent']:.1f}%", f"{samples['forms_total_variation']:.2f}"]
     told += [f"{bound['nats_per_row']:.1f} ± {bound['nats_per_row_standard_error']:.1f}", f"{bound['nats_per_token']:.3f}"]
+    told += [f"{bound['excess_nats_per_row']:.2f} ± {bound['excess_nats_per_row_standard_error']:.2f}", f"{bound['bound_over_entropy']:.3f}"]
+    told += [f"{samples['calls_per_text']:.1f} calls"]
+    for rows in (metrics["frontier"], metrics["windows"]):
+        told += [" | ".join(f"{100 * row[key]:.1f}%" for row in rows.values()) for key in ("sentences_valid", "stories_consistent")]
     told += [f"{row['seconds']:.3f} | {row['tokens_per_second']:,.0f} |" for row in metrics["speed"].values()]
     told += [f"{trained['parameters']:,} parameters, {trained['steps']:,} steps"]
     told += [f"> {text}" for text in committed("samples/samples.txt").split("\n\n")[:4]]
@@ -72,7 +76,7 @@ def test_the_readme_s_numbers_are_the_committed_run_s() -> None:
     told += [f"{100 * increase:+.2f}% ({quality['int8']['rows']} stories) in {exported['bytes']['int8'] / 1e6:.1f} MB instead of"]
     twins = json.loads(committed("benchmarks/twins/results.json"))
     told += [f"{numbers['nats_per_token']:.3f}" for numbers in twins["held_out"].values()]
-    shown = [twins["texts"][kind][heat] for kind, heat in (("sunfish", "1"), ("masked", "0.8"), ("autoregressive", "0.8"))]
+    shown = [twins["texts"][kind]["0.8"] for kind in ("sunfish", "masked", "autoregressive")]
     told += [f"{100 * row['stories_consistent']:.1f}% | {row['entropy_corpus_nats']:.2f} |" for row in shown]
     assert [number for number in told if number not in readme] == []
     entropies = [row["entropy_corpus_nats"] for row in shown]

@@ -70,6 +70,16 @@ def test_infilling_keeps_every_given_word(sampler: Sampler) -> None:
         assert filled.startswith("one day") and " went to the park . she was" in filled and filled.endswith(" .")
 
 
+def test_the_filling_is_the_likeliest_of_its_candidates(sampler: Sampler) -> None:
+    text, score = "one day [MASK:3] went to the park .", sampler.open_graph("score")
+    row = infill_row(sampler.tokenizer, text, sampler.lengths)
+    tried = [ids for number in range(1, 5) for ids, _ in sampler._fill(row, 2, Settings(steps=4, candidates=number))]
+    nats = score.run(["nats"], {"ids": np.stack(tried)})[0].sum(axis=1).reshape(4, 2)
+    assert (np.diff(nats, axis=0) <= 0).all() and nats[3].sum() < nats[0].sum()  # more candidates, the first ones among them
+    shown = sampler._around_gaps(row)
+    assert sampler.infill(text, 2, Settings(steps=4, candidates=4)) == [sampler.tokenizer.decode(i[shown(i)].tolist()) for i in tried[-2:]]
+
+
 def test_a_prompt_begins_every_text(sampler: Sampler) -> None:
     assert all(text.startswith("once anna had") for text in sampler.generate(3, prompt="once anna had", settings=Settings(steps=3)))
 
