@@ -117,9 +117,11 @@ def test_what_is_given_stays_when_gaps_are_filled(subject: Subject) -> None:
 
 
 def test_a_walk_is_followed_to_the_text_it_ends_in(subject: Subject) -> None:
-    never = dataclasses.replace(subject.told(num_steps=20).table(), settle_above=1.0)
+    never = subject.told(num_steps=20, window_steps=20, settle=1.0).table()
     usual = follow(subject.stored.denoiser, never, 12, np.random.default_rng(0), 1.0)
     assert not usual.settled[:-1].any() and usual.settled[-1].all()  # none before its last row
+    in_turn = follow(subject.stored.denoiser, subject.told(num_steps=20, settle=1.0).table(), 12, np.random.default_rng(0), 1.0)
+    assert in_turn.settled.sum(axis=1).tolist() == list(range(1, 13))  # one word a step, and no step with nothing to do
     table = dataclasses.replace(never, settle_above=float(np.quantile(usual.probability[:-1], 0.9)))
     trajectory = follow(subject.stored.denoiser, table, 12, np.random.default_rng(0), 1.0)
     steps = len(trajectory.ids)

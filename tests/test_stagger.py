@@ -75,7 +75,7 @@ def test_every_position_takes_all_its_rows_in_time_and_order(steps: int, window:
     before = place[:, None, :] < place[:, :, None]
     while not known.all():
         assert left > 0
-        earlier, age = age, begin(age, known, before, torch.tensor([left]), rows)
+        earlier, age = age, begin(age, known, before, torch.tensor([left]), rows, torch.tensor(1 + seed % 2))
         begun = (age[0] > 0) | known[0]
         assert begun.tolist() == sorted(begun.tolist(), reverse=True)  # the first in the order first
         assert ((earlier == age) | (earlier == 0)).all() and (~known & (age > 0)).any()

@@ -178,7 +178,8 @@ def test_mixed_precision_multiplies_in_bf16_and_keeps_the_noise_level_exact(para
 
     monkeypatch.setattr(Denoiser, "_inputs", watch)
     launch = dataclasses.replace(params["launch"], precision="bf16-mixed")
-    run = loop.start_run(make_fabric(launch), params["model"], params["diffusion"], params["pretrain"], shards.vocab_size)
+    diffusion = dataclasses.replace(params["diffusion"], self_conditioning=0.5)
+    run = loop.start_run(make_fabric(launch), params["model"], diffusion, params["pretrain"], shards.vocab_size)
     assert math.isfinite(loop.train_step(run, batch(params, shards)).loss)
     assert set(seen) == {(True, grad, torch.float32, torch.float32) for grad in (True, False)}  # the first estimate and the loss
 
@@ -188,7 +189,8 @@ def test_known_positions_get_no_loss(params: dict, shards: Shards) -> None:
     everything_but_one[:, 5] = False
     ids = batch(params, shards)
     prior_free = dataclasses.replace(params["model"], output_prior=False)  # so that the zero head knows nothing
-    run = loop.start_run(make_fabric(params["launch"]), prior_free, params["diffusion"], params["pretrain"], shards.vocab_size)
+    at_once = dataclasses.replace(params["diffusion"], blocks=None)
+    run = loop.start_run(make_fabric(params["launch"]), prior_free, at_once, params["pretrain"], shards.vocab_size)
     draws = draw_step(run.diffusion, 0, 0, 8, 96)._replace(known=everything_but_one)
     levels = run.law.logsnr_at(draws.times)
     total, losses = run.model(ids, draws, levels, run.law.density(levels))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sunfish.files import read_json, replacing, write_json
 from sunfish.lengths import RowLengths
-from sunfish.model.denoiser import init_weights
+from sunfish.model.denoiser import ROW_PERIODS, Told, init_weights
 from sunfish.model.embedding import Embedding
 from sunfish.model.sight import see_turns
 from sunfish.model.transformer import Transformer
@@ -30,6 +30,8 @@ class Twin(nn.Module):
         self.section, self.kind, self.special = section, kind, vocab_size
         self.embedding = Embedding(vocab_size + 1, section.emb_dim)
         self.inward = nn.Linear(section.emb_dim, section.width, bias=False)
+        # the masked one knows the row's length, as SunFish does, and must be told where it stands: masks are alike, and angles relative
+        self.to_end = Told(ROW_PERIODS, section.cond_dim, section.width) if kind == "masked" else None
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
         self.head = nn.Linear(section.width, section.emb_dim, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
@@ -37,7 +39,10 @@ class Twin(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         table = self.embedding.table()
         sight = see_turns(torch.arange(ids.shape[1], device=ids.device)[None]) if self.kind == "autoregressive" else None
-        hidden = self.transformer(self.inward(F.embedding(ids, table)), sight)
+        inward = self.inward(F.embedding(ids, table))
+        if self.to_end is not None:
+            inward = inward + self.to_end(torch.arange(ids.shape[1] - 1, -1, -1, device=ids.device).float())
+        hidden = self.transformer(inward, sight)
         return F.linear(self.head(hidden), table[: self.special]) + self.head_bias
 
 
