@@ -30,7 +30,7 @@ class Score(nn.Module):
         x_0, place = self.denoiser.embed(ids), torch.arange(1, ids.shape[1] + 1, device=ids.device).expand(ids.shape)
         logits = self.denoiser(x_0, torch.zeros_like(x_0[..., 0]), torch.zeros_like(x_0), place > 0, place).logits
         following = ids.roll(-1, dims=1)  # as long as the logits: GatherElements takes no shorter index
-        said = logits.log_softmax(dim=-1).gather(-1, following[..., None]).squeeze(-1)
+        said = logits.log_softmax(dim=-1).gather(2, following[..., None]).squeeze(-1)
         return F.pad(-said[:, :-1], (1, 0))
 
 
