@@ -7,19 +7,12 @@ diffusion term. `eps_mse` and `x0_mse` are the founding objective and its sister
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sunfish.diffusion.process import Embeddings, Levels, eps_from_x_0
 
-Mask = Bool[Tensor, "batch pos"]
 PerPosition = Float[Tensor, "batch pos"]
-
-
-def mean_over(values: PerPosition, mask: Mask) -> Float[Tensor, " batch"]:
-    """Return each row's mean over the masked positions; 0 where a row has none."""
-    weights = mask.to(values.dtype)
-    return (values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def cross_entropy(logits: Float[Tensor, "batch pos vocab"], ids: Int[Tensor, "batch pos"]) -> PerPosition:
