@@ -26,10 +26,11 @@ LOADING = [
 SAMPLING = [
     *LOADING,
     click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
-    click.option("--sampler", type=click.Choice(["ddim", "ddpm", "ancestral", "dpm-solver"]), help="[default: the model's]"),
+    click.option("--sampler", type=click.Choice(["picard", "ancestral", "ddpm", "ddim", "dpm-solver"]), help="[default: the model's]"),
     click.option("--steps", type=int, help="Denoiser calls per text: more is better and slower.  [default: the model's]"),
     click.option("--eta", type=float, help="Of ddim: 0 deterministic ... 1 ancestral.  [default: the model's]"),
     click.option("--temperature", type=float, help="Below 1: safer words, less variety.  [default: the model's]"),
+    click.option("--floor", type=float, help="Never draw words less probable than this.  [default: the model's]"),
     click.option("--settle", type=float, help="Fix a word once the model is this sure of it; 1: never.  [default: the model's]"),
     click.option("--window-steps", type=int, help="Steps that each word takes; as many as --steps: all at once.  [default: the model's]"),
     click.option("--order", type=click.Choice(["forward", "random"]), help="In which words come out.  [default: the model's]"),

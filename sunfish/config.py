@@ -181,7 +181,25 @@ def check(params_path: Path) -> dict[str, Any]:
     for name in SECTIONS:
         section = importlib.import_module(f"sunfish.sections.{name}").Section
         built[name] = _build(section, params.get(name), f"{params_path}: {name}")
+    _hold_together(built, params_path)
     return built
+
+
+def _hold_together(built: dict[str, Any], params_path: Path) -> None:
+    """Raise ConfigError for what each section allows and another does not."""
+    diffusion = built["diffusion"]
+    wants = (("evaluate", "sampler", "infill_candidates"), ("export", "sampler_name", "sampler_candidates"))
+    for section, sampler, candidates in wants:
+        if getattr(built[section], sampler) == "picard" and diffusion.blocks is None:
+            raise ConfigError(
+                f"{params_path}: {section}.{sampler} = 'picard': writes one word after another, which diffusion.blocks = null does not train; "
+                "take another sampler, such as ddpm"
+            )
+        if getattr(built[section], candidates) > 1 and not (diffusion.blocks and diffusion.objective == "ce" and diffusion.blocks.next_token):
+            raise ConfigError(
+                f"{params_path}: {section}.{candidates} = {getattr(built[section], candidates)}: choosing among fillings needs next tokens "
+                "learned (diffusion.objective ce with diffusion.blocks.next_token above 0); set it to 1"
+            )
 
 
 @report_problems

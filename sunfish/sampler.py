@@ -21,7 +21,7 @@ from sunfish.stagger import ORDERS, draw_places
 
 NEVER = 1.0  # no token is surer than certain
 MAX_STEPS = 10_000
-COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above", "drawn", "waits")
+COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above", "drawn", "waits", "floor")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,9 @@ class Table:
     A walk takes `steps` steps at most. Where a position has fewer rows than that, positions begin one after another, in the `order`, as few
     of them at once as still end in time; else all begin at once. A position settles once the probability of its likeliest token is above
     `settle_above` and all before it have settled, and at its last row in any case; what is sure already while it waits settles, too. Where
-    a row is `drawn`, what stands for x_0_hat is not the mean of all tokens but one of them, drawn by its probability.
+    a row is `drawn`, what stands for x_0_hat is not the mean of all tokens but one of them, drawn by its probability; what is less
+    probable than `floor` is never drawn, unless nothing is more. A walk `at_once` takes the steps of all positions, one after another in
+    the order, in every call at once, each from what the call before made of the others, until nothing changes (`model.picard`).
     """
 
     logsnr: Array
@@ -43,31 +45,34 @@ class Table:
     drawn: bool = False
     steps: int = 0  # 0: as many as there are rows
     order: str = "forward"
+    floor: float = 0.0
+    at_once: bool = False
 
     def __len__(self) -> int:
         """Return how many denoiser calls a walk takes at most."""
         return self.steps or len(self.logsnr)
 
     def rows(self) -> Array:
-        """Return (1 + rows, 8), its columns `COLUMNS`: first what a position does while it waits, stand still, then a row a step."""
+        """Return (1 + rows, 9), its columns `COLUMNS`: first what a position does while it waits, stand still, then a row a step."""
         settle = np.full_like(self.logsnr, self.settle_above)
         settle[-1] = 0.0
-        drawn, waits = np.full_like(settle, self.drawn), np.zeros_like(settle)
-        rows = np.stack((self.logsnr, self.c_x, self.c_0, self.c_p, self.c_n, settle, drawn, waits), axis=1)
-        return np.concatenate(([[self.logsnr[0], 1.0, 0.0, 0.0, 0.0, self.settle_above, self.drawn, 1.0]], rows))
+        drawn, waits, floor = np.full_like(settle, self.drawn), np.zeros_like(settle), np.full_like(settle, self.floor)
+        rows = np.stack((self.logsnr, self.c_x, self.c_0, self.c_p, self.c_n, settle, drawn, waits, floor), axis=1)
+        return np.concatenate(([[self.logsnr[0], 1.0, 0.0, 0.0, 0.0, self.settle_above, self.drawn, 1.0, self.floor]], rows))
 
     def places(self, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return each position's place in the order, (batch, pos), 0 where it is given; 0 for all if all begin at once."""
-        return draw_places(self.order, known, rng) if len(self) > len(self.logsnr) else np.zeros(known.shape, np.int64)
+        ordered = self.at_once or len(self) > len(self.logsnr)
+        return draw_places(self.order, known, rng) if ordered else np.zeros(known.shape, np.int64)
 
     @property
     def draws(self) -> bool:
-        """Say whether each step draws: noise for what adds some, and chances for what draws tokens."""
-        return self.drawn or bool(self.c_n.any())
+        """Say whether each step draws: noise for what adds some, and chances for what draws tokens; a walk at once keeps its first ones."""
+        return not self.at_once and (self.drawn or bool(self.c_n.any()))
 
     @property
     def num_draws(self) -> int:
-        """Return how often a walk draws at most: at its start, and at each step."""
+        """Return how often a walk draws at most, noise and chances: at its start, and at each step."""
         return 1 + len(self) * self.draws
 
 
@@ -115,7 +120,18 @@ def ancestral(law: NoiseLaw, num_steps: int) -> Table:
     return dataclasses.replace(ddpm(law, num_steps), drawn=True)
 
 
-SAMPLERS = ("ddim", "ddpm", "ancestral", "dpm-solver")
+def picard(law: NoiseLaw) -> Table:
+    """Return the table of a walk at once: each position takes one step, from noise to a token drawn, after those before it in the order.
+
+    Taken one after another, the walk would be the ancestral one with a step a position and need a call for each; taken all at once,
+    again and again on the same noise and chances, it comes to the very same text, in fewer calls.
+
+    Source: [ParaDiGMS] section 3 (Picard iteration over a sampler's steps), [Forecasting] section 2 (drawn tokens as a fixed point).
+    """
+    return dataclasses.replace(ancestral(law, 1), at_once=True)
+
+
+SAMPLERS = ("ddim", "ddpm", "ancestral", "dpm-solver", "picard")
 
 
 def make_table(
@@ -126,12 +142,13 @@ def make_table(
     settle_above: float = NEVER,
     window_steps: int = MAX_STEPS,
     order: str = "forward",
+    floor: float = 0.0,
 ) -> Table:
     """Return a sampler's table by name: `num_steps` in all, of which each position takes `window_steps`, or all where that is more.
 
     Raises:
-        ValueError: unknown name or order, no step or more than 10,000, no step a position, eta outside [0, 1], or
-            settle_above outside (0, 1].
+        ValueError: unknown name or order, no step or more than 10,000, no step a position, eta outside [0, 1],
+            settle_above outside (0, 1] or floor outside [0, 1).
     """
     if num_steps > MAX_STEPS:
         raise ValueError(f"{num_steps} steps are more than {MAX_STEPS:,}, far beyond where more steps help")
@@ -139,6 +156,8 @@ def make_table(
         raise ValueError(f"settle must lie above 0 and be at most 1 (1: no word settles before its end), got {settle_above}")
     if order not in ORDERS:
         raise ValueError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
+    if not 0.0 <= floor < 1.0:
+        raise ValueError(f"floor must be at least 0 (every token may be drawn) and below 1, got {floor}")
     if window_steps < 1:
         raise ValueError(f"a position needs at least 1 step, got a window of {window_steps}")
     own = min(num_steps, window_steps)
@@ -150,9 +169,11 @@ def make_table(
         table = ancestral(law, own)
     elif name == "dpm-solver":
         table = dpm_solver(law, own)
+    elif name == "picard":
+        table = picard(law)
     else:
         raise ValueError(f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
-    return dataclasses.replace(table, settle_above=settle_above, steps=num_steps, order=order)
+    return dataclasses.replace(table, settle_above=settle_above, steps=num_steps, order=order, floor=floor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +221,7 @@ def walk(table: Table, network: Network, given: Given, place: np.ndarray) -> Ite
     Source: [DDIM] eq. 12 for the rows; [MaskGIT] section 3.2 for fixing what is certain first.
     """
     network.start(table, given, place)
-    early = len(table) > len(table.logsnr) or table.settle_above < NEVER
+    early = table.at_once or len(table) > len(table.logsnr) or table.settle_above < NEVER
     for index in range(len(table)):
         network.step(len(table) - index)
         yield index

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from sunfish.problems import Problem
 from sunfish.sampler import Given, Look, Table
 
-FORMAT = 6  # of the exported folder: its files and what they hold
+FORMAT = 7  # of the exported folder: its files and what they hold
 CPU = ("CPUExecutionProvider",)
 CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 STATE = {
@@ -28,8 +28,10 @@ GRAPHS = {
     "model": "the denoiser: (x_t, logsnr, x_0_prev, known, turn, temperature) -> (x_0_hat, logits)",
     "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, age, noise, chance, table, place, left, temperature) "
     "-> the next, text, certainty",
+    "picard": "a call of a walk at once, all positions' steps together; inputs and answers are the step's",
     "score": "how likely a text is: (ids) -> nats of each token, given those before it",
-    "sampler": "the whole walk: (noise, chance, table, steps, place, ids, known, temperature) -> text",
+    "sampler": "the whole walk over the step: (noise, chance, table, steps, place, ids, known, temperature) -> text",
+    "picard_sampler": "the whole walk at once, over the call of one; inputs and answer are the sampler's",
 }
 PRECISIONS = ("fp32", "int8")
 
@@ -37,6 +39,16 @@ PRECISIONS = ("fp32", "int8")
 def graph_path(folder: Path, graph: str, precision: str = PRECISIONS[0]) -> Path:
     """Return where an exported folder holds a graph."""
     return folder / "onnx" / f"{graph}{'' if precision == PRECISIONS[0] else '_quantized'}.onnx"
+
+
+def step_graph(table: Table) -> str:
+    """Return the name of the graph that a table's walk calls."""
+    return "picard" if table.at_once else "step"
+
+
+def sampler_graph(table: Table) -> str:
+    """Return the name of the graph that is a table's whole walk."""
+    return "picard_sampler" if table.at_once else "sampler"
 
 
 def open_session(path: Path, num_threads: int | None = None, providers: Sequence[str] = CPU) -> ort.InferenceSession:
@@ -65,7 +77,7 @@ def usable_cores() -> int:
 
 
 class OnnxNetwork:
-    """A step graph and a source of noise and chance, as `sampler.walk` wants them.
+    """A step graph, or one of a walk at once, and a source of noise and chance, as `sampler.walk` wants them.
 
     Every part of the state has two places on the device; a step reads one and writes the other, so that nothing is allocated or
     copied from step to step.
@@ -82,7 +94,7 @@ class OnnxNetwork:
         state = {"x": noise, "x_0_prev": np.zeros_like(noise), "ids": given.ids.astype(np.int64), "known": given.known}
         state |= {"age": np.zeros(shape, np.int64)}
         places = [self._values(state), self._values(state)]
-        self.told = self._values({"noise": noise, "chance": np.zeros(shape, np.float32), "table": table.rows().astype(np.float32)})
+        self.told = self._values({"noise": noise, "chance": self.chance(), "table": table.rows().astype(np.float32)})
         self.told |= self._values({"place": place, "left": np.zeros(shape[0], np.int64)})
         self.told |= self._values({"temperature": np.full(shape[0], self.temperature, np.float32)})
         self.seen = self._values({"text": given.ids.astype(np.int64), "probability": np.zeros(shape, np.float32)})

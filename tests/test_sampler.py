@@ -96,8 +96,10 @@ def test_known_positions_stay(name: str, rng: np.random.Generator) -> None:
         seen.append(x.numpy())
         return x * 0.3, x
 
-    walk_all(make_table(name, LAW, 10), Toy(lambda: rng.standard_normal(shape), denoise, embeddings), given)
-    assert len(seen) == 10 and all(np.array_equal(x[given.known], embeddings[[2, 1]]) for x in seen)
+    table = make_table(name, LAW, 10)
+    walk_all(table, Toy(lambda: rng.standard_normal(shape), denoise, embeddings), given, table.places(given.known, rng))
+    assert len(seen) == (2 if name == "picard" else 10)  # nothing here depends on other words, so the second call says the same
+    assert all(np.array_equal(x[given.known], embeddings[[2, 1]]) for x in seen)
 
 
 EMBEDDINGS = np.eye(3)
@@ -129,7 +131,7 @@ def test_positions_settle_in_the_order_of_their_certainty_and_stay(rng: np.rando
 def test_a_row_is_what_the_table_says() -> None:
     table = make_table("dpm-solver", LAW, 5, settle_above=0.7)
     wait, *rows = table.rows()
-    assert wait.tolist() == [LAW.logsnr[-1], 1.0, 0.0, 0.0, 0.0, 0.7, 0.0, 1.0]  # stand still, at pure noise
+    assert wait.tolist() == [LAW.logsnr[-1], 1.0, 0.0, 0.0, 0.0, 0.7, 0.0, 1.0, 0.0]  # stand still, at pure noise
     for column, name in zip(np.transpose(rows), COLUMNS, strict=True):
         wanted = np.array(np.broadcast_to(0.0 if name == "waits" else getattr(table, name), 5))
         wanted[-1] = 0.0 if name == "settle_above" else wanted[-1]  # all settle at their last row

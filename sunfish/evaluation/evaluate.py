@@ -50,7 +50,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
         "infilling": measure_infilling(subject),
         "how": _how(section),
         "frontier": measure_over(subject, judged, "num_steps", section.frontier_steps),
-        "windows": measure_over(subject, judged, "window_steps", section.frontier_windows),
+        "windows": measure_over(*_in_turn(subject, judged), "window_steps", section.frontier_windows),
         "temperatures": measure_over(subject, judged, "temperature", section.frontier_temperatures),
         "speed": measure_speed(stored.denoiser, stored.law, stored.lengths.longest, section.speed_runs),
     }
@@ -69,14 +69,19 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
 
 
 def _how(section: Evaluate) -> dict[str, Any]:
-    names = ("sampler", "num_steps", "eta", "temperature", "settle", "order", "window_steps", "bound_together", "seed")
+    names = ("sampler", "num_steps", "eta", "temperature", "floor", "settle", "order", "window_steps", "bound_together", "seed")
     return {**{name: getattr(section, name) for name in names}, "weights": "ema"}
 
 
-def measure_over(subject: Subject, judged: Numbers, name: str, values: Iterable[float]) -> dict[str, Numbers]:
+def _in_turn(subject: Subject, judged: Numbers) -> tuple[Subject, Numbers | None]:
+    """Return the subject with a sampler that has windows, and what is known of its texts already."""
+    return (subject, judged) if subject.section.sampler != "picard" else (subject.told(sampler="ancestral"), None)
+
+
+def measure_over(subject: Subject, judged: Numbers | None, name: str, values: Iterable[float]) -> dict[str, Numbers]:
     """Return quality by one of the section's values, rising; at the configured one it was `judged` already."""
     section = subject.section
-    rows = {getattr(section, name): judged}
+    rows = {} if judged is None else {getattr(section, name): judged}
     for value in {*values} - {*rows}:
         there = subject.told(**{name: value})
         rows[value] = there.judge(there.write_texts(section.frontier_samples, seed=round(1e6 * value)))

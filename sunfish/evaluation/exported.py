@@ -35,23 +35,25 @@ class ExportedDenoiser(nn.Module):
         return Prediction(torch.from_numpy(x_0_hat), torch.from_numpy(logits))
 
     def predict_blocks(
-        self, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, place: Tensor, start: Tensor, document: None
-    ) -> Prediction:
-        return in_turn(self, x_0_prev, x_0, x_t, logsnr, known, place, start)
+        self, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, place: Tensor, start: Tensor, document: None = None,
+        temperature: Tensor | None = None,
+    ) -> Prediction:  # fmt: skip
+        return in_turn(self, x_0_prev, x_0, x_t, logsnr, known, place, start, temperature)
 
 
 def in_turn(
-    denoiser: nn.Module, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, place: Tensor, start: Tensor
-) -> Prediction:
+    denoiser: nn.Module, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, place: Tensor, start: Tensor,
+    temperature: Tensor | None = None,
+) -> Prediction:  # fmt: skip
     """Return what `Denoiser.predict_blocks` returns, by a call for each block, as sampling comes to it: graphs know one copy only."""
     answer: Prediction | None = None
     for first in start[~known].unique().tolist():
         done, here = place < first, ~known & (start == first)
         turn = torch.where(done, place, torch.where(here, OPEN, OPEN + 1))
         x = torch.where(done[..., None], x_0, x_t)
-        now = denoiser(x, logsnr, x_0_prev, done, turn)
+        now = denoiser(x, logsnr, x_0_prev, done, turn, temperature)
         answer = now if answer is None else Prediction(*(torch.where(here[..., None], b, a) for a, b in zip(answer, now, strict=True)))
-    return answer or denoiser(x_0, logsnr, x_0_prev, known, place)
+    return answer or denoiser(x_0, logsnr, x_0_prev, known, place, temperature)
 
 
 def bound_of(subject: Subject, graph: Path, num_rows: int) -> Numbers:

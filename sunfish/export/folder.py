@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 
 from sunfish.export.card import model_card
-from sunfish.export.graph import export_denoiser, export_score, export_step
+from sunfish.export.graph import export_denoiser, export_picard, export_score, export_step
 from sunfish.export.loop import sampler_graph
 from sunfish.export.parity import call_error, has_openvino, hold_against_torch, in_graph, score_error, step_by_step
 from sunfish.export.quantize import quantize
@@ -75,9 +75,9 @@ def _size(folder: Path, precision: str) -> int:
 
 
 def _write_graphs(stored: StoredDenoiser, folder: Path, section: Section) -> None:
-    """Write denoiser, step, score and sampler over one file of weights, and the same in 8 bits over another."""
+    """Write denoiser, steps, score and samplers over one file of weights, and the same in 8 bits over another."""
     with tempfile.TemporaryDirectory() as place:
-        make = {"model": export_denoiser, "step": export_step, "score": export_score}
+        make = {"model": export_denoiser, "step": export_step, "picard": export_picard, "score": export_score}
         exact = {name: export(stored.denoiser, section.opset) for name, export in make.items()}
         save_graphs(Path(place), exact, "weights")
         graphs = [{name: ir.load(Path(place) / f"{name}.onnx") for name in exact} for _ in _precisions(section)]
@@ -85,7 +85,7 @@ def _write_graphs(stored: StoredDenoiser, folder: Path, section: Section) -> Non
             kinds = dataclasses.asdict(section.int8)
             graphs[1] = {name: quantize(graph, **kinds) for name, graph in graphs[1].items()}
         for precision, pair in zip(_precisions(section), graphs, strict=True):
-            pair["sampler"] = sampler_graph(pair["step"])
+            pair |= {"sampler": sampler_graph(pair["step"]), "picard_sampler": sampler_graph(pair["picard"])}
             for name, graph in pair.items():
                 _describe(graph, stored, f"{name}, {precision}")
             names = {graph_path(folder, name, precision).stem: graph for name, graph in pair.items()}
@@ -105,11 +105,10 @@ def _hold_against_torch(stored: StoredDenoiser, folder: Path, section: Section) 
     error = max(call_error(stored, model, np.random.default_rng(0)), score_error(stored, score, np.random.default_rng(0)))
     if not error <= section.max_relative_error:
         raise Problem(f"the exported graph differs from torch by {error:.1e} in one call, more than export.max_relative_error allows")
-    step, sampler = graph_path(folder, "step"), graph_path(folder, "sampler")
-    engines = {"onnxruntime, step by step": step_by_step(step), "onnxruntime, one call": in_graph(sampler, "onnxruntime")}
-    others = {"openvino, one call": in_graph(sampler, "openvino")} if has_openvino() else {}
+    engines = {"onnxruntime, step by step": step_by_step(folder), "onnxruntime, one call": in_graph(folder, "onnxruntime")}
+    others = {"openvino, one call": in_graph(folder, "openvino")} if has_openvino() else {}
     if sum(p.numel() for p in stored.denoiser.parameters()) <= MAX_REFERENCE_PARAMETERS:
-        others["onnx reference, one call"] = in_graph(sampler, "reference")
+        others["onnx reference, one call"] = in_graph(folder, "reference")
     walks = []
     for name, table, texts in parity_walks(stored.law, recommend(section), section.parity_texts, section.parity_texts_ddpm):
         walks += hold_against_torch(stored, engines, name, table, texts, section.tie_margin)
@@ -126,13 +125,13 @@ def parity_walks(law: NoiseLaw, recommended: dict[str, Any], texts: int, texts_d
 
 def recommend(section: Section) -> dict[str, Any]:
     """Return what the folder samples with unless told otherwise."""
-    names = ("name", "steps", "eta", "temperature", "settle", "order", "window_steps", "candidates")
+    names = ("name", "steps", "eta", "temperature", "floor", "settle", "order", "window_steps", "candidates")
     return {name: getattr(section, f"sampler_{name}") for name in names}
 
 
 def recommended_table(law: NoiseLaw, recommended: dict[str, Any]) -> Table:
     """Return the table of what `recommend` returned."""
-    return make_table(recommended["name"], law, *(recommended[name] for name in ("steps", "eta", "settle", "window_steps", "order")))
+    return make_table(recommended["name"], law, *(recommended[name] for name in ("steps", "eta", "settle", "window_steps", "order", "floor")))
 
 
 def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:

@@ -16,7 +16,7 @@ FLOAT, INT, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 def sampler_graph(step: ir.Model) -> ir.Model:
     """Return the graph (noise, chance, table, steps, place, ids, known, temperature) -> text over a step's nodes and weights.
 
-    `table` is (1 + rows, 8), of `Table.rows`, and `steps`, (), how many a walk takes at most. `noise` is (draws, batch, pos, emb) and
+    `table` is (1 + rows, 9), of `Table.rows`, and `steps`, (), how many a walk takes at most. `noise` is (draws, batch, pos, emb) and
     `chance` (draws, batch, pos): one draw for the start, of which the chance is not used, and one for every step; the start's alone where
     a table draws nothing. The loop ends once all are known.
     """

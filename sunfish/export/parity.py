@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
+from sunfish.model.denoiser import Prediction
 from sunfish.model.inference import TorchNetwork
 from sunfish.model.score import Score
 from sunfish.model.sight import OPEN
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import Progress
 from sunfish.sampler import Given, Table, finish
-from sunfish.session import OnnxNetwork, open_session
+from sunfish.session import OnnxNetwork, graph_path, open_session, sampler_graph, step_graph
 
 MOST_ROWS, MOST_DRAWN_BYTES = 32, 2**28  # at a time
 NEAR_DRAW = 1e-6  # a chance as near as this to where one token's share ends and the next one's begins is a near-tie: either is right
@@ -34,7 +36,7 @@ class Walk:
     given: Given
     place: np.ndarray
     noise: np.ndarray  # (draws, batch, pos, emb)
-    chance: np.ndarray  # (draws, batch, pos); the first one, of the start, is not used
+    chance: np.ndarray  # (draws, batch, pos); the first one, of the start, is what a walk at once draws by
     temperature: float
 
     @classmethod
@@ -78,26 +80,28 @@ def score_error(stored: StoredDenoiser, session: ort.InferenceSession, rng: np.r
         return relative_error(Score(stored.denoiser)(torch.from_numpy(ids)).numpy(), session.run(["nats"], {"ids": ids})[0])
 
 
-def step_by_step(graph: Path) -> Engine:
-    """Return ONNX Runtime on a step graph, as the runtime uses it."""
-    session = open_session(graph, torch.get_num_threads())
+def step_by_step(folder: Path) -> Engine:
+    """Return ONNX Runtime on an exported folder's graph of a step, as the runtime uses it."""
+    sessions = cache(lambda name: open_session(graph_path(folder, name), torch.get_num_threads()))
 
     def run(walk: Walk) -> np.ndarray:
-        noise, chance = iter(walk.noise), iter(walk.chance[1:])
+        session = sessions(step_graph(walk.table))
+        noise, chance = iter(walk.noise), iter(walk.chance)
         network = OnnxNetwork(session, lambda: next(noise), lambda: next(chance), walk.temperature)
         return finish(walk.table, network, walk.given, walk.place)
 
     return run
 
 
-def in_graph(graph: Path, program: str) -> Engine:
+def in_graph(folder: Path, program: str) -> Engine:
     """Return a program that runs ONNX on the whole sampler's graph: `onnxruntime`, `reference` (onnx's evaluator) or `openvino`."""
-    call = {"onnxruntime": _with_onnxruntime, "reference": _with_reference, "openvino": _with_openvino}[program](graph)
+    load = {"onnxruntime": _with_onnxruntime, "reference": _with_reference, "openvino": _with_openvino}[program]
+    calls = cache(lambda name: load(graph_path(folder, name)))
 
     def run(walk: Walk) -> np.ndarray:
         told = {"noise": walk.noise, "chance": walk.chance, "table": walk.table.rows().astype(np.float32)}
         told |= {"steps": np.array(len(walk.table)), "place": walk.place, "ids": walk.given.ids, "known": walk.given.known}
-        return call({**told, "temperature": np.full(len(walk.given.ids), walk.temperature, np.float32)})
+        return calls(sampler_graph(walk.table))({**told, "temperature": np.full(len(walk.given.ids), walk.temperature, np.float32)})
 
     return run
 
@@ -174,8 +178,8 @@ class _Watched(TorchNetwork):
 
     def __init__(self, stored: StoredDenoiser, walk: Walk) -> None:
         super().__init__(stored.denoiser, np.random.default_rng(0), walk.temperature)
-        self.noises, self.chances = iter(walk.noise), iter(walk.chance[1:])
-        self.drawn, self.nearest = walk.table.drawn, np.full(len(walk.given.ids), np.inf)
+        self.noises, self.chances = iter(walk.noise), iter(walk.chance)
+        self.drawn, self.floor, self.nearest = walk.table.drawn, walk.table.floor, np.full(len(walk.given.ids), np.inf)
 
     def _noise(self) -> Tensor:
         return torch.from_numpy(next(self.noises))
@@ -189,14 +193,28 @@ class _Watched(TorchNetwork):
         super().step(left)
         if self.drawn:
             counts = undecided & ((self.state.age > 0) | self.state.known)  # what waits draws for nothing unless it settles
-            near = (self.logits.softmax(dim=-1).cumsum(dim=-1) - self.chance[..., None]).abs().amin(dim=-1)
+            near = _distance(self.logits.softmax(dim=-1), self.chance, self.floor)
             self.nearest = np.minimum(self.nearest, near.masked_fill(~counts, torch.inf).amin(dim=-1).numpy())
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Inside the block, `logits` are those of the denoiser's last call."""
-        handle = self.denoiser.register_forward_hook(lambda _, __, prediction: setattr(self, "logits", prediction.logits))
+        handle, plain = self.denoiser.register_forward_hook(lambda _, __, prediction: self._keep(prediction)), self.denoiser.predict_blocks
+        self.denoiser.predict_blocks = lambda *told, **named: self._keep(plain(*told, **named))  # type: ignore[method-assign]
         try:
             yield
         finally:
             handle.remove()
+            del self.denoiser.predict_blocks
+
+    def _keep(self, prediction: Prediction) -> Prediction:
+        self.logits = prediction.logits
+        return prediction
+
+
+def _distance(probabilities: Tensor, chance: Tensor, floor: float) -> Tensor:
+    """Return how near a chance fell to where one token's share ends and the next one's begins, or a token to having a share at all."""
+    kept = torch.where((probabilities >= floor) | (probabilities == probabilities.amax(dim=-1, keepdim=True)), probabilities, 0.0)
+    shares = kept.cumsum(dim=-1) / kept.sum(dim=-1, keepdim=True)
+    between = (shares - chance[..., None]).abs().amin(dim=-1)
+    return torch.minimum(between, (probabilities - floor).abs().amin(dim=-1)) if floor else between

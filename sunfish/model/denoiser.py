@@ -89,23 +89,23 @@ class Denoiser(nn.Module):
         times the evidence is the posterior of the sharper language.
         """
         table = self.embedding.table()
-        cold = None if temperature is None else 1.0 / temperature[:, None, None]
+        cold = _cold(temperature)
         hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, sight, table, cold)
-        logits = F.linear(hidden, weight) + (self.head_bias if cold is None else self.head_bias * cold)
-        x_0_hat = expected_embedding(logits, table)
-        return Prediction(torch.where(known[..., None], x_t, x_0_hat), logits)
+        return self._read(hidden, weight, x_t, known, table, cold)
 
     def predict_blocks(
         self, x_0_prev: Embeddings, x_0: Embeddings, x_t: Embeddings, logsnr: Levels, known: Known, place: Turns, start: Turns,
-        document: Turns | None = None,
+        document: Turns | None = None, temperature: PerExample | None = None,
     ) -> Prediction:  # fmt: skip
         """Return the prediction for every position of `x_t`, each from the clean text before its block, all blocks in one call.
 
         `place` and `start` are those of `sight.see_copies`; it says what `forward` says of each block in its turn.
         """
-        shown, length = show_copies(x_0, x_t, logsnr, known, place, start, document), x_t.shape[1]
-        both = self.predict(*shown.told(torch.cat((torch.zeros_like(x_0_prev), x_0_prev), dim=1)))
-        return Prediction(*(values[:, length:] for values in both))
+        table, cold = self.embedding.table(), _cold(temperature)
+        shown = show_copies(x_0, x_t, logsnr, known, place, start, document)
+        told = shown.told(torch.cat((torch.zeros_like(x_0_prev), x_0_prev), dim=1))
+        hidden, weight = self._before_readout(*told, table, cold)
+        return self._read(hidden[:, x_t.shape[1] :], weight, x_t, known, table, cold)
 
     def predict_nats(
         self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, sight: Sight, ids: Ids, share: Float[Tensor, "batch pos"]
@@ -134,6 +134,14 @@ class Denoiser(nn.Module):
             hidden = self.head(hidden)
             return hidden if prior is None else hidden + prior, self.readout(table)
         return hidden if prior is None else torch.cat((hidden, prior), dim=-1), self.readout(table)
+
+    def _read(
+        self, hidden: Hidden, weight: Float[Tensor, "vocab width"], x_t: Embeddings, known: Known, table: Float[Tensor, "vocab emb"],
+        cold: Float[Tensor, "batch 1 1"] | None,
+    ) -> Prediction:  # fmt: skip
+        """Return what was found at each position as a prediction; known positions stay as they are."""
+        logits = F.linear(hidden, weight) + (self.head_bias if cold is None else self.head_bias * cold)
+        return Prediction(torch.where(known[..., None], x_t, expected_embedding(logits, table)), logits)
 
     def readout(self, table: Float[Tensor, "vocab emb"]) -> Float[Tensor, "vocab width"]:
         """Return the matrix that logits are a product with: the table, a head's weights, or both side by side.
@@ -164,6 +172,10 @@ class Denoiser(nn.Module):
         """Return x_0, (batch, pos, emb)."""
         embeddings: Embeddings = self.embedding(ids)
         return embeddings
+
+
+def _cold(temperature: PerExample | None) -> Float[Tensor, "batch 1 1"] | None:
+    return None if temperature is None else 1.0 / temperature[:, None, None]
 
 
 def matched_filter_scale(logsnr: Levels) -> Levels:

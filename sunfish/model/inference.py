@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
+from sunfish.model.picard import Picard
 from sunfish.model.step import Moved, State, Step
 from sunfish.sampler import Given, Look, Table, finish
 
@@ -19,20 +20,22 @@ class TorchNetwork:
 
     def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0) -> None:
         self.denoiser, self.rng, self.temperature = denoiser, rng, temperature
-        self.move, self.device = Step(denoiser), next(denoiser.parameters()).device
+        self.device = next(denoiser.parameters()).device
 
     def start(self, table: Table, given: Given, place: np.ndarray) -> None:
         ids, known, self.place = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place))
         self.shape, self.draws = self.denoiser.embed(ids).shape, table.draws
+        self.move: Picard | Step = Picard(self.denoiser) if table.at_once else Step(self.denoiser)
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
         self.rows = torch.from_numpy(table.rows()).to(self.device, x.dtype)
-        self.still, self.never = torch.zeros_like(x), torch.zeros_like(x[..., 0])
+        self.still = torch.zeros_like(x)
+        self.first = self._chance()
         self.calls = torch.zeros(len(ids), dtype=torch.int64, device=self.device)  # until a text's last position settled
         self.state = State(x, self.still, ids, known, torch.zeros_like(ids))
 
     def step(self, left: int) -> None:
-        noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.never)
+        noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.first)
         self.calls += (~self.state.known).any(dim=1)
         told = self.rows, self.place, torch.full_like(self.calls, left), self.heat
         self.moved: Moved = self.move(*self.state, noise, chance, *told)

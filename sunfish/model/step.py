@@ -47,7 +47,7 @@ class Step(nn.Module):
     `table` holds `sampler.Table.rows`, of which each position takes the one of its age; `place` is its place in the order (0: given);
     `left`, (batch,), how many steps are left, this one included; `temperature`, (batch,), the denoiser's. x_0 is the denoiser's estimate,
     the mean of all tokens; where a row is `drawn`, it is one token's embedding, drawn from the same probabilities by `chance`, which is
-    even in [0, 1). A position whose likeliest token is more probable than its row's `settle_above` becomes known, by the token drawn or
+    even in [0, 1), none that is less probable than the row's `floor`. A position whose likeliest token is more probable than its row's `settle_above` becomes known, by the token drawn or
     else by that one, if all that comes before it in the order is known or becomes so now: what is known is always a beginning, in the
     order, as it was in training.
 
@@ -60,20 +60,20 @@ class Step(nn.Module):
 
     def forward(
         self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Known, age: Turns, noise: Embeddings,
-        chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 8"], place: Turns, left: Int[Tensor, " batch"],
+        chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 9"], place: Turns, left: Int[Tensor, " batch"],
         temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
         last = table.shape[0] - 1
         before = place[:, None, :] < place[:, :, None]
         ahead = torch.where(table[0, SETTLE] < NEVER, AHEAD, 1)
         age = begin(age, known, before, left, last, ahead)
-        logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits = table[age].split(1, dim=-1)
+        logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits, floor = table[age].split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
         turn = torch.where(known, place, OPEN + waits.squeeze(-1).long())
         x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, turn, temperature)
         probabilities = logits.softmax(dim=-1)
         probability, likeliest = probabilities.max(dim=-1)
-        told = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance), likeliest)
+        told = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance, floor), likeliest)
         sure = known | (probability > settle_above.squeeze(-1))
         sure = sure & ~known & ~(before & ~sure[:, None, :]).any(dim=-1)
         ids, known = torch.where(sure, told, ids), known | sure
@@ -105,7 +105,13 @@ def begin(
     return torch.where(waits & (rank < number[:, None]), 1, age)
 
 
-def draw(probabilities: Float[Tensor, "batch pos vocab"], chance: Float[Tensor, "batch pos"]) -> Ids:
-    """Return the token in whose share of [0, 1) `chance` falls, the shares lying one after another."""
-    reached = probabilities.cumsum(dim=-1)
+def draw(
+    probabilities: Float[Tensor, "batch pos vocab"], chance: Float[Tensor, "batch pos"], floor: Float[Tensor, "*batch pos 1"] | float = 0.0
+) -> Ids:
+    """Return the token in whose share of [0, 1) `chance` falls, the shares lying one after another.
+
+    Tokens less probable than `floor` have no share, unless none is more probable. Source: [Truncation] section 4.1 (epsilon sampling).
+    """
+    likeliest = probabilities.amax(dim=-1, keepdim=True)
+    reached = torch.where((probabilities >= floor) | (probabilities == likeliest), probabilities, 0.0).cumsum(dim=-1)
     return (reached < chance[..., None] * reached[..., -1:]).sum(dim=-1)

@@ -20,7 +20,7 @@ from sunfish.runtime.memory import require_room, rows_at_once
 from sunfish.runtime.prompts import Row, free_row, infill_row, prompt_ids, prompt_row
 from sunfish.sampler import Given, Table, make_table, walk
 from sunfish.schedule import NoiseLaw
-from sunfish.session import CPU, FORMAT, PRECISIONS, OnnxNetwork, graph_path, open_session
+from sunfish.session import CPU, FORMAT, PRECISIONS, OnnxNetwork, graph_path, open_session, step_graph
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
@@ -38,6 +38,7 @@ class Settings:
     temperature: float | None = None
     settle: float | None = None
     window_steps: int | None = None  # that each position takes; as many as steps: all at once
+    floor: float | None = None  # tokens less probable than this are never drawn
     order: str | None = None
     candidates: int | None = None  # fillings of a gap, of which the one that makes the likeliest text is taken
     seed: int = 0
@@ -66,7 +67,8 @@ class Sampler:
 
     def __init__(self, open_graph: Opening, tokenizer: Tokenizer, law: NoiseLaw, config: dict[str, Any]) -> None:
         self.open_graph, self.tokenizer, self.law, self.config = open_graph, tokenizer, law, config
-        self.session = open_graph("step")
+        self.sessions: dict[str, ort.InferenceSession] = {}
+        self.session(self.table(Settings()))
         self.lengths = RowLengths.from_json(config["row_lengths"])
 
     @classmethod
@@ -138,12 +140,19 @@ class Sampler:
     def table(self, settings: Settings) -> Table:
         """Return the sampler's table, or say what is wrong with the settings."""
         recommended = self.config["sampler"]
-        names = ("steps", "eta", "settle", "window_steps", "order")
+        names = ("steps", "eta", "settle", "window_steps", "order", "floor")
         told = {name: recommended[name] if getattr(settings, name) is None else getattr(settings, name) for name in names}
         try:
             return make_table(settings.sampler or recommended["name"], self.law, *told.values())
         except ValueError as error:
             raise Problem(str(error)) from error
+
+    def session(self, table: Table) -> ort.InferenceSession:
+        """Return the graph that a table's walk calls, loaded once."""
+        name = step_graph(table)
+        if name not in self.sessions:
+            self.sessions[name] = self.open_graph(name)
+        return self.sessions[name]
 
     def temperature(self, settings: Settings) -> float:
         """Return by what the logits are divided, or say that it cannot be."""
@@ -187,7 +196,7 @@ class Sampler:
     def _sample_batch(
         self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float, progress: Progress
     ) -> np.ndarray:
-        given, network = self._start(rows, rngs, temperature)
+        given, network = self._start(rows, rngs, table, temperature)
         place = np.concatenate([table.places(row.known[None], rng) for row, rng in zip(rows, rngs, strict=True)])
         index = 0
         for index in walk(table, network, given, place):
@@ -195,16 +204,18 @@ class Sampler:
         progress.add(len(table) - 1 - index)  # a walk that settled early
         return network.look().ids
 
-    def _start(self, rows: list[Row], rngs: list[np.random.Generator], temperature: float) -> tuple[Given, OnnxNetwork]:
+    def _start(
+        self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float
+    ) -> tuple[Given, OnnxNetwork]:
         given = Given(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
         length, emb = given.ids.shape[1], self.config["model"]["emb_dim"]
         noise = lambda: np.stack([rng.standard_normal((length, emb), dtype=np.float32) for rng in rngs])  # noqa: E731
         chance = lambda: np.stack([rng.random(length, dtype=np.float32) for rng in rngs])  # noqa: E731
-        return given, OnnxNetwork(self.session, noise, chance, temperature)
+        return given, OnnxNetwork(self.session(table), noise, chance, temperature)
 
     def _frames(self, row: Row, rng: np.random.Generator, settings: Settings, shown: Shown) -> Iterator[Frame]:
         table = self.table(settings)
-        given, network = self._start([row], [rng], self.temperature(settings))
+        given, network = self._start([row], [rng], table, self.temperature(settings))
         frame: Frame | None = None
         for index in walk(table, network, given, table.places(given.known, rng)):
             if frame is not None:

@@ -18,16 +18,17 @@ class Section:
     bound_rows: int
     bound_levels: int  # noise levels per row
     num_samples: int
-    sampler: Literal["ddim", "ddpm", "ancestral", "dpm-solver"]
+    sampler: Literal["ddim", "ddpm", "ancestral", "dpm-solver", "picard"]
     num_steps: int
     eta: float
     temperature: float  # of every estimate: below 1 sharpens
+    floor: float  # tokens less probable than this are never drawn; 0: any may be
     settle: float  # a position keeps its token above this probability; 1: none does before its end
     order: Literal["forward", "random"]  # in which positions are denoised
     window_steps: int  # steps that each position takes, others before and after it; num_steps or more: all at once
     bound_together: int | None  # positions denoised at once for the bound: any number gives one, few a lower one; null: all
     frontier_steps: tuple[int, ...]
-    frontier_windows: tuple[int, ...]  # of window_steps
+    frontier_windows: tuple[int, ...]  # of window_steps, with the ancestral sampler
     frontier_temperatures: tuple[float, ...]
     frontier_samples: int  # at each of them
     infill_rows: int
@@ -53,6 +54,7 @@ class Section:
         require(self.num_steps >= 1, "num_steps", "must be at least 1")
         require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
         require(0.0 < self.settle <= 1.0, "settle", "must lie above 0 and be at most 1 (1: never)")
+        require(0.0 <= self.floor < 1.0, "floor", "must be at least 0 (any token may be drawn) and below 1")
         require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}")
         require(self.window_steps >= 1, "window_steps", "must be at least 1")
         require(self.bound_together is None or self.bound_together >= 1, "bound_together", "must be at least 1, or null for all at once")

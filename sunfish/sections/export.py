@@ -42,10 +42,11 @@ class Section:
     quality_rows: int  # held-out rows whose bound every precision is measured on
     tie_margin: float  # logits closer than this are a near-tie: either id is right
     max_relative_error: float
-    sampler_name: Literal["ddim", "ddpm", "ancestral", "dpm-solver"]
+    sampler_name: Literal["ddim", "ddpm", "ancestral", "dpm-solver", "picard"]
     sampler_steps: int
     sampler_eta: float
     sampler_temperature: float
+    sampler_floor: float  # tokens less probable than this are never drawn; 0: any may be
     sampler_settle: float  # a position keeps its token above this probability; 1: none does before its end
     sampler_order: Literal["forward", "random"]
     sampler_window_steps: int  # steps that each position takes; sampler_steps or more: all at once
@@ -63,6 +64,7 @@ class Section:
         require(self.sampler_steps >= 1, "sampler_steps", "must be at least 1")
         require(self.sampler_temperature > 0.0, "sampler_temperature", "must be above 0")
         require(0.0 < self.sampler_settle <= 1.0, "sampler_settle", "must lie above 0 and be at most 1 (1: never)")
+        require(0.0 <= self.sampler_floor < 1.0, "sampler_floor", "must be at least 0 (any token may be drawn) and below 1")
         require(self.sampler_order in ORDERS, "sampler_order", f"must be one of {', '.join(ORDERS)}")
         require(self.sampler_window_steps >= 1, "sampler_window_steps", "must be at least 1")
         require(self.sampler_candidates >= 1, "sampler_candidates", "must be at least 1")

@@ -215,14 +215,14 @@ def flatten(sections: dict[str, Any]) -> dict[str, Any]:
 def sampler_of(tokenizer: Tokenizer, rows: Rows, blocks: Blocks | None) -> Any:
     """Return a function that lets the model write one text, of the rows' usual length, the same noise each time.
 
-    As it is trained: one position at a time, as many together as `SAMPLE_STEPS` calls ask for, or all at once.
+    As it is trained: one position after another, or all together.
     """
     length = rows.lengths().median
 
     def write(denoiser: Denoiser, law: NoiseLaw) -> str:
         table = make_table("ancestral", law, SAMPLE_STEPS)
         if blocks:
-            table = make_table("ancestral", law, SAMPLE_STEPS, settle_above=0.98, window_steps=1, order=blocks.order)
+            table = make_table("picard", law, SAMPLE_STEPS, order=blocks.order)
         ids, _ = sample_free(denoiser, table, 1, length, np.random.default_rng(0))
         return tokenizer.decode_row(ids[0].tolist())
 

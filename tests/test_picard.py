@@ -1,0 +1,97 @@
+"""A walk at once comes to the text of the walk in turn, in fewer calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.inference import TorchNetwork
+from sunfish.model.step import draw
+from sunfish.sampler import Given, Table, make_table, walk
+from sunfish.stagger import ORDERS
+from tests.test_sampler import LAW
+from tests.test_sight import scrambled
+
+ROWS, LENGTH = 3, 9
+
+
+class Fixed(TorchNetwork):
+    """A network whose noise and chances are the same at every step."""
+
+    def __init__(self, denoiser: Denoiser, seed: int, temperature: float) -> None:
+        super().__init__(denoiser, np.random.default_rng(0), temperature)
+        rng = np.random.default_rng(seed)
+        self.same_noise = torch.from_numpy(rng.standard_normal((ROWS, LENGTH, 16), dtype=np.float32))
+        self.same_chance = torch.from_numpy(rng.random((ROWS, LENGTH), dtype=np.float32))
+
+    def _noise(self) -> Tensor:
+        return self.same_noise
+
+    def _chance(self) -> Tensor:
+        return self.same_chance
+
+
+@torch.no_grad()
+def write(table: Table, network: Fixed, given: Given, place: np.ndarray, watch: Callable[[], None] = lambda: None) -> np.ndarray:
+    for _ in walk(table, network, given, place):
+        watch()
+    return network.look().ids
+
+
+def without_estimates() -> Denoiser:
+    """A denoiser that does not look at the estimate before: in turn, a position that waits has one, and at once none does."""
+    denoiser = scrambled()
+    denoiser.inward.weight[:, denoiser.section.emb_dim :] = 0
+    return denoiser
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(ORDERS), st.integers(0, 1000), st.sampled_from([0.0, 0.05]))
+def test_all_steps_at_once_write_what_they_write_in_turn(order: str, seed: int, floor: float) -> None:
+    denoiser, rng = without_estimates(), np.random.default_rng(seed)
+    some = Given(rng.integers(denoiser.vocab_size, size=(ROWS, LENGTH)), rng.random((ROWS, LENGTH)) < 0.2)
+    at_once = make_table("picard", LAW, 100, order=order, floor=floor)
+    in_turn = make_table("ancestral", LAW, 100, window_steps=1, order=order, floor=floor)
+    place, network = at_once.places(some.known, rng), Fixed(denoiser, seed, 0.7)
+    settled: list[Tensor] = []
+    ours = write(at_once, network, some, place, lambda: settled.append(network.state.known))
+    assert np.array_equal(ours, write(in_turn, Fixed(denoiser, seed, 0.7), some, place))
+    assert np.array_equal(ours[some.known], some.ids[some.known])
+    counts = torch.stack([known.sum(dim=1) for known in settled])
+    assert ((counts[1:] > counts[:-1]) | (counts[:-1] == LENGTH)).all()  # each call settles one at least
+    assert (network.calls <= 1 + torch.from_numpy(~some.known).sum(dim=1)).all()
+
+
+def test_what_is_settled_is_a_beginning_and_stays() -> None:
+    denoiser, seen = scrambled(), list[tuple[Tensor, Tensor]]()
+    network, nothing = Fixed(denoiser, 1, 1.0), Given.nothing(ROWS, LENGTH)
+    table = make_table("picard", LAW, 100)
+    write(table, network, nothing, table.places(nothing.known, np.random.default_rng(0)), lambda: seen.append(network.state[2:4]))
+    for (ids, known), (later, _) in zip(seen[:-1], seen[1:], strict=True):
+        assert torch.equal(ids[known], later[known])
+        assert torch.equal(known, known.int().cumprod(dim=1).bool())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_last_step_leaves_nothing_open(steps: int) -> None:
+    table, nothing = make_table("picard", LAW, steps), Given.nothing(ROWS, LENGTH)
+    network = Fixed(scrambled(), 1, 1.0)
+    write(table, network, nothing, table.places(nothing.known, np.random.default_rng(0)))
+    assert network.look().known.all() and network.calls.max() == steps
+
+
+def test_what_is_less_probable_than_the_floor_is_never_drawn_but_the_likeliest_always_may() -> None:
+    probabilities = torch.tensor([[0.5, 0.08, 0.3, 0.12]]).expand(1000, 4)[None]
+    chance = torch.linspace(0, 1, 1001)[None, :-1]
+    counts = torch.bincount(draw(probabilities, chance, 0.1)[0], minlength=4) / 1000
+    torch.testing.assert_close(counts, torch.tensor([0.5, 0.0, 0.3, 0.12]) / 0.92, atol=2e-3, rtol=0)
+    assert (draw(probabilities, chance, 0.9) == 0).all()
+    with pytest.raises(ValueError, match="floor must be at least 0"):
+        make_table("picard", LAW, 10, floor=1.0)
