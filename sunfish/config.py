@@ -22,7 +22,7 @@ from sunfish.files import write_text
 from sunfish.problems import Impossible, Problem, report_problems
 
 CONF_DIR = Path(__file__).parent.parent / "conf"
-SECTIONS = ("data", "model", "diffusion", "pretrain", "validate", "evaluate", "export", "launch", "tracking")
+SECTIONS = ("data", "model", "diffusion", "pretrain", "validate", "evaluate", "distill", "export", "launch", "tracking")
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from sunfish.evaluation.bound import Path as Clocked
 from sunfish.evaluation.quality import story_metrics, text_metrics
+from sunfish.model.guess import Guess
 from sunfish.model.inference import sample_free
 from sunfish.model.store import StoredDenoiser, read_denoiser
 from sunfish.problems import Problem
@@ -45,6 +46,7 @@ class Subject:
     held_out: Rows
     is_stories: bool
     section: Section
+    guess: Guess | None = None  # what a walk at once begins with
 
     @classmethod
     def read(cls, denoiser: Path, shards_dir: Path, data: Data, section: Section) -> Subject:
@@ -86,7 +88,7 @@ class Subject:
             for length, total in zip(values.tolist(), counts.tolist(), strict=True):
                 for start in range(0, total, self.section.batch_rows):
                     count = min(self.section.batch_rows, total - start)
-                    ids, taken = sample_free(self.stored.denoiser, table, count, length, rng, heat)
+                    ids, taken = sample_free(self.stored.denoiser, table, count, length, rng, heat, self.guess)
                     rows += self.cut(ids)
                     calls += int(taken.sum())
                     progress.add(count)

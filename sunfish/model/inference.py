@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
+from sunfish.model.guess import Guess
 from sunfish.model.picard import Picard
 from sunfish.model.step import Moved, State, Step
 from sunfish.sampler import Given, Look, Table, finish
@@ -15,17 +16,19 @@ from sunfish.sampler import Given, Look, Table, finish
 class TorchNetwork:
     """A denoiser and a source of noise, as `sampler.walk` wants them.
 
-    `temperature` sharpens (below 1) or flattens what every estimate makes of the context.
+    `temperature` sharpens (below 1) or flattens what every estimate makes of the context. A walk at once begins with a `guess` if there is
+    one.
     """
 
-    def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0) -> None:
-        self.denoiser, self.rng, self.temperature = denoiser, rng, temperature
+    def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0, guess: Guess | None = None) -> None:
+        self.denoiser, self.rng, self.temperature, self.guess = denoiser, rng, temperature, guess
         self.device = next(denoiser.parameters()).device
 
     def start(self, table: Table, given: Given, place: np.ndarray) -> None:
         ids, known, self.place = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place))
         self.shape, self.draws = self.denoiser.embed(ids).shape, table.draws
         self.move: Picard | Step = Picard(self.denoiser) if table.at_once else Step(self.denoiser)
+        self.begin: Guess | Picard | Step = self.guess if self.guess and table.at_once else self.move
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
         self.rows = torch.from_numpy(table.rows()).to(self.device, x.dtype)
@@ -38,7 +41,8 @@ class TorchNetwork:
         noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.first)
         self.calls += (~self.state.known).any(dim=1)
         told = self.rows, self.place, torch.full_like(self.calls, left), self.heat
-        self.moved: Moved = self.move(*self.state, noise, chance, *told)
+        self.moved: Moved = self.begin(*self.state, noise, chance, *told)
+        self.begin = self.move
         self.state = State(*self.moved[:5])
 
     def look(self) -> Look:
@@ -54,20 +58,20 @@ class TorchNetwork:
 
 @torch.no_grad()
 def sample_ids(
-    denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0
+    denoiser: Denoiser, table: Table, given: Given, rng: np.random.Generator, temperature: float = 1.0, guess: Guess | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return sampled ids, (batch, pos), and how many calls of the denoiser each text took, (batch,).
 
     Known positions keep their ids, the rest have those that they settled on.
     """
-    network = TorchNetwork(denoiser, rng, temperature)
+    network = TorchNetwork(denoiser, rng, temperature, guess)
     with denoiser.embedding.held():
         ids = finish(table, network, given, table.places(given.known, rng))
     return ids, network.calls.cpu().numpy()
 
 
 def sample_free(
-    denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0
+    denoiser: Denoiser, table: Table, num: int, length: int, rng: np.random.Generator, temperature: float = 1.0, guess: Guess | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `num` rows sampled from pure noise, and their calls."""
-    return sample_ids(denoiser, table, Given.nothing(num, length), rng, temperature)
+    return sample_ids(denoiser, table, Given.nothing(num, length), rng, temperature, guess)

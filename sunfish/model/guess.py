@@ -1,0 +1,92 @@
+"""A first guess of a whole text, of the chances that will decide it: what a walk at once begins with, learned from the walk itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sunfish.files import read_json, replacing, write_json
+from sunfish.model.denoiser import Denoiser, Prediction, Told
+from sunfish.model.embedding import Embeddings, Ids
+from sunfish.model.picard import LOGSNR
+from sunfish.model.sight import OPEN, Known, Turns, see_turns
+from sunfish.model.step import Moved
+from sunfish.model.store import StoredDenoiser
+from sunfish.problems import Problem
+
+CHANCE_PERIODS = (0.02, 2.0)  # a chance lies in [0, 1), and which of some fifty tokens it means hangs on a fiftieth
+
+
+class Guess(nn.Module):
+    """Noise, chances and what is given -> the text that the walk comes to; inputs and answer are `Step`'s, for a walk's first call.
+
+    A walk at once is a map from chances to a text (`model.picard`), and this is that map in a single call, as well as a denoiser of
+    the same size can learn it: each position is told its own chance in the place of the estimate before, and all see each other. It
+    need not be right: what it guesses wrong the walk corrects, so the texts stay the walk's and only the calls get fewer.
+
+    Source: [CM] section 3 (from noise to the end of the path in one call), here for a path that drawn tokens make.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.chance = Told(CHANCE_PERIODS, denoiser.section.cond_dim, denoiser.section.emb_dim)
+
+    def forward(
+        self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Known, age: Turns, noise: Embeddings,
+        chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 9"], place: Turns, left: Int[Tensor, " batch"],
+        temperature: Float[Tensor, " batch"],
+    ) -> Moved:  # fmt: skip
+        x_0_hat, logits = self.predict(x, ids, known, chance, table[-1, LOGSNR].expand(chance.shape))
+        probability, likeliest = logits.softmax(dim=-1).max(dim=-1)
+        said = torch.where(known, ids, likeliest)
+        return Moved(x, x_0_hat, said, known | (left == 1)[:, None], torch.ones_like(age), said, probability)
+
+    def predict(
+        self, x: Embeddings, ids: Ids, known: Known, chance: Float[Tensor, "batch pos"], logsnr: Float[Tensor, "batch pos"]
+    ) -> Prediction:
+        """Return what stands for each position's token, given those that are `known`, at the noise level of pure noise."""
+        x_t = torch.where(known[..., None], self.denoiser.embed(ids), x)
+        return self.denoiser.predict(x_t, logsnr, self.chance(chance), known, see_turns(torch.where(known, 0, OPEN)))
+
+
+def start_guess(stored: StoredDenoiser, seed: int) -> Guess:
+    """Return an untrained guess: the denoiser's own weights, and a chance that says nothing yet."""
+    section = stored.denoiser.section
+    guess = Guess(Denoiser(section, stored.denoiser.vocab_size))
+    guess.denoiser.load_state_dict(stored.denoiser.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for linear in (guess.chance.hidden, guess.chance.out):
+            linear.weight.copy_(torch.randn(linear.weight.shape, generator=generator) * linear.in_features**-0.5)
+            linear.bias.zero_()
+    return guess
+
+
+def write_guess(out_dir: Path, guess: Guess, weights: dict[str, Tensor], teacher_digest: str) -> None:
+    """Write the folder whole or not at all; the guess belongs to the denoiser whose digest it names."""
+    with replacing(out_dir) as folder:
+        folder.mkdir()
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / "guess.safetensors")
+        write_json(folder / "config.json", {"model_sha256": teacher_digest, "parameters": sum(p.numel() for p in guess.parameters())})
+
+
+def read_guess(folder: Path, stored: StoredDenoiser) -> Guess:
+    """Read what `write_guess` wrote.
+
+    Raises:
+        Problem: a missing or unreadable file, or the guess of another denoiser.
+    """
+    if read_json(folder / "config.json").get("model_sha256") != stored.digest():
+        raise Problem(f"{folder}: was distilled from another denoiser than {stored.folder}; run `dvc repro distill/dvc.yaml`")
+    guess = Guess(Denoiser(stored.denoiser.section, stored.denoiser.vocab_size))
+    try:
+        guess.load_state_dict(load_file(folder / "guess.safetensors"))
+    except (SafetensorError, FileNotFoundError, RuntimeError) as error:
+        raise Problem(f"{folder / 'guess.safetensors'}: cannot be loaded ({error}); run `dvc repro distill/dvc.yaml`") from error
+    return guess.eval()

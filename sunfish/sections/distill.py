@@ -1,0 +1,27 @@
+"""`distill`: how a walk's first guess is learned, and at how many calls it is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sunfish.problems import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One distillation; its rows, rates and known positions are those of the training, but for what stands here."""
+
+    seed: int
+    steps: int
+    batch_rows: int  # per step, over all devices
+    rate: float  # share of pretrain's learning rates
+    ema_decay: float
+    measured_steps: tuple[int, ...]  # calls at most, with and without the guess
+    samples: int  # at each of them
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_rows", "samples"):
+            require(getattr(self, key) > 0, key, "must be at least 1")
+        require(self.rate > 0.0, "rate", "must be above 0")
+        require(0.0 <= self.ema_decay < 1.0, "ema_decay", "must lie between 0 and 1, 1 excluded")
+        require(bool(self.measured_steps) and min(self.measured_steps, default=0) >= 1, "measured_steps", "must all be at least 1")
