@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--denoiser", type=Path, required=True)
     parser.add_argument("--shards", type=Path, required=True, help="their held-out rows measure what 8 bits cost")
+    parser.add_argument("--guess", type=Path, help="a distilled guess that walks at once begin with")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of the parity numbers")
     arguments = parser.parse_args()
@@ -35,7 +36,12 @@ def main() -> None:
 
     subject = Subject.read(arguments.denoiser, arguments.shards, data, evaluate)
     export_folder(
-        arguments.denoiser, arguments.out, arguments.metrics, section, lambda graph: bound_of(subject, graph, section.quality_rows)
+        arguments.denoiser,
+        arguments.out,
+        arguments.metrics,
+        section,
+        lambda graph: bound_of(subject, graph, section.quality_rows),
+        arguments.guess,
     )
     register(arguments.out, tracking)
 

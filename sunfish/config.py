@@ -192,10 +192,12 @@ def _hold_together(built: dict[str, Any], params_path: Path) -> None:
     for section, sampler, candidates in wants:
         if getattr(built[section], sampler) == "picard" and diffusion.blocks is None:
             raise ConfigError(
-                f"{params_path}: {section}.{sampler} = 'picard': writes one word after another, which diffusion.blocks = null does not train; "
-                "take another sampler, such as ddpm"
+                f"{params_path}: {section}.{sampler} = 'picard': writes one word after another, which is not trained where "
+                "diffusion.blocks is null; take another sampler, such as ddpm"
             )
-        if getattr(built[section], candidates) > 1 and not (diffusion.blocks and diffusion.objective == "ce" and diffusion.blocks.next_token):
+        if getattr(built[section], candidates) > 1 and not (
+            diffusion.blocks and diffusion.objective == "ce" and diffusion.blocks.next_token
+        ):
             raise ConfigError(
                 f"{params_path}: {section}.{candidates} = {getattr(built[section], candidates)}: choosing among fillings needs next tokens "
                 "learned (diffusion.objective ce with diffusion.blocks.next_token above 0); set it to 1"

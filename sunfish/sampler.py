@@ -150,6 +150,8 @@ def make_table(
         ValueError: unknown name or order, no step or more than 10,000, no step a position, eta outside [0, 1],
             settle_above outside (0, 1] or floor outside [0, 1).
     """
+    if num_steps < 1:
+        raise ValueError(f"a sampler needs at least 1 step, got {num_steps}")
     if num_steps > MAX_STEPS:
         raise ValueError(f"{num_steps} steps are more than {MAX_STEPS:,}, far beyond where more steps help")
     if not 0.0 < settle_above <= NEVER:

@@ -29,6 +29,7 @@ GRAPHS = {
     "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, age, noise, chance, table, place, left, temperature) "
     "-> the next, text, certainty",
     "picard": "a call of a walk at once, all positions' steps together; inputs and answers are the step's",
+    "guess": "a walk at once's first call, distilled from it, in some folders; inputs and answers are the step's",
     "score": "how likely a text is: (ids) -> nats of each token, given those before it",
     "sampler": "the whole walk over the step: (noise, chance, table, steps, place, ids, known, temperature) -> text",
     "picard_sampler": "the whole walk at once, over the call of one; inputs and answer are the sampler's",
@@ -84,8 +85,14 @@ class OnnxNetwork:
     """
 
     def __init__(
-        self, session: ort.InferenceSession, noise: Callable[[], np.ndarray], chance: Callable[[], np.ndarray], temperature: float = 1.0
+        self,
+        session: ort.InferenceSession,
+        noise: Callable[[], np.ndarray],
+        chance: Callable[[], np.ndarray],
+        temperature: float = 1.0,
+        guess: ort.InferenceSession | None = None,
     ) -> None:
+        self.guess = guess  # a walk at once's first call
         self.session, self.noise, self.chance, self.temperature = session, noise, chance, temperature
         self.device = "cuda" if session.get_providers()[0] in CUDA else "cpu"
 
@@ -98,7 +105,8 @@ class OnnxNetwork:
         self.told |= self._values({"place": place, "left": np.zeros(shape[0], np.int64)})
         self.told |= self._values({"temperature": np.full(shape[0], self.temperature, np.float32)})
         self.seen = self._values({"text": given.ids.astype(np.int64), "probability": np.zeros(shape, np.float32)})
-        self.turns = [self._bind(*pair) for pair in (places, places[::-1])]
+        self.turns = [self._bind(self.session, *pair) for pair in (places, places[::-1])]
+        self.first = self._bind(self.guess, *places) if self.guess is not None and table.at_once else None
         self.known = [place["known"] for place in places]
 
     def step(self, left: int) -> None:
@@ -106,7 +114,11 @@ class OnnxNetwork:
         if self.draws:
             self.told["noise"].update_inplace(self.noise())
             self.told["chance"].update_inplace(self.chance())
-        self.session.run_with_iobinding(self.turns[0])
+        if self.guess is not None and self.first is not None:
+            self.guess.run_with_iobinding(self.first)
+            self.first = None
+        else:
+            self.session.run_with_iobinding(self.turns[0])
         self.turns.reverse()
         self.known.reverse()
 
@@ -117,8 +129,8 @@ class OnnxNetwork:
     def _values(self, arrays: dict[str, np.ndarray]) -> dict[str, ort.OrtValue]:
         return {name: ort.OrtValue.ortvalue_from_numpy(array.copy(), self.device, 0) for name, array in arrays.items()}
 
-    def _bind(self, source: dict[str, ort.OrtValue], target: dict[str, ort.OrtValue]) -> ort.IOBinding:
-        binding = self.session.io_binding()
+    def _bind(self, session: ort.InferenceSession, source: dict[str, ort.OrtValue], target: dict[str, ort.OrtValue]) -> ort.IOBinding:
+        binding = session.io_binding()
         for name, value in (source | self.told).items():
             binding.bind_ortvalue_input(name, value)
         for name, value in ({STATE[name]: value for name, value in target.items()} | self.seen).items():

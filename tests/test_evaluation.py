@@ -117,6 +117,7 @@ def test_what_is_given_stays_when_gaps_are_filled(subject: Subject) -> None:
 
 
 def test_a_walk_is_followed_to_the_text_it_ends_in(subject: Subject) -> None:
+    subject = subject.told(sampler="ancestral")
     never = subject.told(num_steps=20, window_steps=20, settle=1.0).table()
     usual = follow(subject.stored.denoiser, never, 12, np.random.default_rng(0), 1.0)
     assert not usual.settled[:-1].any() and usual.settled[-1].all()  # none before its last row

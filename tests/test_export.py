@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from sunfish.export import quantize as quantization
 from sunfish.export.folder import export_folder
-from sunfish.export.graph import export_denoiser, export_picard, export_score, export_step
+from sunfish.export.graph import export_denoiser, export_guess, export_picard, export_score, export_step
 from sunfish.export.loop import sampler_graph
 from sunfish.export.parity import Walk, hold_against_torch, in_graph, relative_error, score_error, step_by_step
 from sunfish.export.quantize import kind_of_weight, quantize
@@ -25,6 +25,7 @@ from sunfish.export.weights import content, save_graphs
 from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.guess import start_guess
 from sunfish.model.score import Score
 from sunfish.model.sight import OPEN
 from sunfish.model.store import StoredDenoiser
@@ -57,6 +58,7 @@ def graphs(stored: StoredDenoiser, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "onnx").mkdir()
     make = {"model": export_denoiser, "score": export_score, "step": export_step, "picard": export_picard}
     made = {name: export(stored.denoiser, 20) for name, export in make.items()}
+    made["guess"] = export_guess(start_guess(stored, 0), 20)  # walks at once begin with it, and come to the same ids
     save_graphs(folder / "onnx", {**made, "sampler": sampler_graph(made["step"]), "picard_sampler": sampler_graph(made["picard"])}, "w")
     return folder
 
@@ -84,9 +86,7 @@ def test_every_program_walks_as_torch_does(
         pytest.importorskip("openvino")
     engine = step_by_step(graphs) if program == "step by step" else in_graph(graphs, program)
     floor = 0.02 if name in ("ancestral", "picard") else 0.0
-    (row,) = hold_against_torch(
-        stored, {program: engine}, name, make_table(name, LAW, 8, 0.0, settle, window, order, floor), 3, 1e-4, 0.7
-    )
+    (row,) = hold_against_torch(stored, {program: engine}, name, make_table(name, LAW, 8, 0.0, settle, window, order, floor), 3, 1e-4, 0.7)
     assert row["ids"] == 36 and row["different_ids"] == 0 and row["near_ties"] == 0
 
 
@@ -126,6 +126,7 @@ def test_the_graphs_take_any_batch_and_length_and_name_their_weights(graphs: Pat
         ("model", ["x_t", "logsnr", "x_0_prev", "known", "turn", "temperature"]),
         ("step", ["x", "x_0_prev", "ids", "known", "age", "noise", "chance", "table", "place", "left", "temperature"]),
         ("picard", ["x", "x_0_prev", "ids", "known", "age", "noise", "chance", "table", "place", "left", "temperature"]),
+        ("guess", ["x", "x_0_prev", "ids", "known", "age", "noise", "chance", "table", "place", "left", "temperature"]),
         ("score", ["ids"]),
         ("sampler", ["noise", "chance", "table", "steps", "place", "ids", "known", "temperature"]),
         ("picard_sampler", ["noise", "chance", "table", "steps", "place", "ids", "known", "temperature"]),
@@ -143,7 +144,7 @@ def test_the_graphs_take_any_batch_and_length_and_name_their_weights(graphs: Pat
 
 def test_all_graphs_share_one_file_of_weights(stored: StoredDenoiser, graphs: Path) -> None:
     size = sum(p.numel() * 4 for p in stored.denoiser.parameters())
-    assert (graphs / "onnx" / "w").stat().st_size < 1.1 * size
+    assert (graphs / "onnx" / "w").stat().st_size < 1.3 * size  # the guess adds a few: here it is the denoiser's weights and a chance's
     assert all(graph_path(graphs, name).stat().st_size < 200_000 for name in GRAPHS)
 
 

@@ -38,7 +38,8 @@ def test_a_chance_draws_the_token_it_was_made_for(seed: int, floor: float) -> No
     chance, possible = chance_of(probabilities, ids, 0.01 + 0.98 * torch.rand(4, 6, generator=generator), floor)
     wide = possible & (probabilities.gather(-1, ids[..., None]).squeeze(-1) > 1e-4)  # float32 tells no narrower shares apart
     assert torch.equal(draw(probabilities, chance, floor)[wide], ids[wide])
-    assert (possible == ((probabilities >= floor) | (probabilities == probabilities.amax(-1, keepdim=True))).gather(-1, ids[..., None])[..., 0]).all()
+    kept = (probabilities >= floor) | (probabilities == probabilities.amax(dim=-1, keepdim=True))
+    assert torch.equal(possible, kept.gather(-1, ids[..., None]).squeeze(-1))
 
 
 def test_the_walk_writes_a_text_again_by_the_chances_made_for_it(stored: StoredDenoiser) -> None:

@@ -142,7 +142,7 @@ def test_a_mix_up_of_two_folders_is_named(exported: Path, tmp_path: Path) -> Non
         Sampler.load(folder)
     manifest = json.loads((exported / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
-    with pytest.raises(Problem, match="format 3, this version reads format 6"):
+    with pytest.raises(Problem, match="format 3, this version reads format 7"):
         Sampler.load(folder)
     del manifest["bytes"]["int8"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -206,7 +206,7 @@ def test_the_readme_s_script_needs_no_torch(exported: Path, tmp_path: Path) -> N
     (tmp_path / "models" / "onnx").symlink_to(exported)
     script += "import sys\nassert 'torch' not in sys.modules\n"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and len(done.stdout.splitlines()) > 20, done.stderr
+    assert done.returncode == 0 and len(done.stdout.splitlines()) > 4, done.stderr
 
 
 def test_an_interruption_is_no_traceback(exported: Path, monkeypatch: Any) -> None:

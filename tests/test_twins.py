@@ -58,7 +58,7 @@ def test_a_text_ends_with_its_first_end_token() -> None:
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -3.0]).expand(40_000, 4)
     for heat in (1.0, 0.5):
-        shares = np.bincount(draw_tokens(logits, heat, np.random.default_rng(0)), minlength=4) / 40_000
+        shares = np.bincount(draw_tokens(logits, heat, 0.0, np.random.default_rng(0)), minlength=4) / 40_000
         assert shares == pytest.approx((logits[0] / heat).softmax(-1).numpy(), abs=0.01)
 
 
@@ -74,7 +74,7 @@ def test_a_twin_learns_two_texts_and_writes_them(kind: str, tmp_path: Path) -> N
     write_twin(tmp_path / "twin", twin, dict(twin.named_parameters()), RowLengths.count([6, 6], 1))
     again, lengths = read_twin(tmp_path / "twin")
     assert lengths.longest == 6
-    rows = write_rows(again, 20, 6, 300, 0.7, END, rng)
+    rows = write_rows(again, 20, 6, 300, 0.7, 0.01, END, rng)
     assert rows.shape == (20, 6) and rows.max() < VOCAB
     ends = [4, 5]  # where each text's first end token stands
     right = [any((row[: end + 1] == text[: end + 1]).all() for text, end in zip(texts, ends, strict=True)) for row in rows]

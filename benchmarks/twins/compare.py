@@ -90,7 +90,7 @@ def writer(subject: Subject, kind: str, twin: Twin, lengths: RowLengths) -> Call
             for length, total in zip(*(values.tolist() for values in np.unique(drawn, return_counts=True)), strict=True):
                 for start in range(0, total, section.batch_rows):
                     count = min(section.batch_rows, total - start)
-                    rows += subject.cut(write_rows(twin, count, length, section.num_steps, heat, end, rng))
+                    rows += subject.cut(write_rows(twin, count, length, section.num_steps, heat, section.floor, end, rng))
                     progress.add(count)
         return subject.texts(rows, (time.perf_counter() - started) / section.num_samples)
 

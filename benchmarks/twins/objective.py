@@ -44,26 +44,29 @@ def train_loss(twin: Twin, ids: np.ndarray, end_id: int, rng: np.random.Generato
     return nats.sum() / tokens
 
 
-def draw_tokens(logits: Tensor, temperature: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a token a position by Gumbel noise in float64: float32 would lower the temperature."""
-    values = logits.double().cpu().numpy() / temperature
+def draw_tokens(logits: Tensor, temperature: float, floor: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a token a position by Gumbel noise in float64: float32 would lower the temperature; none less probable than `floor`."""
+    values = (logits.double() / temperature).log_softmax(dim=-1).cpu().numpy()
+    values = np.where((values >= np.log(max(floor, 1e-300))) | (values == values.max(axis=-1, keepdims=True)), values, -np.inf)
     return np.argmax(values + rng.gumbel(size=values.shape), axis=-1)
 
 
 @torch.no_grad()
-def write_rows(twin: Twin, num: int, length: int, num_steps: int, temperature: float, end_id: int, rng: np.random.Generator) -> np.ndarray:
+def write_rows(
+    twin: Twin, num: int, length: int, num_steps: int, temperature: float, floor: float, end_id: int, rng: np.random.Generator
+) -> np.ndarray:
     """Return `num` rows: word by word up to `length`, or unmasked in `num_steps` by ancestral sampling. Source: [MDLM] section 3.3."""
     device = twin.head_bias.device
     if twin.kind == "autoregressive":
         ids = torch.full((num, length + 1), twin.special, device=device)
         for position in range(length):
             logits = twin(ids[:, : position + 1])[:, -1]
-            ids[:, position + 1] = torch.from_numpy(draw_tokens(logits, temperature, rng)).to(device)
+            ids[:, position + 1] = torch.from_numpy(draw_tokens(logits, temperature, floor, rng)).to(device)
         ids[:, -1] = torch.where((ids[:, 1:] == end_id).any(dim=1), ids[:, -1], end_id)
         return ids[:, 1:].cpu().numpy()
     ids = torch.full((num, length), twin.special, device=device)
     for t, s in zip(np.linspace(1, 0, num_steps + 1)[:-1], np.linspace(1, 0, num_steps + 1)[1:], strict=True):
-        drawn = torch.from_numpy(draw_tokens(twin(ids), temperature, rng)).to(device)
+        drawn = torch.from_numpy(draw_tokens(twin(ids), temperature, floor, rng)).to(device)
         shown = torch.from_numpy(rng.random((num, length)) < (t - s) / t).to(device) & (ids == twin.special)
         ids = torch.where(shown, drawn, ids)
     return ids.cpu().numpy()

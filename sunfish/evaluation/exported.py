@@ -35,8 +35,8 @@ class ExportedDenoiser(nn.Module):
         return Prediction(torch.from_numpy(x_0_hat), torch.from_numpy(logits))
 
     def predict_blocks(
-        self, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, place: Tensor, start: Tensor, document: None = None,
-        temperature: Tensor | None = None,
+        self, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, place: Tensor, start: Tensor,
+        document: None = None, temperature: Tensor | None = None,
     ) -> Prediction:  # fmt: skip
         return in_turn(self, x_0_prev, x_0, x_t, logsnr, known, place, start, temperature)
 

@@ -70,7 +70,13 @@ class Subject:
         """Return the configured sampler's table."""
         section = self.section
         return make_table(
-            section.sampler, self.stored.law, section.num_steps, section.eta, section.settle, section.window_steps, section.order,
+            section.sampler,
+            self.stored.law,
+            section.num_steps,
+            section.eta,
+            section.settle,
+            section.window_steps,
+            section.order,
             section.floor,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from sunfish.model.store import StoredDenoiser
@@ -29,7 +30,7 @@ draws, rng = (1 + steps, *shape), np.random.default_rng(0)
 told = {{"noise": rng.standard_normal(draws, np.float32), "chance": rng.random(draws[:3], np.float32), "table": table,
         "steps": np.array(steps), "place": np.arange(1, shape[1] + 1)[None],
         "ids": np.zeros(shape[:2], np.int64), "known": np.zeros(shape[:2], bool), "temperature": np.full(shape[0], {heat}, np.float32)}}
-ids = onnxruntime.InferenceSession("onnx/sampler.onnx").run(["text"], told)[0]
+ids = onnxruntime.InferenceSession("onnx/{sampler}.onnx").run(["text"], told)[0]
 print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
 ```
 
@@ -56,8 +57,8 @@ Largest relative error of a single call: {error:.1e}.
 {quality}"""
 
 
-def model_card(manifest: dict[str, Any], stored: StoredDenoiser, section: Section) -> str:
-    """Return the card as Markdown."""
+def model_card(manifest: dict[str, Any], stored: StoredDenoiser, section: Section, names: Container[str]) -> str:
+    """Return the card of a folder with the graphs of these names as Markdown."""
     keys = ("engine", "sampler", "steps", "rows_a_position", "texts", "ids", "different_ids", "near_ties")
     rows = [[walk[key] for key in keys] for walk in manifest["parity"]["walks"]]
     walks = [" | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in row) for row in rows]
@@ -65,7 +66,8 @@ def model_card(manifest: dict[str, Any], stored: StoredDenoiser, section: Sectio
     return CARD.format(
         parameters=manifest["parameters"], longest=lengths.longest, opset=section.opset, licence=section.licence,
         usual=int(lengths.lengths[lengths.counts.argmax()]), emb=stored.denoiser.section.emb_dim, heat=section.sampler_temperature,
-        graphs="\n".join(f"| `onnx/{name}.onnx` | {says} |" for name, says in GRAPHS.items()), end=stored.end_id,
+        sampler="picard_sampler" if section.sampler_name == "picard" else "sampler",
+        graphs="\n".join(f"| `onnx/{name}.onnx` | {says} |" for name, says in GRAPHS.items() if name in names), end=stored.end_id,
         error=manifest["parity"]["relative_error_per_call"], walks="\n".join(f"| {walk} |" for walk in walks),
         quality=_quality(manifest["quality"]),
     )  # fmt: skip

@@ -16,18 +16,19 @@ import onnxruntime
 import torch
 
 from sunfish.export.card import model_card
-from sunfish.export.graph import export_denoiser, export_picard, export_score, export_step
+from sunfish.export.graph import export_denoiser, export_guess, export_picard, export_score, export_step
 from sunfish.export.loop import sampler_graph
 from sunfish.export.parity import call_error, has_openvino, hold_against_torch, in_graph, score_error, step_by_step
 from sunfish.export.quantize import quantize
 from sunfish.export.weights import save_graphs
 from sunfish.files import replacing, write_json
+from sunfish.model.guess import Guess, read_guess
 from sunfish.model.store import TOKENIZER_FILES, StoredDenoiser, read_denoiser
 from sunfish.problems import Problem
 from sunfish.sampler import COLUMNS, Table, ddim, ddpm, dpm_solver, make_table
 from sunfish.schedule import NoiseLaw
 from sunfish.sections.export import Section
-from sunfish.session import FORMAT, GRAPHS, PRECISIONS, graph_path, open_session
+from sunfish.session import FORMAT, GRAPHS, PRECISIONS, graph_path, open_session, step_graph
 from sunfish.text.shards import sha256
 
 REFERENCE_TEXTS, REFERENCE_STEPS = 2, 4  # the reference evaluator is plain Python
@@ -36,17 +37,22 @@ MAX_REFERENCE_PARAMETERS = 20_000_000
 Measure = Callable[[Path], dict[str, float]]  # the path of a denoiser's graph -> what is said of its text
 
 
-def export_folder(denoiser_dir: Path, out_dir: Path, metrics_path: Path, section: Section, measure: Measure | None = None) -> None:
+def export_folder(
+    denoiser_dir: Path, out_dir: Path, metrics_path: Path, section: Section, measure: Measure | None = None, guess_dir: Path | None = None
+) -> None:
     """Write the folder, its manifest and the numbers; `measure` is put to the graphs of every precision.
+
+    With a distilled guess the folder's walks at once begin with it.
 
     Raises:
         Problem: the graph does not say what torch says; nothing is written then.
     """
     stored = read_denoiser(denoiser_dir)
+    guess = None if guess_dir is None else read_guess(guess_dir, stored)
     with replacing(out_dir) as folder:
         (folder / "onnx").mkdir(parents=True)
-        _write_graphs(stored, folder / "onnx", section)
-        _write_rest(stored, folder, section)
+        _write_graphs(stored, guess, folder / "onnx", section)
+        _write_rest(stored, guess is not None, folder, section)
         manifest = {
             "format": FORMAT,
             "parameters": sum(p.numel() for p in stored.denoiser.parameters()),
@@ -56,9 +62,12 @@ def export_folder(denoiser_dir: Path, out_dir: Path, metrics_path: Path, section
             "parity": _hold_against_torch(stored, folder, section),
             "quality": {name: measure(graph_path(folder, "model", name)) for name in _precisions(section)} if measure else {},
         }
-        (folder / "README.md").write_text(model_card(manifest, stored, section), encoding="utf-8")
+        (folder / "README.md").write_text(
+            model_card(manifest, stored, section, {path.stem for path in (folder / "onnx").iterdir()}), encoding="utf-8"
+        )
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        sizes = {name: _size(folder, name) for name in _precisions(section)}
+        step = step_graph(recommended_table(stored.law, recommend(section)))
+        sizes = {name: _size(folder, step, name) for name in _precisions(section)}
         told = {"bytes": sizes, "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
         write_json(folder / "manifest.json", {**manifest, **told})
         write_json(metrics_path, {"parity": manifest["parity"], "quality": manifest["quality"], "bytes": sizes})
@@ -68,17 +77,20 @@ def _precisions(section: Section) -> tuple[str, ...]:
     return PRECISIONS if section.int8 else PRECISIONS[:1]
 
 
-def _size(folder: Path, precision: str) -> int:
-    """Return the bytes of a precision's step and weights: what sampling needs."""
-    step = graph_path(folder, "step", precision)
-    return step.stat().st_size + graph_path(folder, "model", precision).with_suffix(".onnx_data").stat().st_size
+def _size(folder: Path, step: str, precision: str) -> int:
+    """Return the bytes of a precision's weights and the graph that is sampled with: what sampling needs."""
+    return (
+        graph_path(folder, step, precision).stat().st_size + graph_path(folder, "model", precision).with_suffix(".onnx_data").stat().st_size
+    )
 
 
-def _write_graphs(stored: StoredDenoiser, folder: Path, section: Section) -> None:
+def _write_graphs(stored: StoredDenoiser, guess: Guess | None, folder: Path, section: Section) -> None:
     """Write denoiser, steps, score and samplers over one file of weights, and the same in 8 bits over another."""
     with tempfile.TemporaryDirectory() as place:
         make = {"model": export_denoiser, "step": export_step, "picard": export_picard, "score": export_score}
         exact = {name: export(stored.denoiser, section.opset) for name, export in make.items()}
+        if guess is not None:
+            exact["guess"] = export_guess(guess, section.opset)
         save_graphs(Path(place), exact, "weights")
         graphs = [{name: ir.load(Path(place) / f"{name}.onnx") for name in exact} for _ in _precisions(section)]
         if section.int8:
@@ -131,14 +143,16 @@ def recommend(section: Section) -> dict[str, Any]:
 
 def recommended_table(law: NoiseLaw, recommended: dict[str, Any]) -> Table:
     """Return the table of what `recommend` returned."""
-    return make_table(recommended["name"], law, *(recommended[name] for name in ("steps", "eta", "settle", "window_steps", "order", "floor")))
+    return make_table(
+        recommended["name"], law, *(recommended[name] for name in ("steps", "eta", "settle", "window_steps", "order", "floor"))
+    )
 
 
-def _write_rest(stored: StoredDenoiser, folder: Path, section: Section) -> None:
+def _write_rest(stored: StoredDenoiser, has_guess: bool, folder: Path, section: Section) -> None:
     denoiser = stored.denoiser
     sampler = recommend(section)
     sizes = {"vocab_size": denoiser.vocab_size, "row_lengths": stored.lengths.to_json(), "end_id": stored.end_id}
-    write_json(folder / "config.json", {"model": dataclasses.asdict(denoiser.section), **sizes, "sampler": sampler})
+    write_json(folder / "config.json", {"model": dataclasses.asdict(denoiser.section), **sizes, "sampler": sampler, "guess": has_guess})
     write_json(folder / "noise_law.json", stored.law.to_json())
     table = recommended_table(stored.law, sampler)
     write_json(folder / "table.json", {"columns": COLUMNS, "rows": table.rows().tolist(), "steps": len(table)})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sunfish.export.weights import content
 from sunfish.model.denoiser import Denoiser
+from sunfish.model.guess import Guess
 from sunfish.model.picard import Picard
 from sunfish.model.score import Score
 from sunfish.model.step import Step
@@ -41,20 +42,29 @@ def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
     return _export(denoiser, denoiser, inputs, shapes, ["x_0_hat", "logits"], opset)
 
 
-def export_step(denoiser: Denoiser, opset: int, kind: type[Step | Picard] = Step) -> ir.Model:
-    """Return the graph of `Step`, or of `Picard`: the state, noise, chance, table, place, steps left and temperature -> the next, text, certainty."""
+def export_step(denoiser: Denoiser, opset: int) -> ir.Model:
+    """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the next, text, certainty."""
+    return _export_step(Step(denoiser), denoiser, opset)
+
+
+def export_picard(denoiser: Denoiser, opset: int) -> ir.Model:
+    """Return the graph of `Picard`, whose inputs and answers are `Step`'s."""
+    return _export_step(Picard(denoiser), denoiser, opset)
+
+
+def export_guess(guess: Guess, opset: int) -> ir.Model:
+    """Return the graph of `Guess`, whose inputs and answers are `Step`'s, too."""
+    return _export_step(guess, guess.denoiser, opset)
+
+
+def _export_step(step: nn.Module, denoiser: Denoiser, opset: int) -> ir.Model:
     x, previous, noise, ids = _example(denoiser)
     inputs = {"x": x, "x_0_prev": previous, "ids": ids, "known": ids > 0, "age": ids.clone(), "noise": noise, "chance": x[..., 0].clone()}
     inputs |= {"table": torch.zeros(EXAMPLE_ROWS, len(COLUMNS)), "place": ids.clone(), "left": ids[:, 0] + 1}
     inputs |= {"temperature": torch.ones(EXAMPLE_BATCH)}
     shapes = {**dict.fromkeys(inputs, TEXT), "table": {0: "rows_and_wait"}, "left": ROW, "temperature": ROW}
     outputs = ["x_next", "x_0_hat", "ids_next", "known_next", "age_next", "text", "probability"]
-    return _export(kind(denoiser), denoiser, inputs, shapes, outputs, opset)
-
-
-def export_picard(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph of `Picard`, whose inputs and answers are `Step`'s."""
-    return export_step(denoiser, opset, Picard)
+    return _export(step, denoiser, inputs, shapes, outputs, opset)
 
 
 def export_score(denoiser: Denoiser, opset: int) -> ir.Model:

@@ -87,7 +87,8 @@ def step_by_step(folder: Path) -> Engine:
     def run(walk: Walk) -> np.ndarray:
         session = sessions(step_graph(walk.table))
         noise, chance = iter(walk.noise), iter(walk.chance)
-        network = OnnxNetwork(session, lambda: next(noise), lambda: next(chance), walk.temperature)
+        guess = sessions("guess") if walk.table.at_once and graph_path(folder, "guess").is_file() else None
+        network = OnnxNetwork(session, lambda: next(noise), lambda: next(chance), walk.temperature, guess)
         return finish(walk.table, network, walk.given, walk.place)
 
     return run

@@ -47,9 +47,9 @@ class Step(nn.Module):
     `table` holds `sampler.Table.rows`, of which each position takes the one of its age; `place` is its place in the order (0: given);
     `left`, (batch,), how many steps are left, this one included; `temperature`, (batch,), the denoiser's. x_0 is the denoiser's estimate,
     the mean of all tokens; where a row is `drawn`, it is one token's embedding, drawn from the same probabilities by `chance`, which is
-    even in [0, 1), none that is less probable than the row's `floor`. A position whose likeliest token is more probable than its row's `settle_above` becomes known, by the token drawn or
-    else by that one, if all that comes before it in the order is known or becomes so now: what is known is always a beginning, in the
-    order, as it was in training.
+    even in [0, 1), none that is less probable than the row's `floor`. A position whose likeliest token is more probable than its row's
+    `settle_above` becomes known, by the token drawn or else by that one, if all that comes before it in the order is known or becomes so
+    now: what is known is always a beginning, in the order, as it was in training.
 
     Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
     """

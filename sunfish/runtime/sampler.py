@@ -69,6 +69,7 @@ class Sampler:
         self.open_graph, self.tokenizer, self.law, self.config = open_graph, tokenizer, law, config
         self.sessions: dict[str, ort.InferenceSession] = {}
         self.session(self.table(Settings()))
+        self.guess = open_graph("guess") if config.get("guess") else None
         self.lengths = RowLengths.from_json(config["row_lengths"])
 
     @classmethod
@@ -204,14 +205,12 @@ class Sampler:
         progress.add(len(table) - 1 - index)  # a walk that settled early
         return network.look().ids
 
-    def _start(
-        self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float
-    ) -> tuple[Given, OnnxNetwork]:
+    def _start(self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float) -> tuple[Given, OnnxNetwork]:
         given = Given(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
         length, emb = given.ids.shape[1], self.config["model"]["emb_dim"]
         noise = lambda: np.stack([rng.standard_normal((length, emb), dtype=np.float32) for rng in rngs])  # noqa: E731
         chance = lambda: np.stack([rng.random(length, dtype=np.float32) for rng in rngs])  # noqa: E731
-        return given, OnnxNetwork(self.session(table), noise, chance, temperature)
+        return given, OnnxNetwork(self.session(table), noise, chance, temperature, self.guess)
 
     def _frames(self, row: Row, rng: np.random.Generator, settings: Settings, shown: Shown) -> Iterator[Frame]:
         table = self.table(settings)

@@ -101,9 +101,9 @@ def distil(
             generator = torch.Generator(fabric.device).manual_seed(int(rng.integers(2**62)))
             ids = feed(step)
             given = draw_known(known, len(ids), ids.shape[1], rng)
-            told = (torch.from_numpy(values).to(fabric.device) for values in (ids, given, table.places(given, rng)))
+            texts, there, place = (torch.from_numpy(values).to(fabric.device) for values in (ids, given, table.places(given, rng)))
             with fabric.autocast():
-                loss = model(make_examples(teacher, *told, table, heat, generator), float(table.logsnr[0]))
+                loss = model(make_examples(teacher, texts, there, place, table, heat, generator), float(table.logsnr[0]))
             fabric.backward(loss)
             clip_gradients(guess, optim.clip_norm)
             set_lr(optimizers, optim, section.rate * lr_share(step, section.steps, optim))
