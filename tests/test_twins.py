@@ -10,9 +10,11 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.twins.mauve import area, mauve
 from benchmarks.twins.network import Twin, make_twin, read_twin, write_twin
 from benchmarks.twins.objective import draw_tokens, row_nats, said, train_loss, write_rows
 from sunfish.lengths import RowLengths
+from sunfish.problems import Problem
 from tests.conftest import ROOT
 from tests.test_model import SMALL
 
@@ -86,3 +88,19 @@ def test_the_twins_pipeline_names_files_that_are_there() -> None:
     stages = yaml.safe_load((ROOT / "benchmarks" / "twins" / "dvc.yaml").read_text())["stages"]
     deps = [*stages["train"]["do"]["deps"], *stages["compare"]["deps"]]
     assert all((ROOT / dep).is_file() for dep in deps if dep.endswith(".py"))
+
+
+def test_piles_of_the_same_kind_are_near_and_of_another_are_not() -> None:
+    rng = np.random.default_rng(0)
+    ours, same, other = rng.standard_normal((300, 8)), rng.standard_normal((300, 8)), rng.standard_normal((300, 8)) + 1.5
+    near, far = (mauve(ours, theirs, 0) for theirs in (same, other))
+    assert 0.9 < near <= 1.0 and far < 0.2
+    half = np.concatenate((same[:150], other[:150]))
+    assert far < mauve(ours, half, 0) < near
+    with pytest.raises(Problem, match="MAUVE of 20 texts says nothing: it needs 50"):
+        mauve(ours[:20], same, 0)
+
+
+def test_the_area_is_that_of_two_known_histograms() -> None:
+    assert area(np.array([0.3, 0.7]), np.array([0.3, 0.7])) == pytest.approx(1.0)
+    assert area(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(0.0041, abs=3e-4)  # what piles with nothing in common have

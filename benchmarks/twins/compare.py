@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.twins.mauve import mauve
 from benchmarks.twins.network import Twin, read_twin
 from benchmarks.twins.objective import row_nats, write_rows
 from sunfish.config import check
@@ -27,6 +28,8 @@ from sunfish.progress import Progress, track
 from sunfish.training.parallel import keep_freed_memory
 
 TEMPERATURES = (0.6, 0.8, 1.0)
+STEPS = (8, 16, 32, 128)
+MAUVE_SEEDS = 5  # of the clusters; the mean and the spread are told
 SHOWN = (
     "sentences_valid", "stories_consistent", "people_total_variation", "forms_total_variation", "unique", "entropy_per_sample_nats",
     "entropy_corpus_nats", "distinct_2", "rep_2", "seconds_per_text", "calls_per_text",
@@ -63,11 +66,24 @@ def main() -> None:
                 ),
                 **{kind: by_temperature(subject, judge, writer(subject, kind, *twin)) for kind, twin in twins.items()},
             },
+            "steps": {
+                "sunfish": by_steps(
+                    subject, judge, lambda steps: subject.told(num_steps=steps).write_texts(params["evaluate"].num_samples, 1)
+                ),
+                "masked": by_steps(
+                    subject,
+                    judge,
+                    lambda steps: writer(subject.told(num_steps=steps), "masked", *twins["masked"])(subject.section.temperature),
+                ),
+            },
             "parameters": {kind: sum(p.numel() for p in twin.parameters()) for kind, (twin, _) in twins.items()},
             "how": {
                 "num_samples": params["evaluate"].num_samples,
                 "num_steps": params["evaluate"].num_steps,
-                "window_steps": params["evaluate"].window_steps,
+                "sampler": params["evaluate"].sampler,
+                "floor": params["evaluate"].floor,
+                "temperature_by_steps": params["evaluate"].temperature,
+                "mauve_seeds": MAUVE_SEEDS,
                 "weights": "ema",
             },
         },
@@ -77,6 +93,11 @@ def main() -> None:
 def by_temperature(subject: Subject, judge: Twin, write: Callable[[float], Texts]) -> dict[str, Any]:
     """Return what can be said of a model's texts at each temperature."""
     return {f"{heat:g}": judged(subject, judge, write(heat)) for heat in TEMPERATURES}
+
+
+def by_steps(subject: Subject, judge: Twin, write: Callable[[int], Texts]) -> dict[str, Any]:
+    """Return the same by how many steps a text may take."""
+    return {str(steps): judged(subject, judge, write(steps)) for steps in STEPS}
 
 
 def writer(subject: Subject, kind: str, twin: Twin, lengths: RowLengths) -> Callable[[float], Texts]:
@@ -123,14 +144,33 @@ def measure_twin(subject: Subject, twin: Twin, lengths: RowLengths) -> dict[str,
 
 @torch.no_grad()
 def judged(subject: Subject, judge: Twin, texts: Texts) -> dict[str, float]:
-    """Return what any evaluation says of texts, and their perplexity under the autoregressive twin."""
+    """Return what any evaluation says of texts, their perplexity under the autoregressive twin, and how near they are to real ones.
+
+    Of real texts that is how near half of them is to the other: what a perfect model reaches.
+    """
     end, rng = subject.shards.end_id, np.random.default_rng(0)
     nats, tokens = 0.0, 0
     for row in texts.ids:
         nats += float(row_nats(judge, np.array([[*row, end]]), end, rng))
         tokens += len(row) + 1
     everything = subject.judge(texts)
-    return {"judged_perplexity": math.exp(nats / tokens), **{key: everything[key] for key in SHOWN if key in everything}}
+    real = subject.real_texts(2 * len(texts.ids))  # the second half: the first is what is judged as real text
+    near = mauve_of(features(judge, texts.ids, end), features(judge, real.ids[len(texts.ids) :], end))
+    return {"judged_perplexity": math.exp(nats / tokens), **near, **{key: everything[key] for key in SHOWN if key in everything}}
+
+
+@torch.no_grad()
+def features(judge: Twin, texts: list[list[int]], end_id: int) -> np.ndarray:
+    """Return what the autoregressive twin has in mind at each text's end, (texts, width)."""
+    device = judge.head_bias.device
+    begun = [torch.tensor([[judge.special, *row, end_id]], device=device) for row in texts]
+    return torch.cat([judge.hidden(ids)[:, -1] for ids in begun]).double().cpu().numpy()
+
+
+def mauve_of(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Return MAUVE over several seeds of the clusters: mean and standard deviation."""
+    values = [mauve(ours, theirs, seed) for seed in range(MAUVE_SEEDS)]
+    return {"mauve": float(np.mean(values)), "mauve_deviation": float(np.std(values, ddof=1))}
 
 
 if __name__ == "__main__":

@@ -37,13 +37,17 @@ class Twin(nn.Module):
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
     def forward(self, ids: Tensor) -> Tensor:
+        return F.linear(self.head(self.hidden(ids)), self.embedding.table()[: self.special]) + self.head_bias
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Return what the blocks make of a text, (batch, pos, width)."""
         table = self.embedding.table()
         sight = see_turns(torch.arange(ids.shape[1], device=ids.device)[None]) if self.kind == "autoregressive" else None
         inward = self.inward(F.embedding(ids, table))
         if self.to_end is not None:
             inward = inward + self.to_end(torch.arange(ids.shape[1] - 1, -1, -1, device=ids.device).float())
-        hidden = self.transformer(inward, sight)
-        return F.linear(self.head(hidden), table[: self.special]) + self.head_bias
+        hidden: Tensor = self.transformer(inward, sight)
+        return hidden
 
 
 def make_twin(section: Section, vocab_size: int, kind: Kind, seed: int) -> Twin:
