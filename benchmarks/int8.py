@@ -74,7 +74,7 @@ def main() -> None:
             calls = [lambda walked=walked: [walked.step(1) for _ in range(STEPS)] for walked in pair]
             fp32, small = interleave(ROUNDS, fp32=calls[0], small=calls[1]).values()
             wanted = arguments.texts if name in ("fp32", "configured") else 0
-            judged = judge_of(subject, folder / "model_small.onnx", wanted) if wanted else {}
+            judged = judge_of(subject.told(sampler="ancestral"), folder / "model_small.onnx", wanted) if wanted else {}
             record(
                 "int8", model=stored.denoiser.section.name, held=name, nats_per_token=round(bound, 5), rows=arguments.rows,
                 bound_increase=round(bound / exact["bound"] - 1, 5), bytes_of_fp32=round(size / exact["size"], 3), length=length,

@@ -22,7 +22,7 @@ from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.model.store import StoredDenoiser, read_denoiser
 from sunfish.schedule import uniform
-from sunfish.session import graph_path, open_session
+from sunfish.session import open_session
 
 TIE_MARGIN = 1e-4
 
@@ -50,8 +50,8 @@ def main() -> None:
         return
     stored, folder = read_denoiser(arguments.denoiser), arguments.folder
     settings = read_json(folder / "config.json")["sampler"]
-    engines = {"onnxruntime, step by step": step_by_step(graph_path(folder, "step"))}
-    engines["onnxruntime, one call"] = in_graph(graph_path(folder, "sampler"), "onnxruntime")
+    engines = {"onnxruntime, step by step": step_by_step(folder)}
+    engines["onnxruntime, one call"] = in_graph(folder, "onnxruntime")
     for name, table, texts in parity_walks(stored.law, settings, arguments.texts, arguments.ddpm_texts):
         temperature = settings["temperature"] if name == "as recommended" else 1.0
         for row in hold_against_torch(stored, engines, name, table, texts, TIE_MARGIN, temperature):

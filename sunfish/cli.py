@@ -75,7 +75,7 @@ def generate(num: int, length: int | None, prompt: str | None, as_json: bool, wa
 @click.argument("text")
 @report_problems
 def infill(text: str, num: int, as_json: bool, watch: bool, **told: Any) -> None:
-    """Fill the gaps in TEXT: [MASK] is one token, [MASK:n] is n."""
+    """Fill the gaps in TEXT: [MASK:n] is n tokens, [MASK] as many as fit best, up to eight."""
     _require_terminal(watch, as_json)
     sampler, settings = _load(told)
     if watch:

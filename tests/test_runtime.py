@@ -73,15 +73,52 @@ def test_infilling_keeps_every_given_word(sampler: Sampler) -> None:
 def test_the_filling_is_the_likeliest_of_its_candidates(sampler: Sampler) -> None:
     text, score = "one day [MASK:3] went to the park .", sampler.open_graph("score")
     row = infill_row(sampler.tokenizer, text, sampler.lengths)
-    tried = [ids for number in range(1, 5) for ids, _ in sampler._fill(row, 2, Settings(steps=4, candidates=number))]
+    tried = [ids for number in range(1, 5) for _, ids, _ in sampler._fill(text, 2, Settings(steps=4, candidates=number))]
     nats = score.run(["nats"], {"ids": np.stack(tried)})[0].sum(axis=1).reshape(4, 2)
     assert (np.diff(nats, axis=0) <= 0).all() and nats[3].sum() < nats[0].sum()  # more candidates, the first ones among them
     shown = sampler._around_gaps(row)
     assert sampler.infill(text, 2, Settings(steps=4, candidates=4)) == [sampler.tokenizer.decode(i[shown(i)].tolist()) for i in tried[-2:]]
 
 
+def test_a_gap_without_a_number_chooses_its_length(sampler: Sampler) -> None:
+    """Of candidates of several lengths the one whose text, its row's length included, is the likeliest; room and numbers are kept to."""
+    text, settings = "one day [MASK] went to the [MASK:2] .", Settings(steps=4, candidates=12)
+    begun = [sampler._begin_filling(text, 0, 0, number)[0] for number in range(12)]
+    sizes = [int((~row.known).sum()) - 2 for row in begun]
+    assert sizes[0] == 1 and len(set(sizes)) > 3 and max(sizes) <= 8
+    ((row, ids, number),) = sampler._fill(text, 1, settings)
+    every = sampler._sample(*map(list, zip(*(sampler._begin_filling(text, 0, 0, k) for k in range(12)), strict=True)), settings)
+    nats = sampler._nats(every)
+    assert number == nats.argmin() and np.array_equal(ids, every[number]) and len(row.ids) == len(ids)
+    longest = sampler.lengths.longest
+    tight = " ".join(["day"] * (longest - 4)) + " [MASK] [MASK]"
+    assert all(len(sampler._begin_filling(tight, 0, 0, k)[0].ids) <= longest for k in range(12))
+    assert list(sampler.stream_infill(text, 1, settings))[-1].text == sampler.infill(text, 1, settings)[0]
+
+
 def test_a_prompt_begins_every_text(sampler: Sampler) -> None:
     assert all(text.startswith("once anna had") for text in sampler.generate(3, prompt="once anna had", settings=Settings(steps=3)))
+
+
+def test_a_text_longer_than_any_of_the_training_is_written_on_and_on(sampler: Sampler, monkeypatch: Any) -> None:
+    longest, begun = sampler.lengths.longest, sampler.tokenizer.encode("once anna had")
+    settings, rows = Settings(steps=2), list[Any]()
+    plain = sampler._sample
+    monkeypatch.setattr(sampler, "_sample", lambda told, rngs, how: rows.append(told) or never_end(plain(told, rngs, how)))
+
+    def never_end(written: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.where(ids == sampler.tokenizer.end_id, begun[0], ids) for ids in written]
+
+    texts = sampler._write_long(3 * longest + 1, "once anna had", [np.random.default_rng(k) for k in range(2)], settings)
+    assert [len(ids) for ids in texts] == [3 * longest + 1] * 2 and all(ids[: len(begun)] == begun for ids in texts)
+    assert all(len(row.ids) <= longest and row.known.sum() <= longest // 2 for told in rows for row in told)
+    second = rows[1][0]
+    assert second.ids[second.known].tolist() == texts[0][:longest][-(longest // 2) :]  # each is given the end of the one before
+    monkeypatch.undo()
+    ended = sampler.generate(2, length=3 * longest, settings=settings)
+    assert ended == sampler.generate(2, length=3 * longest, settings=settings)
+    with pytest.raises(Problem, match="a longer text is no single walk"):
+        next(sampler.stream(length=longest + 1))
 
 
 def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
@@ -101,8 +138,8 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["infill", "[MASK] " + "word " * 200], "tokens, gaps included, but the model's length is {longest}"),
         (["generate", "--prompt", ""], "the prompt is empty"),
         (["generate", "--prompt", "word " * 200], "leaves no room in a text of {longest}"),
-        (["generate", "--length", "97"], "must lie between 1 and {longest}"),
-        (["generate", "--length", "0"], "must lie between 1 and {longest}"),
+        (["generate", "--length", "100001"], "must lie between 1 and 100,000"),
+        (["generate", "--length", "0"], "must lie between 1 and 100,000"),
         (["generate", "--num", "0"], "must be at least 1"),
         (["generate", "--num", "2000000"], "at most 1,000,000"),
         (["generate", "--batch", "0"], "--batch = 0: must be at least 1"),

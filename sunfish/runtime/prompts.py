@@ -12,6 +12,7 @@ from sunfish.problems import Problem
 from sunfish.text.tokenizer import Tokenizer
 
 MASK = re.compile(r" ?\[MASK(?::(\d+))?\]")  # the space before a gap belongs to its first word
+LONGEST_OWN = 8  # tokens of a gap that chooses its length
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +48,18 @@ def prompt_row(tokenizer: Tokenizer, prompt: str, length: int) -> Row:
     ids = prompt_ids(tokenizer, prompt)
     if len(ids) >= length:
         raise Problem(f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; shorten it or raise --length")
+    return given_row(ids, length)
+
+
+def given_row(ids: list[int], length: int) -> Row:
+    """Return a row that begins with `ids`."""
     row = free_row(length)
     row.ids[: len(ids)], row.known[: len(ids)] = ids, True
     return row
 
 
-def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths) -> Row:
-    """Return a row in which everything but the gaps is given: `[MASK]` is one token, `[MASK:n]` is n.
+def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.random.Generator | None = None) -> Row:
+    """Return a row in which everything but the gaps is given: `[MASK:n]` is n tokens, `[MASK]` up to eight, drawn, or one without `rng`.
 
     The row has the shortest of the trained lengths that holds the text and an end token; end tokens fill it.
 
@@ -63,22 +69,32 @@ def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths) -> Row:
     longest = lengths.longest
     if not text.strip():
         raise Problem("the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'")
-    ids, known, end = list[int](), list[bool](), 0
-    for gap in MASK.finditer(text):
-        count = int(gap[1] or 1)
-        if count == 0:
-            raise Problem(f"{gap[0].strip()} is a gap of no tokens; write [MASK] or [MASK:1] for one")
-        if count > longest:
-            raise Problem(f"{gap[0].strip()} is longer than the model's length of {longest} tokens")
-        given = tokenizer.encode(text[end : gap.start()])
-        ids += given + [tokenizer.end_id] * count
-        known += [True] * len(given) + [False] * count
-        end = gap.end()
-    if end == 0:
+    gaps = list(MASK.finditer(text))
+    if not gaps:
         raise Problem("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
-    rest = tokenizer.encode(text[end:])
-    ids, known = ids + rest, known + [True] * len(rest)
-    if len(ids) > longest:
-        raise Problem(f"the text has {len(ids)} tokens, gaps included, but the model's length is {longest}")
+    starts, ends = [0, *(gap.end() for gap in gaps)], [*(gap.start() for gap in gaps), len(text)]
+    parts = [tokenizer.encode(text[start:end]) for start, end in zip(starts, ends, strict=True)]
+    counts = [_count(gap, longest) for gap in gaps]
+    room = longest - sum(map(len, parts)) - sum(counts)
+    if room < 0:
+        raise Problem(f"the text has {longest - room} tokens, gaps included, but the model's length is {longest}")
+    for place, gap in enumerate(gaps):
+        if rng is not None and gap[1] is None:
+            more = int(rng.integers(min(LONGEST_OWN - 1, room) + 1))
+            counts[place], room = counts[place] + more, room - more
+    ids, known = list(parts[0]), [True] * len(parts[0])
+    for count, part in zip(counts, parts[1:], strict=True):
+        ids += [tokenizer.end_id] * count + part
+        known += [False] * count + [True] * len(part)
     filling = lengths.shortest_for(len(ids) + 1) - len(ids)
     return Row(np.array(ids + [tokenizer.end_id] * filling, np.int64), np.array(known + [True] * filling))
+
+
+def _count(gap: re.Match[str], longest: int) -> int:
+    """Return how many tokens a gap has at least."""
+    count = int(gap[1] or 1)
+    if count == 0:
+        raise Problem(f"{gap[0].strip()} is a gap of no tokens; write [MASK] or [MASK:1] for one")
+    if count > longest:
+        raise Problem(f"{gap[0].strip()} is longer than the model's length of {longest} tokens")
+    return count

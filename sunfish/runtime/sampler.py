@@ -17,13 +17,14 @@ from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.progress import Progress
 from sunfish.runtime.memory import require_room, rows_at_once
-from sunfish.runtime.prompts import Row, free_row, infill_row, prompt_ids, prompt_row
+from sunfish.runtime.prompts import Row, free_row, given_row, infill_row, prompt_ids, prompt_row
 from sunfish.sampler import Given, Table, make_table, walk
 from sunfish.schedule import NoiseLaw
 from sunfish.session import CPU, FORMAT, PRECISIONS, OnnxNetwork, graph_path, open_session, step_graph
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
+MAX_LENGTH = 100_000  # tokens of a text
 Opening = Callable[[str], ort.InferenceSession]  # a graph's name -> the graph, loaded
 Shown = Callable[[np.ndarray], np.ndarray]  # a row's ids -> the positions that people are shown
 
@@ -93,50 +94,83 @@ class Sampler:
     def generate(self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()) -> list[str]:
         """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
 
-        Without `length` each text has one of its own, as long as the texts of the training were.
+        Without `length` each text has one of its own, as long as the texts of the training were. One that is longer than any of these is
+        written piece by piece, each given the end of the one before, until the model ends it.
         """
-        self._check(num, length)
+        self._check(num, length, MAX_LENGTH)
         rngs = _generators(settings.seed, num)
+        if length is not None and length > self.lengths.longest:
+            return [self.tokenizer.decode(ids) for ids in self._write_long(length, prompt, rngs, settings)]
         rows = [self._row(length, prompt, rng) for rng in rngs]
         return [self.tokenizer.decode(ids[self._until_end(ids)].tolist()) for ids in self._sample(rows, rngs, settings)]
 
-    def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[str]:
-        """Return `num` ways to fill the gaps of `text`, each the likeliest of several; all else stays as it is."""
-        self._check(num, None)
-        row = infill_row(self.tokenizer, text, self.lengths)
-        filled = [ids for ids, _ in self._fill(row, num, settings)]
-        shown = self._around_gaps(row)
-        return [self.tokenizer.decode(ids[shown(ids)].tolist()) for ids in filled]
+    def _write_long(self, length: int, prompt: str | None, rngs: list[np.random.Generator], settings: Settings) -> list[list[int]]:
+        """Return texts of more tokens than a row has: of each row the last half of a row's length is given to the next one."""
+        longest, begun = self.lengths.longest, [] if prompt is None else prompt_ids(self.tokenizer, prompt)
+        if len(begun) >= length:
+            raise Problem(f"the prompt has {len(begun)} tokens, which leaves no room in a text of {length}; shorten it or raise --length")
+        texts, going = [list(begun) for _ in rngs], list(range(len(rngs)))
+        while going:
+            given = [texts[k][-(longest // 2) :] for k in going]
+            rows = [given_row(ids, min(longest, len(ids) + length - len(texts[k]))) for k, ids in zip(going, given, strict=True)]
+            written = self._sample(rows, [rngs[k] for k in going], settings)
+            for k, ids, row in zip(going, given, written, strict=True):
+                texts[k] += row[self._until_end(row)][len(ids) :].tolist()
+            ended = {k for k, row in zip(going, written, strict=True) if (row == self.tokenizer.end_id).any()}
+            going = [k for k in going if k not in ended and len(texts[k]) < length]
+        return texts
 
-    def _fill(self, row: Row, num: int, settings: Settings) -> list[tuple[np.ndarray, int]]:
-        """Return `num` fillings' ids, and which candidate each one was."""
+    def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[str]:
+        """Return `num` ways to fill the gaps of `text`, each the likeliest of several; all else stays as it is.
+
+        A gap without a number has another length in each but the first of them, so that it chooses its own.
+        """
+        self._check(num)
+        filled = self._fill(text, num, settings)
+        return [self.tokenizer.decode(ids[self._around_gaps(row)(ids)].tolist()) for row, ids, _ in filled]
+
+    def _fill(self, text: str, num: int, settings: Settings) -> list[tuple[Row, np.ndarray, int]]:
+        """Return `num` fillings: the row, its ids, and which candidate each one was."""
         candidates: int = self.config["sampler"]["candidates"] if settings.candidates is None else settings.candidates
         if candidates < 1:
             raise Problem(f"--candidates = {candidates}: must be at least 1")
         _require_seed(settings.seed)
-        rngs = [_candidate(settings.seed, place, number) for place in range(num) for number in range(candidates)]
-        ids = np.stack(self._sample([row] * len(rngs), rngs, settings)).reshape(num, candidates, -1)
-        if candidates == 1:
-            return [(each, 0) for each in ids[:, 0]]
-        score = self.open_graph("score")
-        nats = [score.run(["nats"], {"ids": each})[0].sum(axis=1) for each in ids]
-        best = [int(each.argmin()) for each in nats]
-        return [(each[number], number) for each, number in zip(ids, best, strict=True)]
+        begun = [self._begin_filling(text, settings.seed, place, number) for place in range(num) for number in range(candidates)]
+        rows = [row for row, _ in begun]
+        ids = self._sample(rows, [rng for _, rng in begun], settings)
+        nats = self._nats(ids) if candidates > 1 else np.zeros(num)
+        best = nats.reshape(num, candidates).argmin(axis=1)
+        chosen = [(place * candidates + number, number) for place, number in enumerate(best.tolist())]
+        return [(rows[k], ids[k], number) for k, number in chosen]
+
+    def _begin_filling(self, text: str, seed: int, place: int, number: int) -> tuple[Row, np.random.Generator]:
+        """Return a candidate's row and what it draws from, which has drawn the lengths of gaps without a number already."""
+        rng = _candidate(seed, place, number)
+        return infill_row(self.tokenizer, text, self.lengths, rng if number else None), rng
+
+    def _nats(self, ids: list[np.ndarray]) -> np.ndarray:
+        """Return -log p of each text, its length's included."""
+        score, nats = self.open_graph("score"), np.zeros(len(ids))
+        for length in {len(each) for each in ids}:
+            where = [k for k, each in enumerate(ids) if len(each) == length]
+            told = {"ids": np.stack([ids[k] for k in where])}
+            nats[where] = score.run(["nats"], told)[0].sum(axis=1) + self.lengths.nats(length)
+        return nats
 
     def stream(
         self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()
     ) -> Iterator[Frame]:
         """Yield every step of the `num` texts that `generate` returns, one text after the other."""
-        self._check(num, length)
+        self._check(num, length, self.lengths.longest)
         for rng in _generators(settings.seed, num):
             yield from self._frames(self._row(length, prompt, rng), rng, settings, self._until_end)
 
     def stream_infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> Iterator[Frame]:
         """Yield every step of the `num` fillings that `infill` returns, one after the other."""
-        self._check(num, None)
-        row = infill_row(self.tokenizer, text, self.lengths)
-        for place, (_, number) in enumerate(self._fill(row, num, settings)):
-            yield from self._frames(row, _candidate(settings.seed, place, number), settings, self._around_gaps(row))
+        self._check(num)
+        for place, (_, _, number) in enumerate(self._fill(text, num, settings)):
+            row, rng = self._begin_filling(text, settings.seed, place, number)
+            yield from self._frames(row, rng, settings, self._around_gaps(row))
 
     def table(self, settings: Settings) -> Table:
         """Return the sampler's table, or say what is wrong with the settings."""
@@ -167,12 +201,12 @@ class Sampler:
         room = int(self.lengths.draw(1, rng, given + 1)[0]) if length is None else length
         return free_row(room) if prompt is None else prompt_row(self.tokenizer, prompt, room)
 
-    def _check(self, num: int, length: int | None) -> None:
+    def _check(self, num: int, length: int | None = None, longest: int = 0) -> None:
         if not 1 <= num <= MAX_TEXTS:
             raise Problem(f"--num = {num}: must be at least 1 and at most {MAX_TEXTS:,}")
-        longest = self.lengths.longest
         if length is not None and not 1 <= length <= longest:
-            raise Problem(f"--length = {length}: must lie between 1 and {longest}, the longest this model was trained at")
+            why = "" if longest == MAX_LENGTH else ", the longest this model was trained at: a longer text is no single walk to look at"
+            raise Problem(f"--length = {length}: must lie between 1 and {longest:,}{why}")
 
     def _sample(self, rows: list[Row], rngs: list[np.random.Generator], settings: Settings) -> list[np.ndarray]:
         """Return each row's ids; rows of one length are sampled together."""
