@@ -39,7 +39,8 @@ class CompiledNetwork(DeviceNetwork):
 
     def __init__(self, denoiser: Denoiser, rng: np.random.Generator) -> None:
         super().__init__(denoiser, rng)
-        self.move = torch.compile(self.move, mode="reduce-overhead" if self.device.type == "cuda" else "default")  # type: ignore[assignment]
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        self.moves = {at_once: torch.compile(move, mode=mode) for at_once, move in self.moves.items()}
 
     def step(self, left: int) -> None:
         torch.compiler.cudagraph_mark_step_begin()

@@ -10,9 +10,11 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.ablation import LEVERS
 from benchmarks.twins.mauve import area, mauve
 from benchmarks.twins.network import Twin, make_twin, read_twin, write_twin
 from benchmarks.twins.objective import draw_tokens, row_nats, said, train_loss, write_rows
+from sunfish.config import check, compose
 from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from tests.conftest import ROOT
@@ -104,3 +106,9 @@ def test_piles_of_the_same_kind_are_near_and_of_another_are_not() -> None:
 def test_the_area_is_that_of_two_known_histograms() -> None:
     assert area(np.array([0.3, 0.7]), np.array([0.3, 0.7])) == pytest.approx(1.0)
     assert area(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(0.0041, abs=3e-4)  # what piles with nothing in common have
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_every_lever_of_the_ablation_is_a_configuration_that_can_run(lever: str, tmp_path: Path) -> None:
+    compose([*LEVERS[lever], "tracking=off", "pretrain.steps=300"], tmp_path / "params.yaml")
+    assert check(tmp_path / "params.yaml")["pretrain"].steps == 300

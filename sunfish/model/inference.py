@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,12 +25,13 @@ class TorchNetwork:
     def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0, guess: Guess | None = None) -> None:
         self.denoiser, self.rng, self.temperature, self.guess = denoiser, rng, temperature, guess
         self.device = next(denoiser.parameters()).device
+        self.moves: dict[bool, Any] = {False: Step(denoiser), True: Picard(denoiser)}  # by whether a walk is one at once
 
     def start(self, table: Table, given: Given, place: np.ndarray) -> None:
         ids, known, self.place = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place))
         self.shape, self.draws = self.denoiser.embed(ids).shape, table.draws
-        self.move: Picard | Step = Picard(self.denoiser) if table.at_once else Step(self.denoiser)
-        self.begin: Guess | Picard | Step = self.guess if self.guess and table.at_once else self.move
+        self.move = self.moves[table.at_once]
+        self.begin = self.guess if self.guess and table.at_once else self.move
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
         self.rows = torch.from_numpy(table.rows()).to(self.device, x.dtype)

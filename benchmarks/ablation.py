@@ -1,0 +1,98 @@
+"""Each lever of the recipe on and off, at equal steps, over several seeds: one command, a line of `ablation.json` a training.
+
+python -m benchmarks.ablation [--seeds 3] [--steps 4500] [--only "no output prior" ...]
+
+It trains by the pretraining stage itself, on the shards that are there, and judges by the evaluation's own parts. What is done already is
+not done again, so it can be interrupted. Three seeds of everything take some four hours on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sunfish.config import check, compose
+from sunfish.evaluation.held_out import measure_bound
+from sunfish.evaluation.subject import Subject
+from sunfish.files import read_json, write_json
+from sunfish.problems import Problem, report_problems
+
+IN_TURN = ["evaluate.infill_candidates=1", "export.sampler_candidates=1"]
+ALL_AT_ONCE = [*IN_TURN, "diffusion.blocks=null", "evaluate.sampler=ancestral", "evaluate.window_steps=100", "evaluate.bound_together=null"]
+ALL_AT_ONCE += ["export.sampler_name=ancestral"]
+LEVERS: dict[str, list[str]] = {
+    "default": [],
+    "no output prior": ["model.output_prior=false"],
+    "a head of its own": ["model.tied_head=false"],
+    "embeddings of 32": ["model.emb_dim=32"],
+    "2 heads": ["model.num_heads=2"],
+    "next tokens not learned": ["diffusion.blocks.next_token=0.0", *IN_TURN],
+    "blocks to 4": ["diffusion.blocks.size_max=4"],
+    "random order": ["diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],
+    "first estimates in a quarter": ["diffusion.self_conditioning=0.25"],
+    "nothing given": ["diffusion.known.row_share=0.0"],
+    "cosine law": ["diffusion.law.kind=cosine"],
+    "no averaging": ["pretrain.ema_decay=0.0"],
+    "half the rates": ["pretrain.optim.muon_lr=0.01", "pretrain.optim.adamw_lr=1.5e-3"],
+    "all words at once": ALL_AT_ONCE,
+    "all at once, eps_mse, cosine law": ["experiment=founding", "diffusion.law.kind=cosine"],
+}  # fmt: skip
+SHOWN = (
+    "sentences_valid",
+    "stories_consistent",
+    "entropy_corpus_nats",
+    "forms_total_variation",
+    "people_total_variation",
+    "calls_per_text",
+)
+
+
+@report_problems
+def main() -> None:
+    """Train and judge what is not done yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=Path, default=Path("data/shards"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/ablation.json"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="[default: the configured ones]")
+    parser.add_argument("--only", nargs="+", default=list(LEVERS), help="levers by name")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.only if name not in LEVERS]
+    if unknown:
+        raise Problem(f"--only {unknown[0]!r}: no such lever; there are {', '.join(map(repr, LEVERS))}")
+    done: list[dict[str, Any]] = read_json(arguments.out)["trainings"] if arguments.out.is_file() else []
+    for seed in range(arguments.seeds):
+        for name in arguments.only:
+            told = [*LEVERS[name], f"pretrain.seed={seed}", "tracking=off"]
+            told += [f"pretrain.steps={arguments.steps}"] if arguments.steps else []
+            if any(row["told"] == told for row in done):
+                continue
+            print(f"{name}, seed {seed}", flush=True)
+            done.append({"lever": name, "seed": seed, "told": told, **train_and_judge(told, arguments.shards)})
+            write_json(arguments.out, {"trainings": done})
+
+
+def train_and_judge(told: list[str], shards: Path) -> dict[str, Any]:
+    """Return one training's numbers."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        compose(told, folder / "params.yaml")
+        outputs = {"out": "denoiser", "metrics": "pretrain.json", "curve": "curve.csv", "runs": "runs"}
+        places = [word for name, file in outputs.items() for word in (f"--{name}", str(folder / file))]
+        command = [sys.executable, "-m", "stages.pretrain", "--params", str(folder / "params.yaml"), "--shards", str(shards), *places]
+        subprocess.run(command, check=True)
+        params = check(folder / "params.yaml")
+        subject = Subject.read(folder / "denoiser", shards, params["data"], params["evaluate"])
+        judged, trained = subject.judge(subject.write_texts(subject.section.num_samples, seed=1)), read_json(folder / "pretrain.json")
+        bound = measure_bound(subject)[1] if params["diffusion"].objective in ("ce", "elbo") else {}
+    kept = {key: bound[key] for key in ("nats_per_token", "nats_per_token_standard_error", "bound_over_entropy") if key in bound}
+    taken = {key: trained[key] for key in ("steps", "parameters", "rows_per_second")}
+    return {**kept, **{key: judged[key] for key in SHOWN if key in judged}, **taken}
+
+
+if __name__ == "__main__":
+    main()
