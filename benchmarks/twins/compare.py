@@ -1,11 +1,13 @@
 """SunFish beside its twins, trained on the same rows with the same operations: bounds, text at several temperatures, the oracle's word.
 
-python -m benchmarks.twins.compare --shards data/shards --denoiser models/denoiser --twins models/twins --out benchmarks/twins/results.json
+python -m benchmarks.twins.compare --shards data/shards --denoiser models/denoiser --guess models/guess
+--twins models/twins --out benchmarks/twins/results.json
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from sunfish.evaluation.held_out import beside_grammar, measure_bound
 from sunfish.evaluation.subject import Subject, Texts
 from sunfish.files import write_json
 from sunfish.lengths import RowLengths
+from sunfish.model.guess import read_guess
 from sunfish.problems import report_problems
 from sunfish.progress import Progress, track
 from sunfish.training.parallel import keep_freed_memory
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--denoiser", type=Path, required=True)
+    parser.add_argument("--guess", type=Path, required=True, help="what distill/dvc.yaml made of the denoiser")
     parser.add_argument("--twins", type=Path, required=True, help="folder of masked/ and autoregressive/")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -52,6 +56,7 @@ def main() -> None:
     subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], params["evaluate"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     subject.stored.denoiser.to(device)
+    guessing = dataclasses.replace(subject, guess=read_guess(arguments.guess, subject.stored).to(device))
     read = {kind: read_twin(arguments.twins / kind) for kind in ("masked", "autoregressive")}
     twins = {kind: (twin.to(device), lengths) for kind, (twin, lengths) in read.items()}
     judge = twins["autoregressive"][0]
@@ -67,9 +72,8 @@ def main() -> None:
                 **{kind: by_temperature(subject, judge, writer(subject, kind, *twin)) for kind, twin in twins.items()},
             },
             "steps": {
-                "sunfish": by_steps(
-                    subject, judge, lambda steps: subject.told(num_steps=steps).write_texts(params["evaluate"].num_samples, 1)
-                ),
+                "sunfish": by_steps(subject, judge, in_steps(subject)),
+                "sunfish, with a distilled guess": by_steps(subject, judge, in_steps(guessing)),
                 "masked": by_steps(
                     subject,
                     judge,
@@ -98,6 +102,11 @@ def by_temperature(subject: Subject, judge: Twin, write: Callable[[float], Texts
 def by_steps(subject: Subject, judge: Twin, write: Callable[[int], Texts]) -> dict[str, Any]:
     """Return the same by how many steps a text may take."""
     return {str(steps): judged(subject, judge, write(steps)) for steps in STEPS}
+
+
+def in_steps(subject: Subject) -> Callable[[int], Texts]:
+    """Return a function that lets SunFish write in so many steps."""
+    return lambda steps: subject.told(num_steps=steps).write_texts(subject.section.num_samples, 1)
 
 
 def writer(subject: Subject, kind: str, twin: Twin, lengths: RowLengths) -> Callable[[float], Texts]:
