@@ -50,7 +50,7 @@ def export(model: str, folder: Path) -> None:
     from sunfish.export.weights import save_graphs
 
     save_graphs(folder, {"step": export_step(make_denoiser(model), 20)}, "step.onnx_data")
-    kinds = dataclasses.asdict(composed()["export"].int8)
+    kinds = dataclasses.asdict(composed(f"model={model}")["export"].int8)
     save_graphs(folder, {"step_quantized": quantize(ir.load(folder / "step.onnx"), **kinds)}, "step_quantized.onnx_data")
 
 

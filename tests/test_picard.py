@@ -87,6 +87,27 @@ def test_the_last_step_leaves_nothing_open(steps: int) -> None:
     assert network.look().known.all() and network.calls.max() == steps
 
 
+@pytest.mark.parametrize("vocab_size", [1, 2, 7, 16, 567, 50_257])
+def test_a_token_is_drawn_where_one_running_sum_over_all_reaches_the_chance(vocab_size: int) -> None:
+    generator = torch.Generator().manual_seed(vocab_size)
+    probabilities = (4 * torch.randn((3, 40, vocab_size), generator=generator)).softmax(dim=-1)
+    chance = torch.rand((3, 40), generator=generator)
+    kept = np.where(probabilities >= torch.clamp(probabilities.amax(dim=-1, keepdim=True), max=0.001), probabilities.double(), 0.0)
+    reached = kept.cumsum(axis=-1) / kept.sum(axis=-1, keepdims=True)
+    drawn = draw(probabilities, chance, 0.001).numpy()[..., None]
+    above, below = np.take_along_axis(reached, drawn, -1), np.take_along_axis(reached - kept / kept.sum(axis=-1, keepdims=True), drawn, -1)
+    near = 1e-6  # sums in another order
+    assert (below[..., 0] <= chance.numpy() + near).all() and (above[..., 0] >= chance.numpy() - near).all()
+    assert (np.take_along_axis(kept, drawn, -1) > 0.0).all(), "what has no share is never drawn"
+
+
+def test_chances_at_both_ends_draw_tokens_that_have_a_share() -> None:
+    probabilities = torch.full((1, 2, 567), 1e-4)
+    probabilities[..., 100:110] = 0.09
+    ends = torch.tensor([[1e-7, 1 - 2**-24]])
+    assert draw(probabilities, ends, 0.01).tolist() == [[100, 109]]
+
+
 def test_what_is_less_probable_than_the_floor_is_never_drawn_but_the_likeliest_always_may() -> None:
     probabilities = torch.tensor([[0.5, 0.08, 0.3, 0.12]]).expand(1000, 4)[None]
     chance = torch.linspace(0, 1, 1001)[None, :-1]
