@@ -124,8 +124,8 @@ def draw(
     reached = pieces.sum(dim=-1).cumsum(dim=-1)
     goal = chance[..., None] * reached[..., -1:]
     piece = (reached < goal).sum(dim=-1, keepdim=True)
-    inside = pieces.gather(-2, piece[..., None].expand(*piece.shape, size)).squeeze(-2).cumsum(dim=-1)
-    before = F.pad(reached, (1, 0)).gather(-1, piece)
+    inside = pieces.gather(2, piece[..., None].expand(*piece.shape, size)).squeeze(2).cumsum(dim=-1)
+    before = F.pad(reached, (1, 0)).gather(2, piece)  # by number: onnx's reference evaluator takes no negative axis there
     rest = torch.minimum(goal - before, inside[..., -1:])  # the piece's sum in another order may fall short of it
     return piece.squeeze(-1) * size + (inside < rest).sum(dim=-1)
 
