@@ -1,6 +1,6 @@
 """Each lever of the recipe on and off, at equal steps, over several seeds: one command, a line of `ablation.json` a training.
 
-python -m benchmarks.ablation [--seeds 3] [--steps 5000] [--only "no output prior" ...]
+python -m benchmarks.ablation [--seeds 3] [--steps 4500] [--only "no output prior" ...]
 
 It trains by the pretraining stage itself, on the shards that are there, and judges by the evaluation's own parts. What is done already is
 not done again, so it can be interrupted. Three seeds of everything take some four hours on two cores.
@@ -31,7 +31,7 @@ LEVERS: dict[str, list[str]] = {
     "embeddings of 32": ["model.emb_dim=32"],
     "2 heads": ["model.num_heads=2"],
     "next tokens not learned": ["diffusion.blocks.next_token=0.0", *IN_TURN],
-    "blocks to 12": ["diffusion.blocks.size_max=12"],
+    "blocks to 6": ["diffusion.blocks.size_max=6"],
     "random order": ["diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],
     "first estimates in a quarter": ["diffusion.self_conditioning=0.25"],
     "nothing given": ["diffusion.known.row_share=0.0"],

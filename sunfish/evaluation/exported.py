@@ -15,7 +15,7 @@ from sunfish.model.denoiser import Denoiser, Prediction
 from sunfish.model.sight import OPEN
 from sunfish.session import open_session
 
-TOGETHER, LEVELS = 6, 12  # of a graph's bound: it takes a call for each block, twice at each level
+TOGETHER, LEVELS = 12, 12  # of a graph's bound: it takes a call for each block, twice at each level
 
 
 class ExportedDenoiser(nn.Module):
