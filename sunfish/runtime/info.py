@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sunfish.files import read_json
-from sunfish.runtime.sampler import check_folder
+from sunfish.runtime.folder import check_folder
 
 
 def read_info(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,11 +15,12 @@ from sunfish.files import read_json
 from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.progress import Progress
+from sunfish.runtime.folder import check_folder
 from sunfish.runtime.memory import require_room, rows_at_once
 from sunfish.runtime.prompts import Row, free_row, given_row, infill_row, prompt_ids, prompt_row
 from sunfish.sampler import Given, Table, make_table, walk
 from sunfish.schedule import NoiseLaw
-from sunfish.session import CPU, FORMAT, PRECISIONS, OnnxNetwork, graph_path, open_session, step_graph
+from sunfish.session import CPU, PRECISIONS, OnnxNetwork, graph_path, open_session, step_graph
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
@@ -69,8 +69,8 @@ class Sampler:
     def __init__(self, open_graph: Opening, tokenizer: Tokenizer, law: NoiseLaw, config: dict[str, Any]) -> None:
         self.open_graph, self.tokenizer, self.law, self.config = open_graph, tokenizer, law, config
         self.sessions: dict[str, ort.InferenceSession] = {}
-        self.session(self.table(Settings()))
-        self.guess = open_graph("guess") if config.get("guess") else None
+        self.session(step_graph(self.table(Settings())))
+        self.guess = self.session("guess") if config.get("guess") else None
         self.lengths = RowLengths.from_json(config["row_lengths"])
 
     @classmethod
@@ -150,7 +150,7 @@ class Sampler:
 
     def _nats(self, ids: list[np.ndarray]) -> np.ndarray:
         """Return -log p of each text, its length's included."""
-        score, nats = self.open_graph("score"), np.zeros(len(ids))
+        score, nats = self.session("score"), np.zeros(len(ids))
         for length in {len(each) for each in ids}:
             where = [k for k, each in enumerate(ids) if len(each) == length]
             told = {"ids": np.stack([ids[k] for k in where])}
@@ -182,9 +182,8 @@ class Sampler:
         except ValueError as error:
             raise Problem(str(error)) from error
 
-    def session(self, table: Table) -> ort.InferenceSession:
-        """Return the graph that a table's walk calls, loaded once."""
-        name = step_graph(table)
+    def session(self, name: str) -> ort.InferenceSession:
+        """Return a graph, loaded once."""
         if name not in self.sessions:
             self.sessions[name] = self.open_graph(name)
         return self.sessions[name]
@@ -244,7 +243,7 @@ class Sampler:
         length, emb = given.ids.shape[1], self.config["model"]["emb_dim"]
         noise = lambda: np.stack([rng.standard_normal((length, emb), dtype=np.float32) for rng in rngs])  # noqa: E731
         chance = lambda: np.stack([rng.random(length, dtype=np.float32) for rng in rngs])  # noqa: E731
-        return given, OnnxNetwork(self.session(table), noise, chance, temperature, self.guess)
+        return given, OnnxNetwork(self.session(step_graph(table)), noise, chance, temperature, self.guess)
 
     def _frames(self, row: Row, rng: np.random.Generator, settings: Settings, shown: Shown) -> Iterator[Frame]:
         table = self.table(settings)
@@ -294,30 +293,3 @@ def _candidate(seed: int, text: int, number: int) -> np.random.Generator:
 
 def _parts(group: list[int], size: int) -> list[list[int]]:
     return [group[i : i + size] for i in range(0, len(group), size)]
-
-
-def check_folder(folder: Path, precision: str | None = None) -> dict[str, Any]:
-    """Hold the files of an exported folder against its manifest, and return the manifest.
-
-    With a `precision` the graphs of the other one are not read: they may be large.
-
-    Raises:
-        Problem: no such folder, no such precision in it, or a missing or altered file, by name.
-    """
-    if not (folder / "manifest.json").is_file():
-        raise Problem(f"{folder}: is not an exported model (it has no manifest.json); `make repro` or the export stage writes one")
-    manifest: dict[str, Any] = read_json(folder / "manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise Problem(f"{folder}: was exported in format {manifest.get('format')}, this version reads format {FORMAT}; export it again")
-    if precision is not None and precision not in manifest["bytes"]:
-        raise Problem(f"{folder}: holds no {precision} graphs, only {', '.join(manifest['bytes'])}; export it with export.int8 set")
-    for name, digest in manifest["sha256"].items():
-        path = folder / name
-        if not path.is_file():
-            raise Problem(f"{path}: is missing; export the model again or copy the whole folder")
-        if name.startswith("onnx/") and precision is not None and ("_quantized." in name) != (precision == "int8"):
-            continue
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise Problem(f"{path}: was altered or cut off (its sha256 is not the manifest's); export the model again")
-    return manifest
