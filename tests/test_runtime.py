@@ -80,6 +80,15 @@ def test_the_filling_is_the_likeliest_of_its_candidates(sampler: Sampler) -> Non
     assert sampler.infill(text, 2, Settings(steps=4, candidates=4)) == [sampler.tokenizer.decode(i[shown(i)].tolist()) for i in tried[-2:]]
 
 
+def test_a_graph_is_loaded_once(sampler: Sampler, monkeypatch: Any) -> None:
+    opened, plain = list[str](), sampler.open_graph
+    monkeypatch.setattr(sampler, "sessions", {})
+    monkeypatch.setattr(sampler, "open_graph", lambda name: opened.append(name) or plain(name))
+    for _ in range(2):
+        sampler.infill("one day [MASK:2] .", settings=Settings(candidates=2))
+    assert len(opened) == len(set(opened)) == 2 and "score" in opened
+
+
 def test_a_gap_without_a_number_chooses_its_length(sampler: Sampler) -> None:
     """Of candidates of several lengths the one whose text, its row's length included, is the likeliest; room and numbers are kept to."""
     text, settings = "one day [MASK] went to the [MASK:2] .", Settings(steps=4, candidates=12)
