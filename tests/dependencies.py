@@ -1,4 +1,4 @@
-"""Which files of this project a stage reaches by import; `python -m tests.dependencies` writes them into dvc.yaml."""
+"""Which files of this project a stage reaches by import; `python -m tests.dependencies` writes them into every pipeline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PIPELINES = ("dvc.yaml", "distill/dvc.yaml", "benchmarks/twins/dvc.yaml")
+STAGE = re.compile(r"python -m ([\w.]+)(.*?\n( +)deps:)((?:\n\3  - [^\n]+)+)", re.S)
 
 
 def reached_by(module: str) -> list[str]:
@@ -33,20 +35,24 @@ def imported_names(path: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.split(".")[0] in ("sunfish", "stages")]
+    return [name for name in names if name.split(".")[0] in ("sunfish", "stages", "benchmarks")]
+
+
+def with_dependencies(text: str) -> str:
+    """Return a pipeline whose stages depend on their data as before, and on exactly the project files that they reach."""
+
+    def renew(found: re.Match[str]) -> str:
+        module, between, indent, old = found.groups()
+        data = [line for line in old.split(f"\n{indent}  - ")[1:] if not line.endswith(".py")]
+        return f"python -m {module}{between}" + "".join(f"\n{indent}  - {name}" for name in [*data, *reached_by(module)])
+
+    return STAGE.sub(renew, text)
 
 
 def main() -> None:
-    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    for stage in re.findall(r"python -m stages\.(\w+)", text):
-        code = reached_by(f"stages.{stage}")
-        pattern = re.compile(rf"(  {stage}:\n    cmd:.*?\n    deps:)( \[[^\]]*\]|(?:\n      - [^\n]+)+)", re.S)
-        found = pattern.search(text)
-        assert found, stage
-        old = re.findall(r"[\w./-]+", found[2].replace("\n      - ", "\n"))
-        data = [d for d in old if not d.endswith(".py") and d != "-"]
-        text = text[: found.start(2)] + "".join(f"\n      - {d}" for d in [*data, *code]) + text[found.end(2) :]
-    (ROOT / "dvc.yaml").write_text(text, encoding="utf-8")
+    for name in PIPELINES:
+        path = ROOT / name
+        path.write_text(with_dependencies(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import yaml
 
 from sunfish.config import SECTIONS
 from tests.conftest import ROOT, THIMBLE
-from tests.dependencies import reached_by
+from tests.dependencies import PIPELINES, reached_by, with_dependencies
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = ["shard", "validate", "pretrain", "evaluate", "export"]
@@ -30,6 +30,13 @@ def test_stage_is_script() -> None:
 def test_a_stage_depends_on_exactly_the_files_it_reaches(stage: str) -> None:
     code = [d for d in PIPELINE[stage]["deps"] if d.endswith(".py")]
     assert code == reached_by(f"stages.{stage}"), "run: python -m tests.dependencies"
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_every_pipeline_runs_again_when_a_file_that_it_reaches_changes(pipeline: str) -> None:
+    text = (ROOT / pipeline).read_text()
+    assert text.count("python -m ") == text.count("deps:") > 0
+    assert with_dependencies(text) == text, "run: python -m tests.dependencies"
 
 
 @pytest.mark.parametrize("stage", STAGES)
