@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.engines import THREADS
 from benchmarks.record import composed, record, spread
-from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.denoiser import Denoiser
 from sunfish.training.cost import forward_operations
 
 ENGINES = ("torch eager", "torch compile", "openvino", "onnxruntime fp32", "onnxruntime int8")
@@ -27,15 +27,16 @@ VOCABULARY = {"tiny": 512, "mini": 567}  # GPT-2's for all others
 STEPS_OF_A_SAMPLE = 50
 
 
-def make_denoiser(model: str) -> Denoiser:
+def make_denoiser(model: str, device: str = "cpu") -> Denoiser:
     """Return a model with every weight drawn, those too that start at zero."""
-    vocab_size = VOCABULARY.get(model, 50_257)
-    denoiser = Denoiser(composed(f"model={model}")["model"], vocab_size)
-    init_weights(denoiser, 0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in denoiser.parameters():
-        if not parameter.any():
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3 * parameter.shape[-1] ** -0.5
+    with torch.device(device):
+        denoiser = Denoiser(composed(f"model={model}")["model"], VOCABULARY.get(model, 50_257))
+    generator = torch.Generator(device).manual_seed(0)
+    for name, parameter in denoiser.named_parameters():
+        mean, deviation = (
+            (1.0, 0.1) if name.endswith("scale") else (0.0, 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5)
+        )
+        parameter.data.normal_(mean, deviation, generator=generator)
     return denoiser.eval().requires_grad_(False)
 
 

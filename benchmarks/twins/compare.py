@@ -17,23 +17,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.twins.mauve import mauve
-from benchmarks.twins.network import Twin, read_twin
-from benchmarks.twins.objective import row_nats, write_rows
+from benchmarks.twins.objective import row_nats, text_end, write_rows
 from sunfish.config import check
 from sunfish.evaluation.held_out import beside_grammar, measure_bound
+from sunfish.evaluation.judge import MAUVE_SEEDS
 from sunfish.evaluation.subject import Subject, Texts
 from sunfish.files import write_json
-from sunfish.lengths import RowLengths
 from sunfish.model.guess import read_guess
+from sunfish.model.twin import StoredTwin, read_twin
 from sunfish.problems import report_problems
 from sunfish.progress import Progress, track
 from sunfish.training.parallel import keep_freed_memory
 
 TEMPERATURES = (0.6, 0.8, 1.0)
 STEPS = (8, 16, 32, 128)
-MAUVE_SEEDS = 5  # of the clusters; the mean and the spread are told
 SHOWN = (
+    "judged_perplexity", "mauve", "mauve_deviation",
     "sentences_valid", "stories_consistent", "people_total_variation", "forms_total_variation", "unique", "entropy_per_sample_nats",
     "entropy_corpus_nats", "distinct_2", "rep_2", "seconds_per_text", "calls_per_text",
 )  # fmt: skip
@@ -46,62 +45,54 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--denoiser", type=Path, required=True)
-    parser.add_argument("--guess", type=Path, required=True, help="what distill/dvc.yaml made of the denoiser")
+    parser.add_argument("--guess", type=Path, help="what distill/dvc.yaml made of the denoiser")
     parser.add_argument("--twins", type=Path, required=True, help="folder of masked/ and autoregressive/")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     params = check(arguments.params)
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], params["evaluate"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subject.stored.denoiser.to(device)
-    guessing = dataclasses.replace(subject, guess=read_guess(arguments.guess, subject.stored).to(device))
-    read = {kind: read_twin(arguments.twins / kind) for kind in ("masked", "autoregressive")}
-    twins = {kind: (twin.to(device), lengths) for kind, (twin, lengths) in read.items()}
-    judge = twins["autoregressive"][0]
-    write_json(
-        arguments.out,
-        {
-            "held_out": {"sunfish": measure_bound(subject)[1], **{kind: measure_twin(subject, *twin) for kind, twin in twins.items()}},
-            "texts": {
-                "real": judged(subject, judge, subject.real_texts(params["evaluate"].num_samples)),
-                "sunfish": by_temperature(
-                    subject, judge, lambda heat: subject.told(temperature=heat).write_texts(params["evaluate"].num_samples, 1)
-                ),
-                **{kind: by_temperature(subject, judge, writer(subject, kind, *twin)) for kind, twin in twins.items()},
-            },
-            "steps": {
-                "sunfish": by_steps(subject, judge, in_steps(subject)),
-                "sunfish, with a distilled guess": by_steps(subject, judge, in_steps(guessing)),
-                "masked": by_steps(
-                    subject,
-                    judge,
-                    lambda steps: writer(subject.told(num_steps=steps), "masked", *twins["masked"])(subject.section.temperature),
-                ),
-            },
-            "parameters": {kind: sum(p.numel() for p in twin.parameters()) for kind, (twin, _) in twins.items()},
-            "how": {
-                "num_samples": params["evaluate"].num_samples,
-                "num_steps": params["evaluate"].num_steps,
-                "sampler": params["evaluate"].sampler,
-                "floor": params["evaluate"].floor,
-                "temperature_by_steps": params["evaluate"].temperature,
-                "mauve_seeds": MAUVE_SEEDS,
-                "weights": "ema",
-            },
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    section = dataclasses.replace(params["evaluate"], judge=str(arguments.twins / "autoregressive"))
+    subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], section, device)
+    end = text_end(params["data"], subject.shards.end_id)
+    twins = {kind: read_twin(arguments.twins / kind) for kind in ("masked", "autoregressive")}
+    for stored in twins.values():
+        stored.twin.to(device)
+    writers = {
+        "sunfish": in_steps(subject),
+        "masked": lambda steps: writer(subject.told(num_steps=steps), twins["masked"], end)(section.temperature),
+    }
+    if arguments.guess:
+        guess = read_guess(arguments.guess, subject.stored).to(device)
+        writers["sunfish, with a distilled guess"] = in_steps(dataclasses.replace(subject, guess=guess))
+    results = {
+        "held_out": {"sunfish": measure_bound(subject)[1], **{kind: measure_twin(subject, stored, end) for kind, stored in twins.items()}},
+        "texts": {
+            "real": judged(subject, subject.real_texts(section.num_samples)),
+            "sunfish": by_temperature(subject, lambda heat: subject.told(temperature=heat).write_texts(section.num_samples, 1)),
+            **{kind: by_temperature(subject, writer(subject, stored, end)) for kind, stored in twins.items()},
         },
-    )
+        "steps": {name: by_steps(subject, write) for name, write in writers.items()},
+        "parameters": {kind: sum(p.numel() for p in stored.twin.parameters()) for kind, stored in twins.items()},
+        "how": {
+            **{name: getattr(section, name) for name in ("num_samples", "num_steps", "sampler", "floor")},
+            "temperature_by_steps": section.temperature,
+            "mauve_seeds": MAUVE_SEEDS,
+            "weights": "ema",
+        },
+    }
+    write_json(arguments.out, results)
 
 
-def by_temperature(subject: Subject, judge: Twin, write: Callable[[float], Texts]) -> dict[str, Any]:
+def by_temperature(subject: Subject, write: Callable[[float], Texts]) -> dict[str, Any]:
     """Return what can be said of a model's texts at each temperature."""
-    return {f"{heat:g}": judged(subject, judge, write(heat)) for heat in TEMPERATURES}
+    return {f"{heat:g}": judged(subject, write(heat)) for heat in TEMPERATURES}
 
 
-def by_steps(subject: Subject, judge: Twin, write: Callable[[int], Texts]) -> dict[str, Any]:
+def by_steps(subject: Subject, write: Callable[[int], Texts]) -> dict[str, Any]:
     """Return the same by how many steps a text may take."""
-    return {str(steps): judged(subject, judge, write(steps)) for steps in STEPS}
+    return {str(steps): judged(subject, write(steps)) for steps in STEPS}
 
 
 def in_steps(subject: Subject) -> Callable[[int], Texts]:
@@ -109,14 +100,23 @@ def in_steps(subject: Subject) -> Callable[[int], Texts]:
     return lambda steps: subject.told(num_steps=steps).write_texts(subject.section.num_samples, 1)
 
 
-def writer(subject: Subject, kind: str, twin: Twin, lengths: RowLengths) -> Callable[[float], Texts]:
+def judged(subject: Subject, texts: Texts) -> dict[str, float]:
+    """Return what any evaluation says of texts, their perplexity under the autoregressive twin, and how near they are to real ones.
+
+    Of real texts that is how near half of them is to the other: what a perfect model reaches.
+    """
+    everything = {**subject.judge(texts), **subject.nearness(texts)}
+    return {key: everything[key] for key in SHOWN if key in everything}
+
+
+def writer(subject: Subject, stored: StoredTwin, end: int | None) -> Callable[[float], Texts]:
     """Return a function that lets a twin write as many texts as SunFish, the masked one in as many steps and of the same lengths."""
-    section, end = subject.section, subject.shards.end_id
+    section, twin, lengths = subject.section, stored.twin, stored.lengths
 
     def write(heat: float) -> Texts:
         rng, rows, started = np.random.default_rng((section.seed, 1)), list[list[int]](), time.perf_counter()
-        drawn = lengths.draw(section.num_samples, rng) if kind == "masked" else np.full(section.num_samples, lengths.longest)
-        with Progress(f"{kind}, T {heat:g}", section.num_samples, "texts") as progress:
+        drawn = lengths.draw(section.num_samples, rng) if twin.kind == "masked" else np.full(section.num_samples, lengths.longest)
+        with Progress(f"{twin.kind}, T {heat:g}", section.num_samples, "texts") as progress:
             for length, total in zip(*(values.tolist() for values in np.unique(drawn, return_counts=True)), strict=True):
                 for start in range(0, total, section.batch_rows):
                     count = min(section.batch_rows, total - start)
@@ -128,9 +128,9 @@ def writer(subject: Subject, kind: str, twin: Twin, lengths: RowLengths) -> Call
 
 
 @torch.no_grad()
-def measure_twin(subject: Subject, twin: Twin, lengths: RowLengths) -> dict[str, float]:
+def measure_twin(subject: Subject, stored: StoredTwin, end: int | None) -> dict[str, float]:
     """Return held-out nats per token: exact, or the masked twin's bound with what the length costs."""
-    section, held_out, end = subject.section, subject.held_out, subject.shards.end_id
+    section, held_out, twin, lengths = subject.section, subject.held_out, stored.twin, stored.lengths
     indices, rng = held_out.first(section.bound_rows), np.random.default_rng((section.seed, 0))
     nats = []
     for ids in track(held_out.batches(indices, section.batch_rows), twin.kind, "batches", None):
@@ -149,37 +149,6 @@ def measure_twin(subject: Subject, twin: Twin, lengths: RowLengths) -> dict[str,
         "rows": len(rows),
         **(beside_grammar(rows, texts) if subject.is_stories else {}),
     }
-
-
-@torch.no_grad()
-def judged(subject: Subject, judge: Twin, texts: Texts) -> dict[str, float]:
-    """Return what any evaluation says of texts, their perplexity under the autoregressive twin, and how near they are to real ones.
-
-    Of real texts that is how near half of them is to the other: what a perfect model reaches.
-    """
-    end, rng = subject.shards.end_id, np.random.default_rng(0)
-    nats, tokens = 0.0, 0
-    for row in texts.ids:
-        nats += float(row_nats(judge, np.array([[*row, end]]), end, rng))
-        tokens += len(row) + 1
-    everything = subject.judge(texts)
-    real = subject.real_texts(2 * len(texts.ids))  # the second half: the first is what is judged as real text
-    near = mauve_of(features(judge, texts.ids, end), features(judge, real.ids[len(texts.ids) :], end))
-    return {"judged_perplexity": math.exp(nats / tokens), **near, **{key: everything[key] for key in SHOWN if key in everything}}
-
-
-@torch.no_grad()
-def features(judge: Twin, texts: list[list[int]], end_id: int) -> np.ndarray:
-    """Return what the autoregressive twin has in mind at each text's end, (texts, width)."""
-    device = judge.head_bias.device
-    begun = [torch.tensor([[judge.special, *row, end_id]], device=device) for row in texts]
-    return torch.cat([judge.hidden(ids)[:, -1] for ids in begun]).double().cpu().numpy()
-
-
-def mauve_of(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """Return MAUVE over several seeds of the clusters: mean and standard deviation."""
-    values = [mauve(ours, theirs, seed) for seed in range(MAUVE_SEEDS)]
-    return {"mauve": float(np.mean(values)), "mauve_deviation": float(np.std(values, ddof=1))}
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from typing import get_args
 import numpy as np
 import torch
 
-from benchmarks.twins.network import Kind, make_twin, write_twin
-from benchmarks.twins.objective import train_loss
+from benchmarks.twins.objective import text_end, train_loss
 from sunfish.config import check
+from sunfish.model.twin import Kind, make_twin, write_twin
 from sunfish.problems import report_problems
 from sunfish.progress import Progress
 from sunfish.text.batches import Feed, Rows
@@ -42,13 +42,14 @@ def main() -> None:
     optimizers, ema = make_optimizers(twin, section.optim, multiplies_in_bf16(fabric)), Ema(twin, section.ema_decay)
     diffusion, length = params["diffusion"], rows.lengths().median
     batch_rows = diffusion.copies * section.batch_rows  # as many positions a step as SunFish's copies have together
+    end = text_end(params["data"], shards.end_id)
     feed = Feed(rows, rows.order(batch_rows, section.seed), slice(0, batch_rows))
     ours = step_operations(model, shards.vocab_size, section.batch_rows, length, diffusion.self_conditioning, diffusion.copies)
     steps = round(section.steps * ours / step_operations(model, shards.vocab_size, batch_rows, length, 0.0))
     with Progress(arguments.kind, steps, "steps") as progress:
         for step in range(steps):
             with fabric.autocast():
-                loss = train_loss(twin, feed(step), shards.end_id, np.random.default_rng((section.seed, step)))
+                loss = train_loss(twin, feed(step), end, np.random.default_rng((section.seed, step)))
             fabric.backward(loss)
             clip_gradients(twin, section.optim.clip_norm)
             set_lr(optimizers, section.optim, lr_share(step, steps, section.optim))
@@ -59,7 +60,7 @@ def main() -> None:
             progress.add(1, f"loss {float(loss.detach()):.3f}")
             if not torch.isfinite(loss):
                 raise SystemExit(f"step {step}: the loss is {float(loss)}")
-    write_twin(arguments.out, twin, ema.average, rows.lengths())
+    write_twin(arguments.out, twin, ema.average, rows.lengths(), shards.manifest["tokenizer_sha256"])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sunfish.evaluation.held_out import measure_bound
 from sunfish.evaluation.infilling import measure_infilling
@@ -38,15 +39,16 @@ class Places:
 
 def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) -> None:
     """Measure and write everything."""
-    subject = Subject.read(places.denoiser, places.shards, data, section)
+    subject = Subject.read(places.denoiser, places.shards, data, section, "cuda" if torch.cuda.is_available() else "cpu")
     stored = subject.stored
     bound, bound_numbers = measure_bound(subject)
     texts = subject.write_texts(section.num_samples, seed=1)
-    judged = subject.judge(texts)
+    judged, real = subject.judge(texts), subject.real_texts(section.num_samples)
+    near, ceiling = ({}, {}) if subject.judge_model is None else (subject.nearness(texts), subject.nearness(real))
     metrics: dict[str, Any] = {
         "bound": bound_numbers,
-        "samples": {**judged, "count": len(texts.words)},
-        "real_text": subject.judge(subject.real_texts(section.num_samples)),
+        "samples": {**judged, **near, "count": len(texts.words)},
+        "real_text": {**subject.judge(real), **ceiling},
         "infilling": measure_infilling(subject),
         "how": _how(section),
         "frontier": measure_over(subject, judged, "num_steps", section.frontier_steps),
@@ -69,7 +71,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
 
 
 def _how(section: Evaluate) -> dict[str, Any]:
-    names = ("sampler", "num_steps", "eta", "temperature", "floor", "settle", "order", "window_steps", "bound_together", "seed")
+    names = ("sampler", "num_steps", "eta", "temperature", "floor", "settle", "order", "window_steps", "bound_together", "judge", "seed")
     return {**{name: getattr(section, name) for name in names}, "weights": "ema"}
 
 

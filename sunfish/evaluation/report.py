@@ -40,6 +40,12 @@ MEASURES = {
     "distinct_2": Measure("distinct pairs", "percent", "different pairs of tokens over all pairs; fewer texts have more"),
     "distinct_3": Measure("distinct triples", "percent", "the same with three tokens"),
     "rep_2": Measure("repeated pairs", "percent", "pairs within a text that it has said before, mean over texts"),
+    "judged_perplexity": Measure(
+        "perplexity by the judge", "plain", "exp of the judge's mean -log p of its own tokens; compares at like entropy only"
+    ),
+    "mauve": Measure(
+        "MAUVE", "plain", "over the judge's last states beside as many held-out texts, mean over five seeds of the clusters; 1: alike"
+    ),
     "tokens_per_sample": Measure("tokens per text", "plain", "mean, up to the first end token"),
     "calls_per_text": Measure("denoiser calls per text", "plain", "mean, until a text's last word had settled"),
     "seconds_per_text": Measure("seconds per text", "plain", "time of all texts, in batches, over their number; torch, this machine"),

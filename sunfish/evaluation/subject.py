@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sunfish.evaluation.bound import Path as Clocked
+from sunfish.evaluation.judge import Judge, measure_mauve, read_judge, require_enough
 from sunfish.evaluation.quality import story_metrics, text_metrics
 from sunfish.model.guess import Guess
 from sunfish.model.inference import sample_free
@@ -46,20 +48,26 @@ class Subject:
     held_out: Rows
     is_stories: bool
     section: Section
+    judge_model: Judge | None = None  # who says how likely texts are
     guess: Guess | None = None  # what a walk at once begins with
 
     @classmethod
-    def read(cls, denoiser: Path, shards_dir: Path, data: Data, section: Section) -> Subject:
-        """Read both folders.
+    def read(cls, denoiser: Path, shards_dir: Path, data: Data, section: Section, device: str = "cpu") -> Subject:
+        """Read both folders, and the judge if there is one.
 
         Raises:
-            Problem: they have different tokenizers, or there is no held-out row.
+            Problem: they have different tokenizers, there is no held-out row, no such judge, or too little for it to compare.
         """
         stored, shards = read_denoiser(denoiser), Shards(shards_dir)
         if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
             raise Problem(f"{denoiser}: was trained with another tokenizer than {shards_dir}; run the pretrain stage again")
+        held_out, judge_model = Rows(shards, "heldout", data), None
+        if section.judge:
+            require_enough(section.num_samples, len(held_out))
+            judge_model = read_judge(section.judge, shards, torch.device(device))
+        stored.denoiser.to(device)
         stories = all(isinstance(source, Stories) for source in data.sources.values())
-        return cls(stored, shards, Rows(shards, "heldout", data), stories, section)
+        return cls(stored, shards, held_out, stories, section, judge_model)
 
     @property
     def path(self) -> Clocked:
@@ -123,4 +131,13 @@ class Subject:
         """Return all that can be said of texts."""
         taken = {"seconds_per_text": texts.seconds_each, "calls_per_text": texts.calls_each}
         written = {name: value for name, value in taken.items() if value}
-        return {**(story_metrics(texts.words) if self.is_stories else {}), **text_metrics(texts.ids, texts.words), **written}
+        likely = {"judged_perplexity": self.judge_model.read(texts.ids, texts.words).perplexity} if self.judge_model else {}
+        return {**(story_metrics(texts.words) if self.is_stories else {}), **text_metrics(texts.ids, texts.words), **likely, **written}
+
+    def nearness(self, texts: Texts) -> Numbers:
+        """Return MAUVE of texts over the judge's features beside as many held-out ones, the second so many."""
+        assert self.judge_model is not None
+        real = self.real_texts(2 * len(texts.ids))
+        half = len(real.ids) // 2  # the first half is what is judged as real text, and held against the second, too
+        theirs = self.judge_model.read(real.ids[half:], real.words[half:])
+        return measure_mauve(self.judge_model.read(texts.ids, texts.words), theirs)

@@ -53,12 +53,15 @@ class Step(nn.Module):
     `settle_above` becomes known, by the token drawn or else by that one, if all that comes before it in the order is known or becomes so
     now: what is known is always a beginning, in the order, as it was in training.
 
+    With `draws` False it is for tables without a drawn row, and looks for no token by chance.
+
     Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
     """
 
-    def __init__(self, denoiser: nn.Module) -> None:
+    def __init__(self, denoiser: nn.Module, draws: bool = True) -> None:
         super().__init__()
         self.denoiser: Any = denoiser  # and its `embed`
+        self.draws = draws
 
     def forward(
         self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Known, age: Turns, noise: Embeddings,
@@ -75,7 +78,7 @@ class Step(nn.Module):
         x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, turn, temperature)
         probabilities = logits.softmax(dim=-1)
         probability, likeliest = probabilities.max(dim=-1)
-        told = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance, floor), likeliest)
+        told = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance, floor), likeliest) if self.draws else likeliest
         sure = known | (probability > settle_above.squeeze(-1))
         sure = sure & ~known & ~(before & ~sure[:, None, :]).any(dim=-1)
         ids, known = torch.where(sure, told, ids), known | sure

@@ -15,6 +15,7 @@ class Section:
     """Held-out rows for the bound, samples for quality, runs for speed."""
 
     seed: int
+    judge: str | None  # the language model of generative perplexity and MAUVE: a twin's folder, or a causal model of the Hub
     bound_rows: int
     bound_levels: int  # noise levels per row
     num_samples: int
@@ -38,6 +39,7 @@ class Section:
     shown_samples: int
 
     def __post_init__(self) -> None:
+        require(self.judge != "", "judge", "must be a folder or a name, or null for none")
         require(self.sampler in SAMPLERS, "sampler", f"must be one of {', '.join(SAMPLERS)}")
         for key in (
             "bound_rows",

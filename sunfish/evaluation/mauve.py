@@ -1,4 +1,4 @@
-"""How near one pile of texts is to another: MAUVE, over features of one's choice.
+"""How near one pile of texts is to another: MAUVE, over any features.
 
 Both piles' features are cut into the same clusters; of the two histograms P and Q the curve (exp(-c KL(Q|R)), exp(-c KL(P|R))) over all
 mixtures R = w P + (1 - w) Q is drawn, and MAUVE is the area under it: 1 where the piles are alike. It depends on how many texts and
@@ -35,7 +35,9 @@ def mauve(ours: np.ndarray, theirs: np.ndarray, seed: int) -> float:
     """
     few = min(len(ours), len(theirs))
     if few < FEWEST:
-        raise Problem(f"MAUVE of {few} texts says nothing: it needs {FEWEST} of each kind; set evaluate.num_samples higher")
+        raise Problem(
+            f"MAUVE of {few} texts says nothing: it needs {FEWEST} of each kind; set evaluate.num_samples or data.held_out_share higher"
+        )
     together = normalize(np.concatenate((ours, theirs)))
     axes = PCA(n_components=EXPLAINED, random_state=seed).fit_transform(together)
     clusters = KMeans(max(2, round(few / TEXTS_A_CLUSTER)), n_init=5, random_state=seed).fit_predict(axes)

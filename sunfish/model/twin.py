@@ -1,13 +1,18 @@
-"""The twins' network: SunFish's own transformer, embeddings and tied head, reading tokens instead of noisy embeddings."""
+"""The denoiser's twins: its own transformer, embeddings and tied head, reading tokens instead of noisy embeddings.
+
+They are what it is held against (`benchmarks/twins` trains them), and the autoregressive one can judge its texts (`evaluate.judge`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,6 +22,7 @@ from sunfish.model.denoiser import ROW_PERIODS, Told, init_weights
 from sunfish.model.embedding import Embedding
 from sunfish.model.sight import see_turns
 from sunfish.model.transformer import Transformer
+from sunfish.problems import Problem
 from sunfish.sections.model import Section
 
 Kind = Literal["autoregressive", "masked"]
@@ -37,7 +43,11 @@ class Twin(nn.Module):
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.linear(self.head(self.hidden(ids)), self.embedding.table()[: self.special]) + self.head_bias
+        return self.logits(self.hidden(ids))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return what the blocks' states, (batch, pos, width), say of the next token, or of the masked one, (batch, pos, vocab)."""
+        return F.linear(self.head(hidden), self.embedding.table()[: self.special]) + self.head_bias
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Return what the blocks make of a text, (batch, pos, width)."""
@@ -57,18 +67,45 @@ def make_twin(section: Section, vocab_size: int, kind: Kind, seed: int) -> Twin:
     return twin
 
 
-def write_twin(folder: Path, twin: Twin, weights: dict[str, Tensor], lengths: RowLengths) -> None:
+@dataclass(frozen=True)
+class StoredTwin:
+    """A twin as it lies on disk: its averaged weights, the rows' lengths, and which tokenizer its ids are of."""
+
+    twin: Twin
+    lengths: RowLengths
+    tokenizer_sha256: str
+
+
+def write_twin(folder: Path, twin: Twin, weights: dict[str, Tensor], lengths: RowLengths, tokenizer_sha256: str) -> None:
     """Write a twin whole or not at all."""
-    config = {"model": dataclasses.asdict(twin.section), "vocab_size": twin.special, "kind": twin.kind, "row_lengths": lengths.to_json()}
+    config = {
+        "model": dataclasses.asdict(twin.section),
+        "vocab_size": twin.special,
+        "kind": twin.kind,
+        "row_lengths": lengths.to_json(),
+        "tokenizer_sha256": tokenizer_sha256,
+    }
     with replacing(folder) as temporary:
         temporary.mkdir()
         save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, temporary / "model.safetensors")
         write_json(temporary / "config.json", config)
 
 
-def read_twin(folder: Path) -> tuple[Twin, RowLengths]:
-    """Read what `write_twin` wrote."""
+def is_twin(folder: Path) -> bool:
+    """Say whether `write_twin` wrote this folder."""
+    return (folder / "config.json").is_file() and "kind" in read_json(folder / "config.json")
+
+
+def read_twin(folder: Path) -> StoredTwin:
+    """Read what `write_twin` wrote.
+
+    Raises:
+        Problem: a missing or unreadable file, or one that another version wrote.
+    """
     config = read_json(folder / "config.json")
-    twin = Twin(Section(**config["model"]), config["vocab_size"], config["kind"])
-    twin.load_state_dict(load_file(folder / "model.safetensors"))
-    return twin.eval(), RowLengths.from_json(config["row_lengths"])
+    try:
+        twin = Twin(Section(**config["model"]), config["vocab_size"], config["kind"])
+        twin.load_state_dict(load_file(folder / "model.safetensors"))
+        return StoredTwin(twin.eval(), RowLengths.from_json(config["row_lengths"]), config["tokenizer_sha256"])
+    except (KeyError, TypeError, SafetensorError, FileNotFoundError, RuntimeError) as error:
+        raise Problem(f"{folder}: is no twin that can be loaded ({error}); run `dvc repro benchmarks/twins/dvc.yaml` again") from error
