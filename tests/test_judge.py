@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from benchmarks.twins.objective import row_nats
 from sunfish.evaluation.evaluate import Places, evaluate
-from sunfish.evaluation.judge import read_judge
+from sunfish.evaluation.judge import measure_mauve, read_judge
 from sunfish.evaluation.subject import Subject
 from sunfish.files import read_json
 from sunfish.lengths import RowLengths
@@ -93,6 +93,11 @@ def test_with_a_judge_an_evaluation_tells_perplexity_and_mauve(
     metrics = read_json(places.metrics)
     for part in (metrics["samples"], metrics["real_text"]):
         assert part["judged_perplexity"] > 1.0 and 0.0 < part["mauve"] <= 1.0
+    subject = Subject.read(trained / "denoiser", shards.folder, params["data"], dataclasses.replace(section, num_samples=500))
+    half, real = len(subject.held_out) // 2, subject.real_texts(500)
+    halves = subject.texts(real.ids[:half]), subject.texts(real.ids[half : 2 * half])
+    read = [subject.judge_model.read(part.ids, part.words) for part in halves]
+    assert subject.ceiling() == measure_mauve(*read)  # real texts beside other ones, never themselves
     assert metrics["how"]["judge"] == section.judge and metrics["frontier"]["3"]["judged_perplexity"] > 1.0
     assert "perplexity by the judge" in places.report.read_text(encoding="utf-8")
 

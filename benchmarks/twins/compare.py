@@ -21,7 +21,7 @@ from benchmarks.twins.objective import row_nats, text_end, write_rows
 from sunfish.config import check
 from sunfish.evaluation.held_out import beside_grammar, measure_bound
 from sunfish.evaluation.judge import MAUVE_SEEDS
-from sunfish.evaluation.subject import Subject, Texts
+from sunfish.evaluation.subject import Numbers, Subject, Texts
 from sunfish.files import write_json
 from sunfish.model.guess import read_guess
 from sunfish.model.twin import StoredTwin, read_twin
@@ -69,7 +69,7 @@ def main() -> None:
     results = {
         "held_out": {"sunfish": measure_bound(subject)[1], **{kind: measure_twin(subject, stored, end) for kind, stored in twins.items()}},
         "texts": {
-            "real": judged(subject, subject.real_texts(section.num_samples)),
+            "real": shown({**subject.judge(subject.real_texts(section.num_samples)), **subject.ceiling()}),
             "sunfish": by_temperature(subject, lambda heat: subject.told(temperature=heat).write_texts(section.num_samples, 1)),
             **{kind: by_temperature(subject, writer(subject, stored, end)) for kind, stored in twins.items()},
         },
@@ -100,13 +100,14 @@ def in_steps(subject: Subject) -> Callable[[int], Texts]:
     return lambda steps: subject.told(num_steps=steps).write_texts(subject.section.num_samples, 1)
 
 
-def judged(subject: Subject, texts: Texts) -> dict[str, float]:
-    """Return what any evaluation says of texts, their perplexity under the autoregressive twin, and how near they are to real ones.
+def judged(subject: Subject, texts: Texts) -> Numbers:
+    """Return what any evaluation says of texts, their perplexity under the autoregressive twin, and how near they are to real ones."""
+    return shown({**subject.judge(texts), **subject.nearness(texts)})
 
-    Of real texts that is how near half of them is to the other: what a perfect model reaches.
-    """
-    everything = {**subject.judge(texts), **subject.nearness(texts)}
-    return {key: everything[key] for key in SHOWN if key in everything}
+
+def shown(numbers: Numbers) -> Numbers:
+    """Return the numbers that are compared."""
+    return {key: numbers[key] for key in SHOWN if key in numbers}
 
 
 def writer(subject: Subject, stored: StoredTwin, end: int | None) -> Callable[[float], Texts]:

@@ -44,7 +44,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
     bound, bound_numbers = measure_bound(subject)
     texts = subject.write_texts(section.num_samples, seed=1)
     judged, real = subject.judge(texts), subject.real_texts(section.num_samples)
-    near, ceiling = ({}, {}) if subject.judge_model is None else (subject.nearness(texts), subject.nearness(real))
+    near, ceiling = ({}, {}) if subject.judge_model is None else (subject.nearness(texts), subject.ceiling())
     metrics: dict[str, Any] = {
         "bound": bound_numbers,
         "samples": {**judged, **near, "count": len(texts.words)},

@@ -135,9 +135,13 @@ class Subject:
         return {**(story_metrics(texts.words) if self.is_stories else {}), **text_metrics(texts.ids, texts.words), **likely, **written}
 
     def nearness(self, texts: Texts) -> Numbers:
-        """Return MAUVE of texts over the judge's features beside as many held-out ones, the second so many."""
+        """Return MAUVE of texts over the judge's features beside as many held-out ones, or half of these where there are fewer."""
         assert self.judge_model is not None
-        real = self.real_texts(2 * len(texts.ids))
-        half = len(real.ids) // 2  # the first half is what is judged as real text, and held against the second, too
+        half = min(len(texts.ids), len(self.held_out) // 2)
+        real = self.real_texts(2 * half)  # the second half: the first is for `ceiling`
         theirs = self.judge_model.read(real.ids[half:], real.words[half:])
         return measure_mauve(self.judge_model.read(texts.ids, texts.words), theirs)
+
+    def ceiling(self) -> Numbers:
+        """Return MAUVE of held-out texts beside other held-out ones: what a perfect model reaches."""
+        return self.nearness(self.real_texts(min(self.section.num_samples, len(self.held_out) // 2)))
