@@ -1,6 +1,6 @@
 """Each lever of the recipe on and off, at equal steps, over several seeds: one command, a line of `ablation.json` a training.
 
-python -m benchmarks.ablation [--seeds 3] [--steps 4500] [--only "no output prior" ...]
+python -m benchmarks.ablation [--seeds 0 1 2] [--steps 4500] [--only "no output prior" ...] [--judge models/twins/autoregressive]
 
 It trains by the pretraining stage itself, on the shards that are there, and judges by the evaluation's own parts. What is done already is
 not done again, so it can be interrupted. Three seeds of everything take some four hours on two cores.
@@ -48,6 +48,8 @@ SHOWN = (
     "forms_total_variation",
     "people_total_variation",
     "calls_per_text",
+    "judged_perplexity",
+    "mauve",
 )
 
 
@@ -57,17 +59,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/ablation.json"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="[default: the configured ones]")
     parser.add_argument("--only", nargs="+", default=list(LEVERS), help="levers by name")
+    parser.add_argument("--judge", help="`evaluate.judge`, who tells perplexity and MAUVE of each [default: nobody]")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.only if name not in LEVERS]
     if unknown:
         raise Problem(f"--only {unknown[0]!r}: no such lever; there are {', '.join(map(repr, LEVERS))}")
     done: list[dict[str, Any]] = read_json(arguments.out)["trainings"] if arguments.out.is_file() else []
-    for seed in range(arguments.seeds):
+    judge = [f"evaluate.judge={arguments.judge}"] if arguments.judge else []
+    for seed in arguments.seeds:
         for name in arguments.only:
-            told = [*LEVERS[name], f"pretrain.seed={seed}", "tracking=off"]
+            told = [*LEVERS[name], f"pretrain.seed={seed}", "tracking=off", *judge]
             told += [f"pretrain.steps={arguments.steps}"] if arguments.steps else []
             if any(row["told"] == told for row in done):
                 continue
@@ -86,8 +90,12 @@ def train_and_judge(told: list[str], shards: Path) -> dict[str, Any]:
         command = [sys.executable, "-m", "stages.pretrain", "--params", str(folder / "params.yaml"), "--shards", str(shards), *places]
         subprocess.run(command, check=True)
         params = check(folder / "params.yaml")
-        subject = Subject.read(folder / "denoiser", shards, params["data"], params["evaluate"])
-        judged, trained = subject.judge(subject.write_texts(subject.section.num_samples, seed=1)), read_json(folder / "pretrain.json")
+        subject, trained = (
+            Subject.read(folder / "denoiser", shards, params["data"], params["evaluate"]),
+            read_json(folder / "pretrain.json"),
+        )
+        texts = subject.write_texts(subject.section.num_samples, seed=1)
+        judged = {**subject.judge(texts), **(subject.nearness(texts) if subject.judge_model else {})}
         bound = measure_bound(subject)[1] if params["diffusion"].objective in ("ce", "elbo") else {}
     kept = {key: bound[key] for key in ("nats_per_token", "nats_per_token_standard_error", "bound_over_entropy") if key in bound}
     taken = {key: trained[key] for key in ("steps", "parameters", "rows_per_second")}

@@ -14,6 +14,7 @@ import pytest
 from sunfish.evaluation.evaluate import Places, evaluate
 from sunfish.evaluation.infilling import cut_gaps, measure_infilling
 from sunfish.evaluation.quality import count_story_words, story_metrics, text_metrics, total_variation
+from sunfish.evaluation.speed import time_to_quality
 from sunfish.evaluation.subject import Subject
 from sunfish.evaluation.trajectory import follow
 from sunfish.files import read_json
@@ -47,6 +48,21 @@ def test_evaluation_writes_numbers_pictures_and_samples(params: dict, places: Pl
     assert list(metrics["frontier"]) == ["3", "5"] and "2" in metrics["windows"] and set(metrics["temperatures"]) == {"0.5", "0.8"}
     assert Counter(path.suffix for path in places.plots.iterdir()) == {".csv": 2, ".png": 6}
     assert len(places.samples.read_text().split("\n\n")) == params["evaluate"].num_samples
+
+
+def test_the_fastest_way_to_a_quality_counts_at_like_entropy_only() -> None:
+    def row(consistent: float, entropy: float, seconds: float) -> dict[str, float]:
+        taken = {"seconds_per_text": seconds, "calls_per_text": 100 * seconds, "tokens_per_sample": 30.0}
+        return {"stories_consistent": consistent, "entropy_corpus_nats": entropy, **taken}
+
+    best = row(0.9, 4.3, 0.3)
+    rows = {"4": row(0.95, 4.0, 0.1), "8": row(0.5, 4.3, 0.1), "16": row(0.86, 4.25, 0.2), "32": best}
+    assert time_to_quality(rows, best) == {"at": "16", "seconds_per_text": 0.2, "calls_per_text": 20.0, "tokens_per_second": 150.0}
+    assert time_to_quality({"8": rows["8"]}, best) is None
+    judged = [{**row(0, 4.3, seconds), "judged_perplexity": value} for seconds, value in ((0.1, 9.0), (0.2, 5.2), (0.3, 5.0))]
+    plain = [{key: value for key, value in one.items() if key != "stories_consistent"} for one in judged]
+    assert time_to_quality(dict(zip("abc", plain, strict=True)), plain[2])["at"] == "b"
+    assert time_to_quality({"a": {**plain[0], "judged_perplexity": 1.0}}, {"entropy_corpus_nats": 4.3}) is None  # nobody judged
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(places: Places) -> None:

@@ -14,7 +14,7 @@ from sunfish.evaluation.held_out import measure_bound
 from sunfish.evaluation.infilling import measure_infilling
 from sunfish.evaluation.plots import read_curve, write_plots
 from sunfish.evaluation.report import write_report
-from sunfish.evaluation.speed import measure_speed
+from sunfish.evaluation.speed import measure_speed, time_to_quality
 from sunfish.evaluation.subject import Numbers, Subject
 from sunfish.evaluation.trajectory import follow
 from sunfish.files import write_json, write_text
@@ -45,15 +45,18 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
     texts = subject.write_texts(section.num_samples, seed=1)
     judged, real = subject.judge(texts), subject.real_texts(section.num_samples)
     near, ceiling = ({}, {}) if subject.judge_model is None else (subject.nearness(texts), subject.ceiling())
+    steps = measure_over(subject, judged, "num_steps", section.frontier_steps)
+    windows = measure_over(*_in_turn(subject, judged), "window_steps", section.frontier_windows)
     metrics: dict[str, Any] = {
         "bound": bound_numbers,
         "samples": {**judged, **near, "count": len(texts.words)},
         "real_text": {**subject.judge(real), **ceiling},
         "infilling": measure_infilling(subject),
         "how": _how(section),
-        "frontier": measure_over(subject, judged, "num_steps", section.frontier_steps),
-        "windows": measure_over(*_in_turn(subject, judged), "window_steps", section.frontier_windows),
+        "frontier": steps,
+        "windows": windows,
         "temperatures": measure_over(subject, judged, "temperature", section.frontier_temperatures),
+        "time_to_quality": {"num_steps": time_to_quality(steps, judged), "window_steps": time_to_quality(windows, judged)},
         "speed": measure_speed(stored.denoiser, stored.law, stored.lengths.longest, section.speed_runs),
     }
     trajectory = follow(
