@@ -85,6 +85,11 @@ def test_the_readme_s_numbers_are_the_committed_run_s() -> None:
     told += [f"{numbers['nats_per_token']:.3f}" for numbers in twins["held_out"].values()]
     shown = [twins["texts"][kind]["0.8"] for kind in ("sunfish", "masked", "autoregressive")]
     told += [f"{100 * row['stories_consistent']:.1f}% | {row['entropy_corpus_nats']:.2f} |" for row in shown]
+    for name in ("fineweb_sample", "tinystories"):
+        held_out = json.loads(committed(f"benchmarks/twins/{name}.json"))["held_out"].values()
+        told += [f"{row['nats_per_token']:.2f} ± {row['nats_per_token_standard_error']:.2f}" for row in held_out]
+    quickest = metrics["time_to_quality"]["num_steps"]
+    told += [f"{1e3 * quickest['seconds_per_text']:.1f} ms a text", f"{quickest['tokens_per_second']:,.0f} tokens a second"]
     assert [number for number in told if number not in readme] == []
     entropies = [row["entropy_corpus_nats"] for row in shown]
     assert max(entropies) - min(entropies) < 0.1  # or they would not rank
