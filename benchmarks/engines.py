@@ -37,7 +37,7 @@ def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: 
             network.moves = {at_once: torch.compile(move) for at_once, move in network.moves.items()}
 
         def walk_torch() -> None:
-            with torch.no_grad(), denoiser.embedding.held():
+            with torch.no_grad(), denoiser.held():
                 finish(table, network, given, place)
 
         return walk_torch

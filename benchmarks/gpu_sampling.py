@@ -75,7 +75,7 @@ def main() -> None:
         if isinstance(part, nn.Linear):
             part.to(torch.bfloat16)  # read once a step: at batch 1 that is what a step waits for
     given, rng = Given.nothing(arguments.batch, arguments.length), np.random.default_rng(0)
-    with torch.no_grad(), torch.autocast(arguments.device, torch.bfloat16), denoiser.embedding.held():
+    with torch.no_grad(), torch.autocast(arguments.device, torch.bfloat16), denoiser.held():
         for engine in arguments.engines:
             mode, tables = ENGINES[engine], founding_tables(linear_beta())
             network = CompiledNetwork(denoiser, rng, mode) if mode else DeviceNetwork(denoiser, rng)

@@ -238,3 +238,19 @@ def test_isolated_documents_do_not_see_each_other_and_are_as_if_alone(params: di
 
 def test_without_an_end_token_documents_are_not_numbered() -> None:
     assert number_documents(torch.zeros(1, 3, dtype=torch.long), None) is None
+
+
+@pytest.mark.parametrize("made", [{"tied_head": True}, {"tied_head": False}, {"tied_head": False, "output_prior": False}])
+def test_what_is_held_is_made_once_and_says_the_same(made: dict[str, bool]) -> None:
+    denoiser = make(**made).eval().requires_grad_(False)
+    denoiser.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    told = noisy(denoiser)
+    before = denoiser(*told)
+    with denoiser.held():
+        held = denoiser.readout(denoiser.embedding.table())
+        assert denoiser.readout(denoiser.embedding.table()) is held
+        assert all(torch.equal(now, then) for now, then in zip(denoiser(*told), before, strict=True))
+        denoiser.head.weight.zero_()
+    assert made["tied_head"] or not torch.equal(denoiser(*told).logits, before.logits)  # nothing is held behind the block
+    with torch.autocast("cpu", torch.bfloat16), denoiser.held():
+        assert made["tied_head"] or denoiser.readout(denoiser.embedding.table()).dtype == torch.bfloat16

@@ -26,7 +26,7 @@ class Trajectory:
 def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generator, temperature: float) -> Trajectory:
     """Sample one text of `length` tokens and keep what each step thinks of it."""
     network = TorchNetwork(denoiser, rng, temperature)
-    with denoiser.embedding.held():
+    with denoiser.held():
         given = Given.nothing(1, length)
         steps = [(network.look(), network.moved.age) for _ in walk(table, network, given, table.places(given.known, rng))]
     ids, sure, settled = (np.concatenate(values) for values in zip(*(look for look, _ in steps), strict=True))

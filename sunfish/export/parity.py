@@ -164,7 +164,7 @@ def hold_against_torch(
 def _with_torch(stored: StoredDenoiser, walk: Walk, tie_margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids that torch comes to, and where it might as well have come to others, both (batch, pos)."""
     network = _Watched(stored, walk)
-    with network.watching(), stored.denoiser.embedding.held():
+    with network.watching(), stored.denoiser.held():
         ids = finish(walk.table, network, walk.given, walk.place)
     if walk.table.drawn:
         return ids, np.broadcast_to((network.nearest < NEAR_DRAW)[:, None], ids.shape)

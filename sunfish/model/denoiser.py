@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
 from sunfish.model.readout import token_nats
@@ -73,6 +76,7 @@ class Denoiser(nn.Module):
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
         self.head = nn.Linear(section.width, section.emb_dim if section.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
+        self._held: Tensor | None = None
 
     def forward(
         self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, turn: Turns, temperature: PerExample | None = None
@@ -150,6 +154,8 @@ class Denoiser(nn.Module):
         """
         if self.section.tied_head:
             return table
+        if self._held is not None:
+            return self._held
         return torch.cat((self.head.weight, table), dim=-1) if self.section.output_prior else self.head.weight
 
     def _inputs(self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known) -> Hidden:
@@ -167,6 +173,21 @@ class Denoiser(nn.Module):
         distance = torch.arange(length - 1, -1, -1, device=self.known_flag.device)
         told: Tensor = self.to_end(distance.float())
         return told
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside the block the table and the readout are made once, for many calls between which the weights do not change.
+
+        With a vocabulary like GPT-2's that is hundreds of megabytes a call. The readout is held as products read it: in autocast's type.
+        """
+        with self.embedding.held():
+            if not (self.section.tied_head or isinstance(self.head.weight, DTensor)):  # a sharded one is whole only inside a call
+                readout, kind = self.readout(self.embedding.table()).detach(), self.head.weight.device.type
+                self._held = readout.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else readout
+            try:
+                yield
+            finally:
+                self._held = None
 
     def embed(self, ids: Ids) -> Embeddings:
         """Return x_0, (batch, pos, emb)."""

@@ -68,7 +68,7 @@ def sample_ids(
     Known positions keep their ids, the rest have those that they settled on.
     """
     network = TorchNetwork(denoiser, rng, temperature, guess)
-    with denoiser.embedding.held():
+    with denoiser.held():
         ids = finish(table, network, given, table.places(given.known, rng))
     return ids, network.calls.cpu().numpy()
 
