@@ -90,10 +90,8 @@ def train_and_judge(told: list[str], shards: Path) -> dict[str, Any]:
         command = [sys.executable, "-m", "stages.pretrain", "--params", str(folder / "params.yaml"), "--shards", str(shards), *places]
         subprocess.run(command, check=True)
         params = check(folder / "params.yaml")
-        subject, trained = (
-            Subject.read(folder / "denoiser", shards, params["data"], params["evaluate"]),
-            read_json(folder / "pretrain.json"),
-        )
+        trained = read_json(folder / "pretrain.json")
+        subject = Subject.read(folder / "denoiser", shards, params["data"], params["evaluate"])
         texts = subject.write_texts(subject.section.num_samples, seed=1)
         judged = {**subject.judge(texts), **(subject.nearness(texts) if subject.judge_model else {})}
         bound = measure_bound(subject)[1] if params["diffusion"].objective in ("ce", "elbo") else {}

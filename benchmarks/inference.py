@@ -33,10 +33,8 @@ def make_denoiser(model: str, device: str = "cpu") -> Denoiser:
         denoiser = Denoiser(composed(f"model={model}")["model"], VOCABULARY.get(model, 50_257))
     generator = torch.Generator(device).manual_seed(0)
     for name, parameter in denoiser.named_parameters():
-        mean, deviation = (
-            (1.0, 0.1) if name.endswith("scale") else (0.0, 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5)
-        )
-        parameter.data.normal_(mean, deviation, generator=generator)
+        deviation = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5
+        parameter.data.normal_(float(name.endswith("scale")), deviation, generator=generator)
     return denoiser.eval().requires_grad_(False)
 
 

@@ -115,7 +115,7 @@ def test_what_is_no_judge_is_refused(shards: Shards, causal: Path, tmp_path: Pat
 
 
 def test_a_judge_that_cannot_be_found_says_what_works_without_a_network(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("models/twins/nowhere/at-all", "nobody/no-such-model"):
         with pytest.raises(
             Problem, match=r"no such model here or on the Hugging Face Hub .* can be null, the folder of an autoregressive twin"

@@ -7,6 +7,7 @@ compares texts of like entropy only, and only by the same judge, whose own token
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 from sunfish.evaluation.mauve import FEWEST, mauve
 from sunfish.model.twin import StoredTwin, is_twin, read_twin
 from sunfish.problems import Problem
+from sunfish.text.hub import go_offline_if_unreachable
 from sunfish.text.shards import Shards
 
 MAUVE_SEEDS = 5  # of the clusters; the mean and the spread are told
@@ -116,11 +118,13 @@ def causal_judge(name: str, device: torch.device) -> Judge:
     Raises:
         Problem: it cannot be had, or it has no token to begin a text with.
     """
+    go_offline_if_unreachable()
     import transformers
 
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"  # told once more: its libraries may have been loaded before
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name)
-        read: Any = transformers.AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline)
+        read: Any = transformers.AutoModelForCausalLM.from_pretrained(name, local_files_only=offline, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Problem(f"evaluate.judge = '{name}': no such model here or on the Hugging Face Hub ({told}); {OFFLINE}") from error
