@@ -91,9 +91,8 @@ def train_and_judge(told: list[str], shards: Path) -> dict[str, Any]:
         subprocess.run(command, check=True)
         params = check(folder / "params.yaml")
         trained = read_json(folder / "pretrain.json")
-        subject = Subject.read(folder / "denoiser", shards, params["data"], params["evaluate"])
-        texts = subject.write_texts(subject.section.num_samples, seed=1)
-        judged = {**subject.judge(texts), **(subject.nearness(texts) if subject.judge_model else {})}
+        subject = Subject.read(folder / "denoiser", shards, params["data"], params["evaluate"]).with_judge()
+        judged = subject.judge(subject.write_texts(subject.section.num_samples, seed=1), near=True)
         bound = measure_bound(subject)[1] if params["diffusion"].objective in ("ce", "elbo") else {}
     kept = {key: bound[key] for key in ("nats_per_token", "nats_per_token_standard_error", "bound_over_entropy") if key in bound}
     taken = {key: trained[key] for key in ("steps", "parameters", "rows_per_second")}

@@ -34,7 +34,7 @@ def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: 
         denoiser = make_denoiser(model)
         network: Any = TorchNetwork(denoiser, np.random.default_rng(0))
         if engine == "torch compile":
-            network.moves = {at_once: torch.compile(move) for at_once, move in network.moves.items()}
+            network.moves = {kind: torch.compile(move) for kind, move in network.moves.items()}
 
         def walk_torch() -> None:
             with torch.no_grad(), denoiser.held():

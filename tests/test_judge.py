@@ -93,11 +93,12 @@ def test_with_a_judge_an_evaluation_tells_perplexity_and_mauve(
     metrics = read_json(places.metrics)
     for part in (metrics["samples"], metrics["real_text"]):
         assert part["judged_perplexity"] > 1.0 and 0.0 < part["mauve"] <= 1.0
-    subject = Subject.read(trained / "denoiser", shards.folder, params["data"], dataclasses.replace(section, num_samples=500))
+    many = dataclasses.replace(section, num_samples=500)
+    subject = Subject.read(trained / "denoiser", shards.folder, params["data"], many).with_judge()
     half, real = len(subject.held_out) // 2, subject.real_texts(500)
-    halves = subject.texts(real.ids[:half]), subject.texts(real.ids[half : 2 * half])
-    read = [subject.judge_model.read(part.ids, part.words) for part in halves]
-    assert subject.ceiling() == measure_mauve(*read)  # real texts beside other ones, never themselves
+    read = [subject.yardstick.judge.read(ids, []) for ids in (real.ids[:half], real.ids[half : 2 * half])]
+    assert subject.num_real == half  # real texts are held against other ones, never themselves
+    assert subject.judge(subject.real_texts(half), near=True).items() >= measure_mauve(*read).items()
     assert metrics["how"]["judge"] == section.judge and metrics["frontier"]["3"]["judged_perplexity"] > 1.0
     assert "perplexity by the judge" in places.report.read_text(encoding="utf-8")
 
@@ -127,4 +128,4 @@ def test_too_few_texts_for_mauve_are_refused_before_anything_is_written(params: 
     for few, told in ((49, r"evaluate.num_samples = 49: .* needs 50 texts"), (500, r"the shards hold out \d+ rows: .* which needs 100")):
         section = dataclasses.replace(params["evaluate"], judge="gpt2-large", num_samples=few)
         with pytest.raises(Problem, match=told):
-            Subject.read(trained / "denoiser", shards.folder, params["data"], section)
+            Subject.read(trained / "denoiser", shards.folder, params["data"], section).with_judge()

@@ -54,7 +54,7 @@ def main() -> None:
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     section = dataclasses.replace(params["evaluate"], judge=str(arguments.twins / "autoregressive"))
-    subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], section, device)
+    subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], section, device).with_judge()
     end = text_end(params["data"], subject.shards.end_id)
     twins = {kind: read_twin(arguments.twins / kind) for kind in ("masked", "autoregressive")}
     for stored in twins.values():
@@ -69,7 +69,7 @@ def main() -> None:
     results = {
         "held_out": {"sunfish": measure_bound(subject)[1], **{kind: measure_twin(subject, stored, end) for kind, stored in twins.items()}},
         "texts": {
-            "real": shown({**subject.judge(subject.real_texts(section.num_samples)), **subject.ceiling()}),
+            "real": judged(subject, subject.real_texts(subject.num_real)),
             "sunfish": by_temperature(subject, lambda heat: subject.told(temperature=heat).write_texts(section.num_samples, 1)),
             **{kind: by_temperature(subject, writer(subject, stored, end)) for kind, stored in twins.items()},
         },
@@ -102,12 +102,8 @@ def in_steps(subject: Subject) -> Callable[[int], Texts]:
 
 def judged(subject: Subject, texts: Texts) -> Numbers:
     """Return what any evaluation says of texts, their perplexity under the autoregressive twin, and how near they are to real ones."""
-    return shown({**subject.judge(texts), **subject.nearness(texts)})
-
-
-def shown(numbers: Numbers) -> Numbers:
-    """Return the numbers that are compared."""
-    return {key: numbers[key] for key in SHOWN if key in numbers}
+    everything = subject.judge(texts, near=True)
+    return {key: everything[key] for key in SHOWN if key in everything}
 
 
 def writer(subject: Subject, stored: StoredTwin, end: int | None) -> Callable[[float], Texts]:

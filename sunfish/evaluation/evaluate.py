@@ -39,18 +39,18 @@ class Places:
 
 def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) -> None:
     """Measure and write everything."""
-    subject = Subject.read(places.denoiser, places.shards, data, section, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    subject = Subject.read(places.denoiser, places.shards, data, section, device).with_judge()
     stored = subject.stored
     bound, bound_numbers = measure_bound(subject)
     texts = subject.write_texts(section.num_samples, seed=1)
-    judged, real = subject.judge(texts), subject.real_texts(section.num_samples)
-    near, ceiling = ({}, {}) if subject.judge_model is None else (subject.nearness(texts), subject.ceiling())
+    judged = subject.judge(texts, near=True)
     steps = measure_over(subject, judged, "num_steps", section.frontier_steps)
     windows = measure_over(*_in_turn(subject, judged), "window_steps", section.frontier_windows)
     metrics: dict[str, Any] = {
         "bound": bound_numbers,
-        "samples": {**judged, **near, "count": len(texts.words)},
-        "real_text": {**subject.judge(real), **ceiling},
+        "samples": {**judged, "count": len(texts.words)},
+        "real_text": subject.judge(subject.real_texts(subject.num_real), near=True),
         "infilling": measure_infilling(subject),
         "how": _how(section),
         "frontier": steps,

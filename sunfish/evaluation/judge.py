@@ -80,6 +80,13 @@ class Judge:
         yield batch
 
 
+class Yardstick(NamedTuple):
+    """A judge, and what it makes of the real texts that others are held against."""
+
+    judge: Judge
+    real: Judged
+
+
 def read_judge(name: str, shards: Shards, device: torch.device) -> Judge:
     """Read the judge that `evaluate.judge` names, of texts of these shards' tokens.
 

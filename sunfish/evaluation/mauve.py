@@ -11,10 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.metrics import auc
-from sklearn.preprocessing import normalize
 
 from sunfish.problems import Problem
 
@@ -38,6 +34,10 @@ def mauve(ours: np.ndarray, theirs: np.ndarray, seed: int) -> float:
         raise Problem(
             f"MAUVE of {few} texts says nothing: it needs {FEWEST} of each kind; set evaluate.num_samples or data.held_out_share higher"
         )
+    from sklearn.cluster import KMeans  # half a second, that only those pay who ask for MAUVE
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import normalize
+
     together = normalize(np.concatenate((ours, theirs)))
     axes = PCA(n_components=EXPLAINED, random_state=seed).fit_transform(together)
     clusters = KMeans(max(2, round(few / TEXTS_A_CLUSTER)), n_init=5, random_state=seed).fit_predict(axes)
@@ -47,6 +47,8 @@ def mauve(ours: np.ndarray, theirs: np.ndarray, seed: int) -> float:
 
 def area(p: Array, q: Array) -> float:
     """Return the area under the divergence curve of two histograms, the mean of both ways to lay it out."""
+    from sklearn.metrics import auc
+
     weights = np.linspace(1e-6, 1 - 1e-6, MIXTURES)
     divergences = [(_kl(q, w * p + (1 - w) * q), _kl(p, w * p + (1 - w) * q)) for w in weights]
     curve = np.exp(-SCALE * np.array([(0.0, np.inf), *divergences[::-1], (np.inf, 0.0)]))

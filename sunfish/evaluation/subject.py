@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sunfish.evaluation.bound import Path as Clocked
-from sunfish.evaluation.judge import Judge, measure_mauve, read_judge, require_enough
+from sunfish.evaluation.judge import Yardstick, measure_mauve, read_judge, require_enough
 from sunfish.evaluation.quality import story_metrics, text_metrics
 from sunfish.model.guess import Guess
 from sunfish.model.inference import sample_free
@@ -48,26 +47,41 @@ class Subject:
     held_out: Rows
     is_stories: bool
     section: Section
-    judge_model: Judge | None = None  # who says how likely texts are
+    yardstick: Yardstick | None = None  # who says how likely texts are
     guess: Guess | None = None  # what a walk at once begins with
 
     @classmethod
     def read(cls, denoiser: Path, shards_dir: Path, data: Data, section: Section, device: str = "cpu") -> Subject:
-        """Read both folders, and the judge if there is one.
+        """Read both folders; the judge comes with `with_judge`.
 
         Raises:
-            Problem: they have different tokenizers, there is no held-out row, no such judge, or too little for it to compare.
+            Problem: they have different tokenizers, or there is no held-out row.
         """
         stored, shards = read_denoiser(denoiser), Shards(shards_dir)
         if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
             raise Problem(f"{denoiser}: was trained with another tokenizer than {shards_dir}; run the pretrain stage again")
-        held_out, judge_model = Rows(shards, "heldout", data), None
-        if section.judge:
-            require_enough(section.num_samples, len(held_out))
-            judge_model = read_judge(section.judge, shards, torch.device(device))
         stored.denoiser.to(device)
         stories = all(isinstance(source, Stories) for source in data.sources.values())
-        return cls(stored, shards, held_out, stories, section, judge_model)
+        return cls(stored, shards, Rows(shards, "heldout", data), stories, section)
+
+    def with_judge(self) -> Subject:
+        """Return the subject with the configured judge, if there is one, and what it makes of real texts.
+
+        Raises:
+            Problem: there is no such judge, or too little for it to compare.
+        """
+        section, beside = self.section, self.num_real
+        if not section.judge:
+            return self
+        require_enough(section.num_samples, len(self.held_out))
+        judge = read_judge(section.judge, self.shards, next(self.stored.denoiser.parameters()).device)
+        real = self.real_texts(2 * beside)
+        return dataclasses.replace(self, yardstick=Yardstick(judge, judge.read(real.ids[beside:], real.words[beside:])))
+
+    @property
+    def num_real(self) -> int:
+        """Return how many held-out texts stand beside samples: as many, or half of all, since MAUVE holds both against as many others."""
+        return min(self.section.num_samples, max(1, len(self.held_out) // 2))
 
     @property
     def path(self) -> Clocked:
@@ -127,21 +141,12 @@ class Subject:
         end, decode = self.shards.end_id, self.shards.tokenizer.decode
         return ["" if token == end else decode([token]).strip() for token in ids.tolist()]
 
-    def judge(self, texts: Texts) -> Numbers:
-        """Return all that can be said of texts."""
+    def judge(self, texts: Texts, near: bool = False) -> Numbers:
+        """Return all that can be said of texts; with a judge how likely it finds them and, if asked, how `near` they are to real ones."""
         taken = {"seconds_per_text": texts.seconds_each, "calls_per_text": texts.calls_each}
         written = {name: value for name, value in taken.items() if value}
-        likely = {"judged_perplexity": self.judge_model.read(texts.ids, texts.words).perplexity} if self.judge_model else {}
-        return {**(story_metrics(texts.words) if self.is_stories else {}), **text_metrics(texts.ids, texts.words), **likely, **written}
-
-    def nearness(self, texts: Texts) -> Numbers:
-        """Return MAUVE of texts over the judge's features beside as many held-out ones, or half of these where there are fewer."""
-        assert self.judge_model is not None
-        half = min(len(texts.ids), len(self.held_out) // 2)
-        real = self.real_texts(2 * half)  # the second half: the first is for `ceiling`
-        theirs = self.judge_model.read(real.ids[half:], real.words[half:])
-        return measure_mauve(self.judge_model.read(texts.ids, texts.words), theirs)
-
-    def ceiling(self) -> Numbers:
-        """Return MAUVE of held-out texts beside other held-out ones: what a perfect model reaches."""
-        return self.nearness(self.real_texts(min(self.section.num_samples, len(self.held_out) // 2)))
+        told = story_metrics(texts.words) if self.is_stories else {}
+        if self.yardstick:
+            judged = self.yardstick.judge.read(texts.ids, texts.words)
+            written |= {"judged_perplexity": judged.perplexity, **(measure_mauve(judged, self.yardstick.real) if near else {})}
+        return {**told, **text_metrics(texts.ids, texts.words), **written}
