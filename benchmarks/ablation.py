@@ -31,6 +31,8 @@ LEVERS: dict[str, list[str]] = {
     "embeddings of 32": ["model.emb_dim=32"],
     "2 heads": ["model.num_heads=2"],
     "next tokens not learned": ["diffusion.blocks.next_token=0.0", *IN_TURN],
+    "next tokens count once": ["diffusion.blocks.next_token=1.0"],
+    "noise alone in a fifth of the blocks": ["diffusion.blocks.blind_share=0.2"],
     "blocks to 6": ["diffusion.blocks.size_max=6"],
     "random order": ["diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],
     "first estimates in a quarter": ["diffusion.self_conditioning=0.25"],

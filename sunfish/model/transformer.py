@@ -53,7 +53,8 @@ def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float
 
 def attend(q: Heads, k: Heads, v: Heads, together: Tensor | None = None) -> Heads:
     """Return softmax(q k^T / sqrt(dim)) v, over positions that are `together`, (batch, 1, pos, pos), or over all."""
-    slow = q.device.type == "cpu" and q.dtype == torch.bfloat16  # the fused kernel's backward pass takes ten times as long there
+    learns = torch.is_grad_enabled() or q.dtype == torch.bfloat16
+    slow = q.device.type == "cpu" and learns  # the fused kernel's backward pass takes longer there, in bf16 ten times
     if slow or torch.compiler.is_exporting():  # and its decomposition in an exported graph four times as many nodes
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
         if together is not None and slow:  # a sum, whose backward pass does nothing: half the time of filling in
