@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.numbers import with_numbers
 from sunfish.config import SECTIONS
 from tests.conftest import ROOT, THIMBLE
 from tests.dependencies import PIPELINES, reached_by, with_dependencies
@@ -62,36 +63,14 @@ def committed(name: str) -> str:
     return (ROOT / name).read_text() if done.returncode else done.stdout
 
 
-def test_the_readme_s_numbers_are_the_committed_run_s() -> None:
-    readme, metrics = committed("README.md"), json.loads(committed("metrics/evaluate.json"))
-    trained = json.loads(committed("metrics/pretrain.json"))
-    samples, bound = metrics["samples"], metrics["bound"]
-    told = [f"{100 * samples[key]:.1f}%" for key in ("sentences_valid", "stories_consistent", "unique", "distinct_2")]
-    told += [f"{100 * metrics['infilling']['stories_consistent']:.1f}%", f"{samples['forms_total_variation']:.2f}"]
-    told += [f"{bound['nats_per_row']:.1f} ± {bound['nats_per_row_standard_error']:.1f}", f"{bound['nats_per_token']:.3f}"]
-    told += [f"{bound['excess_nats_per_row']:.2f} ± {bound['excess_nats_per_row_standard_error']:.2f}"]
-    told += [f"{bound['bound_over_entropy']:.3f}", f"{samples['calls_per_text']:.1f} calls"]
-    for rows in (metrics["frontier"], metrics["windows"]):
-        told += [" | ".join(f"{100 * row[key]:.1f}%" for row in rows.values()) for key in ("sentences_valid", "stories_consistent")]
-    told += [f"{row['seconds']:.3f} | {row['tokens_per_second']:,.0f} |" for row in metrics["speed"].values()]
-    told += [f"{trained['parameters']:,} parameters, {trained['steps']:,} steps"]
-    told += [f"> {text}" for text in committed("samples/samples.txt").split("\n\n")[:4]]
-    exported = json.loads(committed("metrics/export.json"))
-    walks, quality = exported["parity"]["walks"], exported["quality"]
-    told += [f"{sum(w['different_ids'] for w in walks)} of {sum(w['ids'] for w in walks):,} ids differ from torch"]
-    increase = quality["int8"]["nats_per_token"] / quality["fp32"]["nats_per_token"] - 1
-    told += [f"{100 * increase:+.2f}% ({quality['int8']['rows']} stories) in {exported['bytes']['int8'] / 1e6:.1f} MB instead of"]
-    twins = json.loads(committed("benchmarks/twins/results.json"))
-    told += [f"{numbers['nats_per_token']:.3f}" for numbers in twins["held_out"].values()]
-    shown = [twins["texts"][kind]["0.8"] for kind in ("sunfish", "masked", "autoregressive")]
-    told += [f"{100 * row['stories_consistent']:.1f}% | {row['entropy_corpus_nats']:.2f} |" for row in shown]
-    for name in ("fineweb_sample", "tinystories"):
-        held_out = json.loads(committed(f"benchmarks/twins/{name}.json"))["held_out"].values()
-        told += [f"{row['nats_per_token']:.2f} ± {row['nats_per_token_standard_error']:.2f}" for row in held_out]
-    quickest = metrics["time_to_quality"]["num_steps"]
-    told += [f"{1e3 * quickest['seconds_per_text']:.1f} ms a text", f"{quickest['tokens_per_second']:,.0f} tokens a second"]
-    assert [number for number in told if number not in readme] == []
-    entropies = [row["entropy_corpus_nats"] for row in shown]
+def test_the_readme_s_numbers_are_the_committed_files() -> None:
+    readme = committed("README.md")
+    assert with_numbers(readme, committed) == readme, "run `python -m benchmarks.numbers`"
+
+
+def test_twins_stand_beside_one_another_at_like_entropies() -> None:
+    texts = json.loads(committed("benchmarks/twins/results.json"))["texts"]
+    entropies = [texts[kind]["0.8"]["entropy_corpus_nats"] for kind in ("sunfish", "masked", "autoregressive")]
     assert max(entropies) - min(entropies) < 0.1  # or they would not rank
 
 

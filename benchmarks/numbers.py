@@ -1,0 +1,80 @@
+"""The README's numbers, from committed files: `docs/numbers.md.jinja` filled in and put in its place.
+
+python -m benchmarks.numbers
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sunfish.files import write_text
+
+ROOT = Path(__file__).parent.parent
+FIRST, NEXT = "## What it writes\n", "## Changing things\n"
+METRICS = ("pretrain", "evaluate", "distill", "export")
+FORMS: dict[str, Callable[[float], str]] = {f"f{digits}": f"{{:.{digits}f}}".format for digits in range(4)} | {
+    "percent": lambda value: f"{100 * value:.1f}%",
+    "whole": "{:,.0f}".format,
+    "comma1": "{:,.1f}".format,
+    "comma2": "{:,.2f}".format,
+}
+Read = Callable[[str], str]  # a path in the project -> its text
+
+
+def main() -> None:
+    """Rewrite the README."""
+    readme = ROOT / "README.md"
+    write_text(readme, with_numbers(readme.read_text(encoding="utf-8"), lambda name: (ROOT / name).read_text(encoding="utf-8")))
+
+
+def with_numbers(readme: str, read: Read) -> str:
+    """Return the README with the numbers of the files that `read` returns."""
+    before, rest = readme.split(FIRST)
+    loader, blocks = FileSystemLoader(ROOT / "docs"), {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(loader=loader, autoescape=False, undefined=StrictUndefined, **blocks)
+    environment.filters |= FORMS
+    return before + environment.get_template("numbers.md.jinja").render(gather(read)) + NEXT + rest.split(NEXT)[1]
+
+
+def gather(read: Read) -> dict[str, Any]:
+    """Return all that the template names."""
+    numbers = {name: json.loads(read(f"metrics/{name}.json")) for name in METRICS}
+    trainings = json.loads(read("benchmarks/ablation.json"))["trainings"]
+    committed = {"seed": 0, **numbers["evaluate"]["samples"], **numbers["evaluate"]["bound"]}
+    held_out = {name: json.loads(read(f"benchmarks/twins/{name}.json"))["held_out"] for name in ("fineweb_sample", "tinystories")}
+    return {
+        **numbers,
+        "params": yaml.safe_load(read("params.yaml")),
+        "samples": read("samples/samples.txt").split("\n\n"),
+        "twins": json.loads(read("benchmarks/twins/results.json")),
+        "seeds": [committed, *(row for row in trainings if row["lever"] == "default" and row["seed"] > 0)],
+        "founding": next(row for row in trainings if row["lever"] == "all at once, eps_mse, cosine law"),
+        "fineweb": _with_errors(held_out["fineweb_sample"]),
+        "tinystories": _with_errors(held_out["tinystories"]),
+        "gpu": _gpu_seconds([json.loads(line) for line in read("benchmarks/results.jsonl").splitlines()]),
+    }
+
+
+def _with_errors(held_out: dict[str, Any]) -> dict[str, str]:
+    return {kind: f"{row['nats_per_token']:.2f} ± {row['nats_per_token_standard_error']:.2f}" for kind, row in held_out.items()}
+
+
+def _gpu_seconds(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return the last seconds of `full` by engine, of DDPM 1000, DDIM 50 and DDIM 10."""
+    seconds: dict[tuple[str, str], float] = {
+        (line["engine"], line["sampler"]): line["seconds"]["median"]
+        for line in lines
+        if line["what"] == "GPU sampling" and (line["model"], line["length"], line["batch"]) == ("full", 512, 1)
+    }
+    walks = ("ddpm_1000", "ddim_50", "ddim_10")
+    return {engine: [f"{seconds[engine, walk]:.2f}" for walk in walks] for engine in ("compiled", "eager")}
+
+
+if __name__ == "__main__":
+    main()
