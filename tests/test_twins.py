@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 
 from benchmarks.ablation import LEVERS
 from benchmarks.twins.objective import draw_tokens, row_nats, said, train_loss, write_rows
+from benchmarks.twins.page import CORPORA, quality_of, ranks, write_page
 from sunfish.config import check, compose
 from sunfish.evaluation.mauve import area, mauve
 from sunfish.lengths import RowLengths
@@ -89,8 +91,22 @@ def test_a_twin_learns_two_texts_and_writes_them(kind: str, tmp_path: Path) -> N
 
 def test_the_twins_pipeline_names_files_that_are_there() -> None:
     stages = yaml.safe_load((ROOT / "benchmarks" / "twins" / "dvc.yaml").read_text())["stages"]
-    deps = [*stages["train"]["do"]["deps"], *stages["compare"]["deps"]]
-    assert all((ROOT / dep).is_file() for dep in deps if dep.endswith(".py"))
+    deps = [*stages["train"]["do"]["deps"], *stages["compare"]["deps"], *stages["page"]["deps"]]
+    assert all((ROOT / dep).is_file() for dep in deps if Path(dep).suffix)
+
+
+def test_the_page_shows_what_was_measured_and_ranks_like_with_like_only(tmp_path: Path) -> None:
+    results = {name: json.loads((ROOT / "benchmarks" / "twins" / f"{name}.json").read_text()) for name in CORPORA}
+    stories = results["results"]
+    assert quality_of(stories) == "stories_consistent" and quality_of(results["tinystories"]) == "judged_perplexity"
+    stories["texts"]["masked"]["1"]["entropy_corpus_nats"] = stories["texts"]["sunfish"]["1"]["entropy_corpus_nats"] - 0.11
+    assert not ranks(stories, "1")
+    write_page(tmp_path / "page.html", results)
+    page = (tmp_path / "page.html").read_text()
+    assert all(f"{row['nats_per_token']:.3f} ±" in page for result in results.values() for row in result["held_out"].values())
+    apart = [row for row in page.split("<tr")[1:] if row.startswith(' class="apart"')]
+    assert any(">SunFish, T 1<" in row for row in apart)
+    assert "http" not in page  # it opens from disk
 
 
 def test_piles_of_the_same_kind_are_near_and_of_another_are_not() -> None:
