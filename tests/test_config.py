@@ -45,6 +45,19 @@ def test_every_experiment_is_a_run_sampled_as_it_is_trained(experiment: str, mor
     assert at_once == (built["diffusion"].blocks is None) == (built["export"].sampler_window_steps >= built["export"].sampler_steps)
 
 
+@pytest.mark.parametrize(
+    ("told", "next_token"),
+    [
+        ([], 4.0), (["data=files", *PATHS], 1.0), (["model=full"], 1.0), (["experiment=tinystories", *PATHS], 1.0),
+        (["diffusion=default"], 1.0), (["experiment=founding", "data=files", *PATHS], None),
+    ],
+)  # fmt: skip
+def test_the_recipe_follows_the_data_unless_it_is_told(told: list[str], next_token: float | None, tmp_path: Path) -> None:
+    compose(told, tmp_path / "params.yaml")
+    blocks = check(tmp_path / "params.yaml")["diffusion"].blocks
+    assert (blocks and blocks.next_token) == next_token
+
+
 def test_full_is_the_founding_table(tmp_path: Path) -> None:
     compose(["model=full"], tmp_path / "params.yaml")
     built = check(tmp_path / "params.yaml")
