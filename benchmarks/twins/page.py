@@ -35,6 +35,7 @@ COLUMNS = {
 }
 LIKE = 0.1  # nats of entropy within which texts rank
 
+Numbers = dict[str, float]
 Results = dict[str, Any]
 
 
@@ -59,9 +60,9 @@ def write_page(path: Path, results: dict[str, Results]) -> None:
     write_text(path, page)
 
 
-def ranks(result: Results, heat: str) -> bool:
-    """Say whether all models' texts at this temperature have entropies near enough to rank."""
-    entropies = [result["texts"][kind][heat]["entropy_corpus_nats"] for kind in ("sunfish", "masked", "autoregressive")]
+def ranks(models: dict[str, dict[str, Numbers]], at: str) -> bool:
+    """Say whether all models' texts at a temperature, or in so many steps, have entropies near enough to rank."""
+    entropies = [rows[at]["entropy_corpus_nats"] for rows in models.values()]
     return max(entropies) - min(entropies) <= LIKE
 
 
