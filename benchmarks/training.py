@@ -77,7 +77,7 @@ def main() -> None:
     plain = Plain(model, vocab_size, length)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4)
     ids = np.random.default_rng(0).integers(vocab_size, size=(rows, length))
-    copies = np.tile(ids, (params["diffusion"].copies, 1))  # as many positions as our copies have together
+    copies = np.resize(ids, (round(params["diffusion"].copies * rows), length))  # as many positions as our copies have together
     rates: list[float] = []
 
     def ours() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sunfish.evaluation.exported import in_turn
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.sight import OPEN, see_turns
+from sunfish.model.sight import OPEN, see_turns, show_clean
 from sunfish.stagger import ORDERS, draw_places
 from sunfish.training.draws import first_open
 from tests.test_model import make
@@ -71,6 +71,18 @@ def test_no_block_sees_its_own_text_nor_any_after_it(order: str, size: int) -> N
         assert not differs[~known[0] & (start[0] <= place[0, position])].any()
         later = ~known[0] & (start[0] > place[0, position])
         assert differs[later].all()
+
+
+def test_two_clean_copies_side_by_side_are_each_by_itself() -> None:
+    denoiser, x = scrambled(), torch.randn(4, LENGTH, 16, generator=torch.Generator().manual_seed(0))
+    place = torch.from_numpy(draw_places("random", np.random.default_rng(0).random((4, LENGTH)) < 0.3, np.random.default_rng(1)))
+    document = (torch.arange(LENGTH) > 5).long().expand(4, LENGTH)
+    level, known = torch.zeros(4, LENGTH), torch.ones(4, LENGTH, dtype=torch.bool)
+    for told in (None, document):
+        pairs = show_clean(x, level, place, told)
+        both = denoiser.predict(*pairs.told(torch.zeros_like(pairs.x))).logits
+        alone = denoiser.predict(x, level, torch.zeros_like(x), known, see_turns(place, told)).logits
+        torch.testing.assert_close(both.reshape(alone.shape), alone, atol=2e-4, rtol=1e-4)
 
 
 def test_what_comes_next_is_said_without_having_seen_it() -> None:

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sunfish.config import compose
 from sunfish.model.denoiser import Denoiser, init_weights
 from sunfish.model.transformer import Transformer
-from sunfish.problems import Problem
+from sunfish.problems import Impossible, Problem
 from sunfish.schedule import uniform
 from sunfish.sections.diffusion import Blocks, Known
 from sunfish.sections.tracking import Section as Tracking
@@ -215,7 +215,7 @@ def test_elbo_is_the_bound_and_its_sisters_are_squares(params: dict) -> None:
     assert 0.0 < sums["x0_mse"] < 1.0 and 0.0 < sums["eps_mse"] < 1.0  # embeddings and noise have unit variance
 
 
-BLOCKS = Blocks(order="forward", size_max=6, one_clock=0.5, blind_share=0.2, next_token=1.0)
+BLOCKS = Blocks(order="forward", size_max=6, one_clock=0.5, blind_share=0.2, noisy_share=1.0, next_token=1.0)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -248,6 +248,46 @@ def test_next_tokens_are_asked_for_where_they_were_not_seen(params: dict) -> Non
     loss, nats = StepLoss(denoiser, section)(rng.integers(11, size=(32, 10)), draws, np.zeros((32, 10)), np.ones((32, 10)))
     asked = (draws.place[:, 1:] > draws.place[:, :-1]).sum() + (~draws.known).sum()
     assert float(loss) == pytest.approx(asked / 320 * math.log(11), rel=1e-5) and nats.shape == (32, 10)
+
+
+def test_rows_without_a_noisy_copy_are_asked_what_comes_next_alone(params: dict) -> None:
+    """The loss of a mixed batch is the noisy rows' own, as if all had been noisy, and the others' next tokens."""
+    section = dataclasses.replace(params["diffusion"], blocks=dataclasses.replace(BLOCKS, noisy_share=0.3), known=MIXED)
+    denoiser, rng = make(), np.random.default_rng(0)
+    with torch.no_grad():
+        denoiser.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    ids, levels = rng.integers(11, size=(20, 10)), np.full((20, 10), -2.0)
+    draws = draw_step(section, 0, 0, 20, 10)
+    assert draws.noisy.sum() == 6 and draws.noisy[0] and np.diff(np.flatnonzero(draws.noisy)).max() == 4  # spread over all parts
+    loss, seen = StepLoss(denoiser, section)(ids, draws, levels, np.ones((20, 10)))
+
+    def of(rows: np.ndarray, next_token: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """All of a batch in two copies, of which only some rows' noisy ones count."""
+        blocks = dataclasses.replace(BLOCKS, next_token=next_token)
+        told = draws._replace(noisy=np.ones(20, bool), known=draws.known | ~rows[:, None])
+        return StepLoss(denoiser, dataclasses.replace(section, blocks=blocks))(ids, told, levels, np.ones((20, 10)))
+
+    noisy, nats = of(draws.noisy, 0.0)
+    following, _ = of(np.zeros(20, bool), 1.0)
+    assert float(loss) == pytest.approx(float(noisy) / 0.3 + float(following), rel=1e-4)
+    torch.testing.assert_close(seen[draws.noisy], nats[draws.noisy], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "alone"), [(1, 0), (2, 0), (3, 2), (4, 2), (8, 6)])
+def test_clean_rows_come_in_pairs(params: dict, rows: int, alone: int) -> None:
+    section = dataclasses.replace(params["diffusion"], blocks=dataclasses.replace(BLOCKS, noisy_share=0.25), known=MIXED)
+    draws = draw_step(section, 0, 0, rows, 10)
+    twice, clean = draws.shared_out()
+    assert len(clean) == alone and sorted([*twice, *clean]) == list(range(rows)) and not draws.noisy[clean].any()
+    loss, _ = StepLoss(make(), section)(np.zeros((rows, 10), np.int64), draws, np.zeros((rows, 10)), np.ones((rows, 10)))
+    assert torch.isfinite(loss)
+
+
+def test_clean_rows_must_be_asked_something() -> None:
+    with pytest.raises(Impossible, match="must be above 0 with a noisy_share below 1"):
+        dataclasses.replace(BLOCKS, noisy_share=0.5, next_token=0.0)
+    with pytest.raises(Impossible, match="something must be denoised"):
+        dataclasses.replace(BLOCKS, noisy_share=0.0)
 
 
 def test_known_masks_are_of_three_kinds_and_never_everything() -> None:

@@ -41,7 +41,7 @@ def main() -> None:
     twin = wrapped.module
     optimizers, ema = make_optimizers(twin, section.optim, multiplies_in_bf16(fabric)), Ema(twin, section.ema_decay)
     diffusion, length = params["diffusion"], rows.lengths().median
-    batch_rows = diffusion.copies * section.batch_rows  # as many positions a step as SunFish's copies have together
+    batch_rows = round(diffusion.copies * section.batch_rows)  # as many positions a step as SunFish's copies have together
     end = text_end(params["data"], shards.end_id)
     feed = Feed(rows, rows.order(batch_rows, section.seed), slice(0, batch_rows))
     ours = step_operations(model, shards.vocab_size, section.batch_rows, length, diffusion.self_conditioning, diffusion.copies)

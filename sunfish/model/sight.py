@@ -5,7 +5,8 @@ the making share a turn after those; a position sees the turns up to its own. A 
 same however the rest of the text comes about.
 
 In training a row stands there twice, so that every position can be asked about at once: a clean copy, in which each position sees those
-before it, and a noisy one cut into blocks, each of which sees the clean copy of what comes before it, and itself.
+before it, and a noisy one cut into blocks, each of which sees the clean copy of what comes before it, and itself. Rows that have no noisy
+copy stand there in pairs.
 
 Source: [BD3LM] section 3.2 (the two copies and their mask).
 """
@@ -22,6 +23,7 @@ OPEN = 2**20  # the turn of what is in the making; what waits comes after it (be
 
 Turns = Int[Tensor, "batch pos"]
 Known = Bool[Tensor, "batch pos"]
+Seen = Bool[Tensor, "batch pos pos"]
 Levels = Float[Tensor, "batch pos"]
 Embeddings = Float[Tensor, "batch pos emb"]
 
@@ -45,6 +47,12 @@ class Shown(NamedTuple):
         """Return it as the denoiser's arguments."""
         return self.x, self.logsnr, x_0_prev, self.known, self.sight
 
+    def beside(self, other: Shown) -> Shown:
+        """Return these rows and, behind them, another's of as many positions."""
+        sight = self.sight._replace(together=torch.cat((self.sight.together, other.sight.together)))
+        x, logsnr, known = (torch.cat(pair) for pair in ((self.x, other.x), (self.logsnr, other.logsnr), (self.known, other.known)))
+        return Shown(x, logsnr, known, sight)
+
     def rows(self, rows: Int[Tensor, " some"]) -> Shown:
         """Return some rows of it."""
         return Shown(self.x[rows], self.logsnr[rows], self.known[rows], self.sight._replace(together=self.sight.together[rows]))
@@ -64,6 +72,16 @@ def show_copies(
     return Shown(torch.cat((x_0, x_t), dim=1), torch.cat((logsnr, logsnr), dim=1), both, sight)
 
 
+def show_clean(x_0: Embeddings, logsnr: Levels, place: Turns, document: Turns | None = None) -> Shown:
+    """Show clean copies alone, of an even number of rows: two side by side, as long as one row's two copies, neither seeing the other."""
+    seen = _alike(place[:, None, :] <= place[:, :, None], document)
+    apart = torch.zeros_like(seen[0::2])
+    sight = _two_copies((seen[0::2], apart), (apart, seen[1::2]))
+    pairs, length = len(apart), 2 * place.shape[1]
+    given = torch.ones((pairs, length), dtype=torch.bool, device=place.device)
+    return Shown(x_0.reshape(pairs, length, -1), logsnr.reshape(pairs, length), given, sight)
+
+
 def see_turns(turn: Turns, document: Turns | None = None) -> Sight:
     """Return what positions of one copy see: turns up to their own, of the same document if these are told apart."""
     return Sight(_alike(turn[:, None, :] <= turn[:, :, None], document)[:, None])
@@ -79,11 +97,15 @@ def see_copies(place: Turns, start: Turns, is_open: Known, document: Turns | Non
     clean = _alike(place[:, None, :] <= place[:, :, None], document)
     back = _alike(place[:, None, :] < start[:, :, None], document)
     noisy = _alike((start[:, None, :] == start[:, :, None]) & is_open[:, None, :], document)
-    halves = torch.cat((clean, torch.zeros_like(clean)), dim=-1), torch.cat((back, noisy), dim=-1)
-    return Sight(torch.cat(halves, dim=1)[:, None], copies=2)
+    return _two_copies((clean, torch.zeros_like(clean)), (back, noisy))
 
 
-def _alike(seen: Bool[Tensor, "batch pos pos"], document: Turns | None) -> Bool[Tensor, "batch pos pos"]:
+def _two_copies(first: tuple[Seen, Seen], second: tuple[Seen, Seen]) -> Sight:
+    """Return the sight of two copies, of what each sees of the first and of the second."""
+    return Sight(torch.cat((torch.cat(first, dim=-1), torch.cat(second, dim=-1)), dim=1)[:, None], copies=2)
+
+
+def _alike(seen: Seen, document: Turns | None) -> Seen:
     return seen if document is None else seen & (document[:, None, :] == document[:, :, None])
 
 

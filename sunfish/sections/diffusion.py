@@ -28,12 +28,13 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """Rows trained in two copies: a clean one, and a noisy one in blocks that each see the clean text before them."""
+    """Rows trained in two copies: a clean one, and, of some of them, a noisy one in blocks that each see the clean text before them."""
 
     order: Literal["forward", "random"]
     size_max: int  # positions denoised together, from 1 on, drawn per row, evenly in its logarithm
     one_clock: float  # share of the blocks whose positions are denoised at once; in the others one after another
     blind_share: float  # of the blocks, how many show noise alone
+    noisy_share: float  # of the rows, how many have a noisy copy; the others are clean alone and cost half
     next_token: float  # weight of the clean copy's own loss: at each of its positions, the token that comes next
 
     def __post_init__(self) -> None:
@@ -41,7 +42,10 @@ class Blocks:
         require(self.size_max >= 1, "size_max", "must be at least 1")
         for key in ("one_clock", "blind_share"):
             require(0.0 <= getattr(self, key) <= 1.0, key, "must lie between 0 and 1")
+        require(0.0 < self.noisy_share <= 1.0, "noisy_share", "must lie above 0 and be at most 1: something must be denoised")
         require(self.next_token >= 0.0, "next_token", "must not be negative")
+        learns = self.noisy_share == 1.0 or self.next_token > 0.0
+        require(learns, "next_token", "must be above 0 with a noisy_share below 1: it is all that clean rows are asked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +79,11 @@ class Section:
     known: Known
 
     @property
-    def copies(self) -> int:
-        """Return how often a row stands in a training step."""
-        return 1 if self.blocks is None else 2
+    def copies(self) -> float:
+        """Return how often a row stands in a training step, in the mean."""
+        return 1.0 if self.blocks is None else 1.0 + self.blocks.noisy_share
 
     def __post_init__(self) -> None:
         require(0.0 <= self.self_conditioning <= 1.0, "self_conditioning", "must lie between 0 and 1")
+        all_noisy = self.objective == "ce" or self.blocks is None or self.blocks.noisy_share == 1.0
+        require(all_noisy, "blocks", f"must have a noisy_share of 1 under {self.objective}: clean rows learn under ce alone")

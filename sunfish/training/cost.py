@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from dataclasses import dataclass
@@ -29,14 +30,15 @@ def forward_operations(model: Section, vocab_size: int, length: int) -> float:
     return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + head + prior
 
 
-def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float, copies: int = 1) -> float:
+def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float, copies: float = 1.0) -> float:
     """Return one training step's operations: forward, twice that backward, and the rows that see a first estimate and its x_0_hat.
 
-    A row in two copies is twice as many positions; the products of attention that a mask then hides are counted.
+    A row in two copies is twice as many positions, and of clean ones alone two stand side by side; the products of attention that a mask
+    then hides are counted.
 
     What checkpointing computes again is not counted: it is no progress.
     """
-    forward = forward_operations(model, vocab_size, copies * length)
+    forward = forward_operations(model, vocab_size, math.ceil(copies) * length)
     estimate = forward + 2 * vocab_size * model.emb_dim
     return rows * copies * length * (3 * forward + self_conditioning * estimate)
 
@@ -76,7 +78,7 @@ class Meter:
     model: Section
     vocab_size: int
     self_conditioning: float
-    copies: int  # of each row
+    copies: float  # of each row, in the mean
     device: torch.device
     peak: float  # operations per second, of all devices together
 
@@ -116,7 +118,7 @@ class Plan:
     model: Section
     vocab_size: int
     self_conditioning: float
-    copies: int  # of each row
+    copies: float  # of each row, in the mean
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
@@ -139,7 +141,7 @@ class Plan:
         }
         return {name: size / GIB for name, size in held.items()}
 
-    def _logit_bytes(self, tokens: int) -> float:
+    def _logit_bytes(self, tokens: float) -> float:
         """Return what a micro-batch's logits take: all of them, or a piece and the readout's gradient."""
         if tokens * self.vocab_size <= PIECE["cuda"]:
             return LOGIT_BYTES * tokens * self.vocab_size

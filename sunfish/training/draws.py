@@ -23,6 +23,7 @@ class Draws(NamedTuple):
     place: np.ndarray  # (rows, pos): each position's place in the order, from 1 on; 0 where given
     start: np.ndarray  # (rows, pos): the place at which its block begins to be open
     estimated: np.ndarray  # bool, (rows,): self-conditioned on a first estimate
+    noisy: np.ndarray  # bool, (rows,): has a noisy copy, and is not only asked what comes next
     noise_seed: int  # of the whole batch's noise
     batch_rows: int
     first_row: int = 0
@@ -30,19 +31,31 @@ class Draws(NamedTuple):
     def part(self, rows: slice) -> Draws:
         """Return some of these rows' draws."""
         first = self.first_row + rows.start
-        theirs = {name: getattr(self, name)[rows] for name in ("times", "known", "free", "place", "start", "estimated")}
+        theirs = {name: getattr(self, name)[rows] for name in ("times", "known", "free", "place", "start", "estimated", "noisy")}
         return self._replace(**theirs, first_row=first)
+
+    @property
+    def asked(self) -> np.ndarray:
+        """Return which positions a noisy copy is asked about, (rows, pos)."""
+        return ~self.known & self.noisy[:, None]
 
     @property
     def deciding(self) -> np.ndarray:
         """Return which positions are between noise and data, (rows, pos)."""
-        return ~self.known & (self.times < 1.0)
+        return self.asked & (self.times < 1.0)
+
+    def shared_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which rows stand in two copies, and which are clean alone; those come in pairs, so an odd one stands in two, unasked."""
+        alone = np.flatnonzero(~self.noisy)
+        alone = alone[len(alone) % 2 :]
+        return np.setdiff1d(np.arange(len(self.noisy)), alone), alone
 
 
 def draw_step(section: Section, seed: int, step: int, batch_rows: int, row_length: int) -> Draws:
     """Draw one step.
 
-    Rows and noise levels come in random order, so evenly spaced rows are as good as any for self-conditioning, and each part has its share.
+    Rows and noise levels come in random order, so evenly spaced rows are as good as any for self-conditioning or a noisy copy, and each
+    part has its share.
     """
     rng = np.random.default_rng((seed, step))
     given = draw_known(section.known, batch_rows, row_length, rng)
@@ -53,8 +66,14 @@ def draw_step(section: Section, seed: int, step: int, batch_rows: int, row_lengt
         times, place, block = draw_blocks(section.blocks, given, rng)
         start = first_open(place, block, ~given & (times > 0.0))
     known, free = np.asarray(given | (times <= 0.0)), np.asarray(~given.any(axis=1))
-    estimated = np.diff(np.floor(np.arange(batch_rows + 1) * section.self_conditioning + 1e-9)) > 0
-    return Draws(times, known, free, place, start, estimated, int(rng.integers(2**62)), batch_rows)
+    estimated = evenly(batch_rows, section.self_conditioning)
+    noisy = evenly(batch_rows, section.blocks.noisy_share if section.blocks else 1.0)
+    return Draws(times, known, free, place, start, estimated, noisy, int(rng.integers(2**62)), batch_rows)
+
+
+def evenly(num: int, share: float) -> np.ndarray:
+    """Choose a share of `num` rows, evenly spaced from the first one on; bool, (num,)."""
+    return np.diff(np.ceil(np.arange(num + 1) * share - 1e-9)) > 0
 
 
 def draw_rows(section: Known, given: np.ndarray, rng: np.random.Generator) -> Array:

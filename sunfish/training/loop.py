@@ -68,7 +68,7 @@ class Run:
 class Record:
     """What one step tells; the same on every process."""
 
-    loss: float  # mean over unknown positions: cross-entropy in nats (ce, elbo) or mean square (eps_mse, x0_mse)
+    loss: float  # mean over what noisy copies are asked about: cross-entropy in nats (ce, elbo) or mean square (eps_mse, x0_mse)
     grad_norm: float
     lr_share: float
     stop: bool = False  # some process was asked to stop
@@ -112,7 +112,7 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
     grad_norm = clip_gradients(run.denoiser, optim.clip_norm)
     losses, stops = split_told(gather(run.fabric, torch.cat((mine.flatten(), mine.new_tensor([float(stop)])))), ids.shape[1])
     share = lr_share(run.step, section.steps, optim)
-    record = Record(float(losses[~draws.known].mean()), grad_norm, share, bool(stops.any()))
+    record = Record(float(losses[draws.asked].mean()), grad_norm, share, bool(stops.any()))
     if record.is_finite:
         set_lr(run.optimizers, optim, share)
         for optimizer in run.optimizers:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from sunfish.diffusion.objective import cross_entropy, diffusion_nats, eps_mse, x0_mse
 from sunfish.diffusion.process import add_noise
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.sight import Shown, number_documents, show_copies, show_noisy
-from sunfish.sections.diffusion import Section
+from sunfish.model.sight import Shown, number_documents, show_clean, show_copies, show_noisy
+from sunfish.sections.diffusion import Blocks, Section
 from sunfish.training.draws import Draws
 
 Loss = tuple[Tensor, Tensor]  # what is differentiated, (), a sum over all positions' number; and what is looked at, (batch, pos)
@@ -20,7 +20,7 @@ class StepLoss(nn.Module):
     """ids -> loss of one micro-batch: all of a step that is differentiated, in one call that can be wrapped and sharded.
 
     The second result, detached, is per position: the cross-entropy in nats (ce, elbo), which a noise law learns from, or a mean square
-    (eps_mse, x0_mse); at known positions it means nothing.
+    (eps_mse, x0_mse); where no noisy copy is asked it means nothing.
     """
 
     def __init__(self, denoiser: Denoiser, section: Section, end_id: int | None = None) -> None:
@@ -38,14 +38,11 @@ class StepLoss(nn.Module):
         eps = draw_noise(draws, x_0)
         x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
         document = number_documents(target, self.end_id)
-        if self.section.blocks:
-            place, start = (torch.from_numpy(values).to(device) for values in (draws.place, draws.start))
-            shown = show_copies(x_0, x_t, level, known, place, start, document)
-        else:
-            shown = show_noisy(x_t, level, known, document)
-        x_0_prev = first_estimate(denoiser, shown, torch.from_numpy(np.flatnonzero(draws.estimated)).to(device))
+        shown = show_rows(x_0, x_t, level, known, draws, document) if self.section.blocks else show_noisy(x_t, level, known, document)
+        estimated = np.flatnonzero(draws.estimated[draws.shared_out()[0]])
+        x_0_prev = first_estimate(denoiser, shown, torch.from_numpy(estimated).to(device))
         if self.section.objective == "ce" and self.section.blocks:
-            return self._with_next_tokens(shown, x_0_prev, target, draws, self.section.blocks.next_token)
+            return self._with_next_tokens(shown, x_0_prev, target, draws, self.section.blocks)
         if self.section.objective == "ce":
             nats = denoiser.predict_nats(*shown.told(x_0_prev), target, ~known / known.numel())
             return (nats * ~known).mean(), nats.detach()
@@ -57,13 +54,32 @@ class StepLoss(nn.Module):
         loss = eps_mse(x_t, eps, x_0_hat, level) if self.section.objective == "eps_mse" else x0_mse(x_0, x_0_hat)
         return (loss * ~known).mean(), loss.detach()
 
-    def _with_next_tokens(self, shown: Shown, x_0_prev: Tensor, target: Tensor, draws: Draws, weight: float) -> Loss:
-        """Return the loss of the noisy copy's tokens, and of what the clean copy says comes next where it has not seen it."""
-        unseen = np.pad(draws.place[:, 1:] > draws.place[:, :-1], ((0, 0), (0, 1)))
-        share = torch.from_numpy(np.concatenate((weight * unseen, ~draws.known), axis=1) / target.numel()).float().to(target.device)
-        both = torch.cat((target.roll(-1, dims=1), target), dim=1)
-        nats = self.denoiser.predict_nats(*shown.told(x_0_prev), both, share)
-        return (nats * share).sum(), nats[:, target.shape[1] :].detach()
+    def _with_next_tokens(self, shown: Shown, x_0_prev: Tensor, target: Tensor, draws: Draws, blocks: Blocks) -> Loss:
+        """Return the loss of the noisy copies' tokens, and of what the clean ones say comes next where they have not seen it.
+
+        Noisy copies count as if every row had one.
+        """
+        twice, alone = draws.shared_out()
+        unseen = blocks.next_token * np.pad(draws.place[:, 1:] > draws.place[:, :-1], ((0, 0), (0, 1)))
+        asked, following = draws.asked / blocks.noisy_share, target.roll(-1, dims=1)
+        counts = np.concatenate((np.concatenate((unseen, asked), axis=1)[twice], unseen[alone].reshape(-1, 2 * target.shape[1])))
+        share = torch.from_numpy(counts / target.numel()).float().to(target.device)
+        ids = torch.cat((torch.cat((following, target), dim=1)[twice], following[alone].reshape(-1, 2 * target.shape[1])))
+        nats = self.denoiser.predict_nats(*shown.told(x_0_prev), ids, share)
+        seen = nats.new_zeros(target.shape)
+        seen[twice] = nats.detach()[: len(twice), target.shape[1] :]
+        return (nats * share).sum(), seen
+
+
+def show_rows(x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, draws: Draws, document: Tensor | None) -> Shown:
+    """Show the rows that have a noisy copy in two, and behind them the others' clean ones in pairs."""
+    twice, alone = draws.shared_out()
+    place, start = (torch.from_numpy(values).to(x_0.device) for values in (draws.place, draws.start))
+    if not len(alone):
+        return show_copies(x_0, x_t, logsnr, known, place, start, document)
+    noisy, clean = (None, None) if document is None else (document[twice], document[alone])
+    shown = show_copies(x_0[twice], x_t[twice], logsnr[twice], known[twice], place[twice], start[twice], noisy)
+    return shown.beside(show_clean(x_0[alone], logsnr[alone], place[alone], clean))
 
 
 def draw_noise(draws: Draws, x_0: Tensor) -> Tensor:
