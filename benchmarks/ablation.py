@@ -1,6 +1,6 @@
 """Each lever of the recipe on and off, at equal steps, over several seeds: one command, a line of `ablation.json` a training.
 
-python -m benchmarks.ablation [--seeds 0 1 2] [--steps 4500] [--only "no output prior" ...] [--judge models/twins/autoregressive]
+python -m benchmarks.ablation [--seeds 0 1 2] [--steps 9000] [--only "no output prior" ...] [--judge models/twins/autoregressive]
 
 It trains by the pretraining stage itself, on the shards that are there, and judges by the evaluation's own parts. What is done already, by
 the recipe as it is now, is not done again, so it can be interrupted. Three seeds of everything take some four hours on two cores.
@@ -36,6 +36,7 @@ LEVERS: dict[str, list[str]] = {
     "2 heads": ["model.num_heads=2"],
     "next tokens not learned": ["diffusion.blocks.next_token=0.0", *IN_TURN],
     "next tokens count once": ["diffusion.blocks.next_token=1.0"],
+    "a noisy copy of every row": ["diffusion.blocks.noisy_share=1.0"],
     "noise alone in a fifth of the blocks": ["diffusion.blocks.blind_share=0.2"],
     "blocks to 6": ["diffusion.blocks.size_max=6"],
     "random order": ["diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],

@@ -68,24 +68,35 @@ class Step(nn.Module):
         chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 9"], place: Turns, left: Int[Tensor, " batch"],
         temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
-        last = table.shape[0] - 1
         before = place[:, None, :] < place[:, :, None]
-        ahead = torch.where(table[0, SETTLE] < NEVER, AHEAD, 1)
-        age = begin(age, known, before, left, last, ahead)
+        told = age, known, before, left, table
+        if torch.compiler.is_exporting():  # most of a small graph's nodes, and of no use where all begin together
+            age = torch.cond(left.max() > table.shape[0] - 1, _begin_some, _begin_all, told)
+        else:  # a GPU that waits for what is asked takes longer
+            age = _begin_some(*told)
         logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits, floor = table[age].split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
         turn = torch.where(known, place, OPEN + waits.squeeze(-1).long())
         x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, turn, temperature)
         probabilities = logits.softmax(dim=-1)
         probability, likeliest = probabilities.max(dim=-1)
-        told = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance, floor), likeliest) if self.draws else likeliest
+        token = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance, floor), likeliest) if self.draws else likeliest
         sure = known | (probability > settle_above.squeeze(-1))
         sure = sure & ~known & ~(before & ~sure[:, None, :]).any(dim=-1)
-        ids, known = torch.where(sure, told, ids), known | sure
-        x_0 = torch.where(known[..., None] | (drawn > 0), self.denoiser.embed(torch.where(known, ids, told)), x_0_hat)
+        ids, known = torch.where(sure, token, ids), known | sure
+        x_0 = torch.where(known[..., None] | (drawn > 0), self.denoiser.embed(torch.where(known, ids, token)), x_0_hat)
         x = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise
-        age = torch.where(age > 0, (age + 1).clamp(max=last), age)
+        age = torch.where(age > 0, (age + 1).clamp(max=table.shape[0] - 1), age)
         return Moved(x, x_0_hat, ids, known, age, torch.where(known, ids, likeliest), probability)
+
+
+def _begin_some(age: Turns, known: Known, before: Bool[Tensor, "batch pos pos"], left: Int[Tensor, " batch"], table: Tensor) -> Turns:
+    return begin(age, known, before, left, table.shape[0] - 1, torch.where(table[0, SETTLE] < NEVER, AHEAD, 1))
+
+
+def _begin_all(age: Turns, known: Known, before: Bool[Tensor, "batch pos pos"], left: Int[Tensor, " batch"], table: Tensor) -> Turns:
+    """What waits begins: no more steps are left than a position takes."""
+    return torch.where(~known & (age == 0), 1, age)
 
 
 def begin(
