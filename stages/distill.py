@@ -1,4 +1,4 @@
-"""denoiser + shards -> models/guess: the first guess of a walk at once, and what it is worth."""
+"""denoiser + shards -> models/guess: the guess of a walk at once, and what it is worth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sunfish.problems import Problem, report_problems
 
 @report_problems
 def main() -> None:
-    """Distil the walk at once into its first guess, and measure both at few calls."""
+    """Distil the walk at once into its guess, and measure both at few calls."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--denoiser", type=Path, default=Path("models/denoiser"))
@@ -23,7 +23,7 @@ def main() -> None:
     params = check(arguments.params)
     evaluate = params["evaluate"]
     if evaluate.sampler != "picard":
-        raise Problem(f"evaluate.sampler = {evaluate.sampler}: only a walk at once begins with a guess; set it to picard")
+        raise Problem(f"evaluate.sampler = {evaluate.sampler}: only a walk at once asks a guess; set it to picard")
 
     from sunfish.evaluation.distilled import draw_guess, measure_guess  # torch is loaded only once the parameters are known to be good
     from sunfish.evaluation.subject import Subject

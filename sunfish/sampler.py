@@ -21,6 +21,7 @@ from sunfish.stagger import ORDERS, draw_places
 
 NEVER = 1.0  # no token is surer than certain
 MAX_STEPS = 10_000
+MOST_GUESSES = 10  # that a walk at once asks for: so it takes at most as many calls more than there are positions
 COLUMNS = ("logsnr", "c_x", "c_0", "c_p", "c_n", "settle_above", "drawn", "waits", "floor")
 
 
@@ -213,6 +214,14 @@ class Network(Protocol):
     def look(self) -> Look:
         """Return where the texts stand."""
         ...
+
+
+def asks_guess(call: int, left: int) -> bool:
+    """Say whether a walk at once that has a distilled guess asks it at a call, counted from 0, with `left` calls left, this one too.
+
+    It does at every other one, from the first on; the call after it settles what was guessed right, so the last is never a guess.
+    """
+    return call % 2 == 0 and call < 2 * MOST_GUESSES and (left > 1 or call == 0)
 
 
 def walk(table: Table, network: Network, given: Given, place: np.ndarray) -> Iterator[int]:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from sunfish.problems import Problem
-from sunfish.sampler import Given, Look, Table
+from sunfish.sampler import Given, Look, Table, asks_guess
 
 FORMAT = 7  # of the exported folder: its files and what they hold
 CPU = ("CPUExecutionProvider",)
@@ -29,7 +29,7 @@ GRAPHS = {
     "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, age, noise, chance, table, place, left, temperature) "
     "-> the next, text, certainty",
     "picard": "a call of a walk at once, all positions' steps together; inputs and answers are the step's",
-    "guess": "a walk at once's first call, distilled from it, in some folders; inputs and answers are the step's",
+    "guess": "what a walk at once asks at every other call, distilled from it, in some folders; inputs and answers are the step's",
     "score": "how likely a text is: (ids) -> nats of each token, given those before it",
     "sampler": "the whole walk over the step: (noise, chance, table, steps, place, ids, known, temperature) -> text",
     "picard_sampler": "the whole walk at once, over the call of one; inputs and answer are the sampler's",
@@ -92,12 +92,12 @@ class OnnxNetwork:
         temperature: float = 1.0,
         guess: ort.InferenceSession | None = None,
     ) -> None:
-        self.guess = guess  # a walk at once's first call
+        self.guess = guess  # of a walk at once
         self.session, self.noise, self.chance, self.temperature = session, noise, chance, temperature
         self.device = "cuda" if session.get_providers()[0] in CUDA else "cpu"
 
     def start(self, table: Table, given: Given, place: np.ndarray) -> None:
-        noise, shape, self.draws = self.noise(), given.ids.shape, table.draws
+        noise, shape, self.draws, self.call = self.noise(), given.ids.shape, table.draws, 0
         state = {"x": noise, "x_0_prev": np.zeros_like(noise), "ids": given.ids.astype(np.int64), "known": given.known}
         state |= {"age": np.zeros(shape, np.int64)}
         places = [self._values(state), self._values(state)]
@@ -106,7 +106,7 @@ class OnnxNetwork:
         self.told |= self._values({"temperature": np.full(shape[0], self.temperature, np.float32)})
         self.seen = self._values({"text": given.ids.astype(np.int64), "probability": np.zeros(shape, np.float32)})
         self.turns = [self._bind(self.session, *pair) for pair in (places, places[::-1])]
-        self.first = self._bind(self.guess, *places) if self.guess is not None and table.at_once else None
+        self.guessing = self._bind(self.guess, *places) if self.guess is not None and table.at_once else None
         self.known = [place["known"] for place in places]
 
     def step(self, left: int) -> None:
@@ -114,11 +114,11 @@ class OnnxNetwork:
         if self.draws:
             self.told["noise"].update_inplace(self.noise())
             self.told["chance"].update_inplace(self.chance())
-        if self.guess is not None and self.first is not None:
-            self.guess.run_with_iobinding(self.first)
-            self.first = None
+        if self.guess is not None and self.guessing is not None and asks_guess(self.call, left):
+            self.guess.run_with_iobinding(self.guessing)
         else:
             self.session.run_with_iobinding(self.turns[0])
+        self.call += 1
         self.turns.reverse()
         self.known.reverse()
 

@@ -1,4 +1,4 @@
-"""A first guess: what it is learned from, and that it changes the calls of a walk and never its text."""
+"""A guess: what it is learned from, and that it changes the calls of a walk and never its text."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sunfish.model.inference import sample_ids
 from sunfish.model.step import draw
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Problem
-from sunfish.sampler import Given, make_table
-from sunfish.training.distilling import GuessLoss, chance_of, make_examples
+from sunfish.sampler import MOST_GUESSES, Given, asks_guess, make_table
+from sunfish.training.distilling import GuessLoss, chance_of, make_examples, walk_on
 from tests.test_sampler import LAW
 from tests.test_sight import scrambled
 
@@ -77,6 +77,32 @@ def test_a_guess_changes_the_calls_and_not_the_text(stored: StoredDenoiser) -> N
     assert np.array_equal(plain, best) and (fewest == 2).all() and (calls > 2).all() and (more > 2).all()
 
 
+def test_a_guess_is_asked_at_every_other_call_and_never_has_the_last_word() -> None:
+    for steps in (1, 2, 5, 8, 100):
+        asked = [asks_guess(call, steps - call) for call in range(steps)]
+        assert asked[0] and sum(asked) <= MOST_GUESSES and (steps == 1 or not asked[-1])
+        assert not any(a and b for a, b in zip(asked, asked[1:], strict=False))
+
+
+def test_examples_walk_the_way_that_sampling_does(stored: StoredDenoiser) -> None:
+    """Of texts that the teacher wrote itself, what settles in training's turns is what sampling settles, each turn some more."""
+    table, guess = make_table("picard", LAW, 100), start_guess(stored, 0)
+    ids, _ = sample_ids(stored.denoiser, table, Given.nothing(5, 9), np.random.default_rng(0))
+    place, known = torch.arange(1, 10).expand(5, 9).clone(), torch.zeros(5, 9, dtype=torch.bool)
+    known[:, 4], place[:, 4] = True, 0
+    examples = make_examples(stored, torch.from_numpy(ids), known, place, table, 1.0, torch.Generator().manual_seed(0))
+    assert torch.equal(examples.said[known], examples.ids[known]) and not examples.drafted.any() and not examples.counts[known].any()
+    settled = known
+    for turns in (1, 2, 3):
+        walked = walk_on(guess, stored, examples, place, table, 1.0, turns)
+        assert torch.equal(walked.drafted, ~walked.known) and not walked.counts[walked.known].any()
+        assert (settled <= walked.known).all() and walked.known.sum() > settled.sum()
+        assert (walked.known[:, 1:] <= walked.known[:, :-1])[:, :3].all()  # a beginning
+        right = (~walked.known | (walked.said == walked.ids)).all(dim=1)
+        assert right.float().mean() > 0.5 and not walked.counts[~right].any()
+        settled = walked.known
+
+
 def test_a_guess_is_learned(stored: StoredDenoiser) -> None:
     table, generator = make_table("picard", LAW, 100), torch.Generator().manual_seed(0)
     ids = torch.randint(stored.denoiser.vocab_size, (4, 9), generator=generator)
@@ -86,7 +112,7 @@ def test_a_guess_is_learned(stored: StoredDenoiser) -> None:
     losses = []
     for _ in range(60):
         examples = make_examples(stored, ids, known, place, table, 1.0, torch.Generator().manual_seed(0))
-        losses.append(loss(examples, float(table.logsnr[0])))
+        losses.append(loss(examples, torch.tensor(table.logsnr[0], dtype=torch.float32)))
         losses[-1].backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""A first guess of a whole text, of the chances that will decide it: what a walk at once begins with, learned from the walk itself."""
+"""A guess of a whole text, of the chances that will decide it: what a walk at once asks between its calls, learned from the walk itself."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from sunfish.model.step import Moved
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Problem
 
+DRAFT_LOGSNR = -2.0  # the noise level at which a draft's words are shown: they say much, and may be wrong
 CHANCE_PERIODS = (0.02, 2.0)  # a chance lies in [0, 1), and which of some fifty tokens it means hangs on a fiftieth
 
 
 class Guess(nn.Module):
-    """Noise, chances and what is given -> the text that the walk comes to; inputs and answer are `Step`'s, for a walk's first call.
+    """Chances, what is settled and a draft of the rest -> the text that the walk comes to; inputs and answer are `Step`'s.
 
     A walk at once is a map from chances to a text (`model.picard`), and this is that map in a single call, as well as a denoiser of
-    the same size can learn it: each position is told its own chance in the place of the estimate before, and all see each other. It
-    need not be right: what it guesses wrong the walk corrects, so the texts stay the walk's and only the calls get fewer.
+    the same size can learn it: each position is told its own chance in the place of the estimate before, and all see each other. At a
+    walk's first call (age 0) there is noise for a draft; later it is what the walk's own call made of the guess before. It need not be
+    right: what it guesses wrong the walk corrects, so the texts stay the walk's and only the calls get fewer.
 
-    Source: [CM] section 3 (from noise to the end of the path in one call), here for a path that drawn tokens make.
+    Source: [CM] section 3 (from anywhere on the path to its end in one call), here for a path that drawn tokens make.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -42,17 +44,18 @@ class Guess(nn.Module):
         chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 9"], place: Turns, left: Int[Tensor, " batch"],
         temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
-        x_0_hat, logits = self.predict(x, ids, known, chance, table[-1, LOGSNR].expand(chance.shape))
+        x_0_hat, logits = self.predict(x, ids, known, age > 0, chance, table[-1, LOGSNR])
         probability, likeliest = logits.softmax(dim=-1).max(dim=-1)
         said = torch.where(known, ids, likeliest)
         return Moved(x, x_0_hat, said, known | (left == 1)[:, None], torch.ones_like(age), said, probability)
 
     def predict(
-        self, x: Embeddings, ids: Ids, known: Known, chance: Float[Tensor, "batch pos"], logsnr: Float[Tensor, "batch pos"]
+        self, x: Embeddings, ids: Ids, known: Known, drafted: Known, chance: Float[Tensor, "batch pos"], logsnr: Float[Tensor, ""]
     ) -> Prediction:
-        """Return what stands for each position's token, given those that are `known`, at the noise level of pure noise."""
-        x_t = torch.where(known[..., None], self.denoiser.embed(ids), x)
-        return self.denoiser.predict(x_t, logsnr, self.chance(chance), known, see_turns(torch.where(known, 0, OPEN)))
+        """Return what stands for each position's token; of `ids` those count that are `known` or `drafted`, `logsnr` is pure noise's."""
+        x_t = torch.where((known | drafted)[..., None], self.denoiser.embed(ids), x)
+        level = torch.where(drafted, DRAFT_LOGSNR, logsnr)
+        return self.denoiser.predict(x_t, level, self.chance(chance), known, see_turns(torch.where(known, 0, OPEN)))
 
 
 def start_guess(stored: StoredDenoiser, seed: int) -> Guess:

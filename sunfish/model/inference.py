@@ -12,14 +12,14 @@ from sunfish.model.denoiser import Denoiser
 from sunfish.model.guess import Guess
 from sunfish.model.picard import Picard
 from sunfish.model.step import Moved, State, Step
-from sunfish.sampler import Given, Look, Table, finish
+from sunfish.sampler import Given, Look, Table, asks_guess, finish
 
 
 class TorchNetwork:
     """A denoiser and a source of noise, as `sampler.walk` wants them.
 
-    `temperature` sharpens (below 1) or flattens what every estimate makes of the context. A walk at once begins with a `guess` if there is
-    one.
+    `temperature` sharpens (below 1) or flattens what every estimate makes of the context. A walk at once asks its `guess` if there is one
+    (`sampler.asks_guess`).
     """
 
     def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0, guess: Guess | None = None) -> None:
@@ -31,7 +31,7 @@ class TorchNetwork:
         ids, known, self.place = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place))
         self.shape, self.draws = self.denoiser.embed(ids).shape, table.draws
         self.move = self.moves["at once" if table.at_once else "drawn" if table.drawn else "means"]
-        self.begin = self.guess if self.guess and table.at_once else self.move
+        self.guesses, self.call = self.guess if table.at_once else None, 0
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
         self.rows = torch.from_numpy(table.rows()).to(self.device, x.dtype)
@@ -44,8 +44,9 @@ class TorchNetwork:
         noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.first)
         self.calls += (~self.state.known).any(dim=1)
         told = self.rows, self.place, torch.full_like(self.calls, left), self.heat
-        self.moved: Moved = self.begin(*self.state, noise, chance, *told)
-        self.begin = self.move
+        move = self.guesses if self.guesses and asks_guess(self.call, left) else self.move
+        self.moved: Moved = move(*self.state, noise, chance, *told)
+        self.call += 1
         self.state = State(*self.moved[:5])
 
     def look(self) -> Look:

@@ -1,4 +1,4 @@
-"""`distill`: how a walk's first guess is learned, and at how many calls it is measured."""
+"""`distill`: how a walk's guess is learned, and at how many calls it is measured."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Section:
     seed: int
     steps: int
     batch_rows: int  # per step, over all devices
+    turns_max: int  # of guess and call that an example has behind it
     rate: float  # share of pretrain's learning rates
     ema_decay: float
     measured_steps: tuple[int, ...]  # calls at most, with and without the guess
@@ -22,6 +23,7 @@ class Section:
     def __post_init__(self) -> None:
         for key in ("steps", "batch_rows", "samples"):
             require(getattr(self, key) > 0, key, "must be at least 1")
+        require(self.turns_max >= 0, "turns_max", "must not be negative")
         require(self.rate > 0.0, "rate", "must be above 0")
         require(0.0 <= self.ema_decay < 1.0, "ema_decay", "must lie between 0 and 1, 1 excluded")
         require(bool(self.measured_steps) and min(self.measured_steps, default=0) >= 1, "measured_steps", "must all be at least 1")

@@ -1,7 +1,8 @@
-"""Distil a walk at once into its first guess: real texts, the chances that would have led to them, and a network that learns the map.
+"""Distil a walk at once into its guess: real texts, the chances that would have led to them, and a network that learns the map.
 
-No walk is taken to make an example. In a walk position i draws its token from p(token | text before it) by its chance; so for a text that
-is there, every chance in its token's share of [0, 1) would have led to it, and one call of the teacher says all shares at once.
+No walk is taken to its end to make an example. In a walk position i draws its token from p(token | text before it) by its chance; so for
+a text that is there, every chance in its token's share of [0, 1) would have led to it, and one call of the teacher says all shares at
+once. What the guess is shown is what it will meet: nothing but chances, or a walk's first few turns of its own guess and a call.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from sunfish.model.embedding import Ids
 from sunfish.model.guess import Guess, start_guess
+from sunfish.model.picard import Picard
 from sunfish.model.sight import Known, Turns
+from sunfish.model.step import State
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import Progress
 from sunfish.sampler import Table
@@ -32,13 +35,15 @@ from sunfish.training.parallel import make_fabric, multiplies_in_bf16, part_of
 
 
 class Examples(NamedTuple):
-    """Texts, what of them is given, and chances that a walk would have written the rest by; not all texts can be written."""
+    """Texts, where a walk to them stands, and the chances by which it writes them; not all texts can be written."""
 
     ids: Ids
-    known: Known
+    said: Ids  # what stands there already, if it is known or drafted
+    known: Known  # given or settled
+    drafted: Known
     noise: Float[Tensor, "batch pos emb"]
     chance: Float[Tensor, "batch pos"]
-    counts: Bool[Tensor, "batch pos"]  # neither given nor below the floor
+    counts: Bool[Tensor, "batch pos"]  # neither known nor below the floor
 
 
 class GuessLoss(nn.Module):
@@ -48,9 +53,9 @@ class GuessLoss(nn.Module):
         super().__init__()
         self.guess = guess
 
-    def forward(self, examples: Examples, logsnr: float) -> Tensor:
-        ids, known, noise, chance, counts = examples
-        logits = self.guess.predict(noise, ids, known, chance, torch.full_like(chance, logsnr)).logits
+    def forward(self, examples: Examples, logsnr: Float[Tensor, ""]) -> Tensor:
+        ids, said, known, drafted, noise, chance, counts = examples
+        logits = self.guess.predict(noise, said, known, drafted, chance, logsnr).logits
         nats = F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), reduction="none").view(ids.shape)
         return (nats * counts).sum() / counts.sum().clamp(min=1)
 
@@ -69,7 +74,26 @@ def make_examples(
     logits = denoiser.predict_blocks(torch.zeros_like(x_0), x_0, x_t, level, known, place, start, temperature=heat).logits
     even = torch.rand(ids.shape, generator=generator, device=device)
     chance, possible = chance_of(logits.float().softmax(dim=-1), ids, even, table.floor)
-    return Examples(ids, known, noise, chance, possible & ~known)
+    said, nothing = torch.where(known, ids, 0), torch.zeros_like(known)
+    return Examples(ids, said, known, nothing, noise, chance, possible & ~known)
+
+
+@torch.no_grad()
+def walk_on(guess: Guess, teacher: StoredDenoiser, examples: Examples, place: Turns, table: Table, heat: float, turns: int) -> Examples:
+    """Return examples as a walk leaves them after so many turns, a guess and a call each.
+
+    A text counts no more once a word has settled that is not its own: some cannot be written.
+    """
+    chance = examples.chance
+    rows = torch.from_numpy(table.rows()).to(chance)
+    left, temperature = torch.full_like(place[:, 0], len(table)), torch.full_like(chance[:, 0], heat)
+    told = torch.zeros_like(examples.noise), chance, rows, place, left, temperature
+    state = State(examples.noise, told[0], examples.said, examples.known, torch.zeros_like(place))
+    for move in (guess, Picard(teacher.denoiser)) * turns:
+        state = State(*move(*state, *told)[:5])
+    on_the_way = (~state.known | (state.ids == examples.ids)).all(dim=1, keepdim=True)
+    counts = examples.counts & ~state.known & on_the_way
+    return examples._replace(said=state.ids, known=state.known, drafted=~state.known & (state.age > 0), counts=counts)
 
 
 def chance_of(
@@ -94,7 +118,7 @@ def distil(
     guess: Guess = model.module.guess
     optimizers, ema = make_optimizers(guess, optim, multiplies_in_bf16(fabric)), Ema(guess, section.ema_decay)
     feed = Feed(rows, rows.order(section.batch_rows, section.seed), part_of(fabric, section.batch_rows))
-    losses = []
+    losses, logsnr = [], torch.tensor(table.logsnr[0], dtype=torch.float32, device=fabric.device)
     with Progress("distil", section.steps, "steps", shown=fabric.is_global_zero) as progress:
         for step in range(section.steps):
             rng = np.random.default_rng((section.seed, step, fabric.global_rank))
@@ -102,8 +126,10 @@ def distil(
             ids = feed(step)
             given = draw_known(known, len(ids), ids.shape[1], rng)
             texts, there, place = (torch.from_numpy(values).to(fabric.device) for values in (ids, given, table.places(given, rng)))
+            turns = max(0, int(rng.integers(2 * section.turns_max + 1)) - section.turns_max)
             with fabric.autocast():
-                loss = model(make_examples(teacher, texts, there, place, table, heat, generator), float(table.logsnr[0]))
+                examples = make_examples(teacher, texts, there, place, table, heat, generator)
+                loss = model(walk_on(guess, teacher, examples, place, table, heat, turns), logsnr)
             fabric.backward(loss)
             clip_gradients(guess, optim.clip_norm)
             set_lr(optimizers, optim, section.rate * lr_share(step, section.steps, optim))
