@@ -59,7 +59,8 @@ def graphs(stored: StoredDenoiser, tmp_path_factory: pytest.TempPathFactory) -> 
     make = {"model": export_denoiser, "score": export_score, "step": export_step, "picard": export_picard}
     made = {name: export(stored.denoiser, 20) for name, export in make.items()}
     made["guess"] = export_guess(start_guess(stored, 0), 20)  # walks at once begin with it, and come to the same ids
-    save_graphs(folder / "onnx", {**made, "sampler": sampler_graph(made["step"]), "picard_sampler": sampler_graph(made["picard"])}, "w")
+    body = export_step(stored.denoiser, 20, in_loop=True)
+    save_graphs(folder / "onnx", {**made, "sampler": sampler_graph(body), "picard_sampler": sampler_graph(made["picard"])}, "w")
     return folder
 
 

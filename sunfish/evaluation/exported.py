@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from sunfish.model.denoiser import Denoiser, Prediction
 from sunfish.model.sight import OPEN
 from sunfish.session import open_session
 
-TOGETHER, LEVELS = 12, 12  # of a graph's bound: it takes a call for each block, twice at each level
+MOST_BLOCKS, LEVELS = 64, 4  # of a graph's bound: it takes a call for each block, twice at each level
 
 
 class ExportedDenoiser(nn.Module):
@@ -57,15 +58,16 @@ def in_turn(
 
 
 def bound_of(subject: Subject, graph: Path, num_rows: int) -> Numbers:
-    """Return a graph's bound on the first held-out rows, nats per token, `TOGETHER` positions at once; all graphs see the same draws.
+    """Return a graph's bound on the first held-out rows, nats per token, in blocks as evaluated or larger; all graphs see the same draws.
 
     Row by row, as sampling sees it: there a batch is at one noise level. Activations in 8 bits have one scale a call, and rows at other
     levels would spoil it.
     """
-    section = dataclasses.replace(subject.section, batch_rows=1, bound_rows=num_rows, bound_levels=LEVELS, bound_together=TOGETHER)
-    subject = dataclasses.replace(subject, section=section)
+    longest = subject.stored.lengths.longest
+    together = max(subject.section.bound_together or longest, math.ceil(longest / MOST_BLOCKS))
+    subject = subject.told(batch_rows=1, bound_rows=num_rows, bound_levels=LEVELS, bound_together=together)
     _, bound = measure_bound(_in_place(subject, graph))
-    return {"nats_per_token": bound["nats_per_token"], "rows": num_rows, "together": TOGETHER}
+    return {"nats_per_token": bound["nats_per_token"], "rows": num_rows, "together": together}
 
 
 def judge_of(subject: Subject, graph: Path, num: int) -> Numbers:

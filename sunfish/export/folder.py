@@ -89,6 +89,7 @@ def _write_graphs(stored: StoredDenoiser, guess: Guess | None, folder: Path, sec
     with tempfile.TemporaryDirectory() as place:
         make = {"model": export_denoiser, "step": export_step, "picard": export_picard, "score": export_score}
         exact = {name: export(stored.denoiser, section.opset) for name, export in make.items()}
+        exact["body"] = export_step(stored.denoiser, section.opset, in_loop=True)
         if guess is not None:
             exact["guess"] = export_guess(guess, section.opset)
         save_graphs(Path(place), exact, "weights")
@@ -97,7 +98,7 @@ def _write_graphs(stored: StoredDenoiser, guess: Guess | None, folder: Path, sec
             kinds = dataclasses.asdict(section.int8)
             graphs[1] = {name: quantize(graph, **kinds) for name, graph in graphs[1].items()}
         for precision, pair in zip(_precisions(section), graphs, strict=True):
-            pair |= {"sampler": sampler_graph(pair["step"]), "picard_sampler": sampler_graph(pair["picard"])}
+            pair |= {"sampler": sampler_graph(pair.pop("body")), "picard_sampler": sampler_graph(pair["picard"])}
             for name, graph in pair.items():
                 _describe(graph, stored, f"{name}, {precision}")
             names = {graph_path(folder, name, precision).stem: graph for name, graph in pair.items()}

@@ -42,9 +42,12 @@ def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
     return _export(denoiser, denoiser, inputs, shapes, ["x_0_hat", "logits"], opset)
 
 
-def export_step(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the next, text, certainty."""
-    return _export_step(Step(denoiser), denoiser, opset)
+def export_step(denoiser: Denoiser, opset: int, in_loop: bool = False) -> ir.Model:
+    """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the next, text, certainty.
+
+    As the body of a loop it draws in every call: OpenVINO does not walk a branch rightly there that draws.
+    """
+    return _export_step(Step(denoiser, asks=not in_loop), denoiser, opset)
 
 
 def export_picard(denoiser: Denoiser, opset: int) -> ir.Model:

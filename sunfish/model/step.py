@@ -14,7 +14,7 @@ from sunfish.model.embedding import Embeddings, Ids
 from sunfish.model.sight import OPEN, Known, Turns
 from sunfish.sampler import COLUMNS, NEVER
 
-SETTLE = COLUMNS.index("settle_above")
+SETTLE, DRAWN, FLOOR = (COLUMNS.index(name) for name in ("settle_above", "drawn", "floor"))
 AHEAD = 2  # of the words of a text as many as one in two are sure before their turn comes, once those before them stand
 
 
@@ -53,15 +53,16 @@ class Step(nn.Module):
     `settle_above` becomes known, by the token drawn or else by that one, if all that comes before it in the order is known or becomes so
     now: what is known is always a beginning, in the order, as it was in training.
 
-    With `draws` False it is for tables without a drawn row, and looks for no token by chance.
+    With `draws` False it is for tables without a drawn row, and looks for no token by chance. With `asks` an exported graph looks for one
+    only where the table's last row is drawn.
 
     Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
     """
 
-    def __init__(self, denoiser: nn.Module, draws: bool = True) -> None:
+    def __init__(self, denoiser: nn.Module, draws: bool = True, asks: bool = False) -> None:
         super().__init__()
         self.denoiser: Any = denoiser  # and its `embed`
-        self.draws = draws
+        self.draws, self.asks = draws, asks
 
     def forward(
         self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Known, age: Turns, noise: Embeddings,
@@ -74,13 +75,16 @@ class Step(nn.Module):
             age = torch.cond(left.max() > table.shape[0] - 1, _begin_some, _begin_all, told)
         else:  # a GPU that waits for what is asked takes longer
             age = _begin_some(*told)
-        logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits, floor = table[age].split(1, dim=-1)
+        row = table[age]
+        logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits, _ = row.split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
         turn = torch.where(known, place, OPEN + waits.squeeze(-1).long())
         x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, turn, temperature)
         probabilities = logits.softmax(dim=-1)
         probability, likeliest = probabilities.max(dim=-1)
-        token = torch.where(drawn.squeeze(-1) > 0, draw(probabilities, chance, floor), likeliest) if self.draws else likeliest
+        token = likeliest
+        if self.draws:
+            token = torch.where(drawn.squeeze(-1) > 0, self._draw(probabilities, chance, row, ids, table), likeliest)
         sure = known | (probability > settle_above.squeeze(-1))
         sure = sure & ~known & ~(before & ~sure[:, None, :]).any(dim=-1)
         ids, known = torch.where(sure, token, ids), known | sure
@@ -88,6 +92,20 @@ class Step(nn.Module):
         x = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise
         age = torch.where(age > 0, (age + 1).clamp(max=table.shape[0] - 1), age)
         return Moved(x, x_0_hat, ids, known, age, torch.where(known, ids, likeliest), probability)
+
+    def _draw(self, probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids, table: Tensor) -> Ids:
+        if self.asks and torch.compiler.is_exporting():
+            token: Tensor = torch.cond(table[-1, DRAWN] > 0, _draw_by_row, _draw_nothing, (probabilities, chance, row, ids))
+            return token
+        return _draw_by_row(probabilities, chance, row, ids)
+
+
+def _draw_by_row(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:
+    return draw(probabilities, chance, row[..., FLOOR:])
+
+
+def _draw_nothing(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:
+    return ids.clone()
 
 
 def _begin_some(age: Turns, known: Known, before: Bool[Tensor, "batch pos pos"], left: Int[Tensor, " batch"], table: Tensor) -> Turns:
