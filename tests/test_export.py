@@ -87,7 +87,10 @@ def test_every_program_walks_as_torch_does(
         pytest.importorskip("openvino")
     engine = step_by_step(graphs) if program == "step by step" else in_graph(graphs, program)
     floor = 0.02 if name in ("ancestral", "picard") else 0.0
-    (row,) = hold_against_torch(stored, {program: engine}, name, make_table(name, LAW, 8, 0.0, settle, window, order, floor), 3, 1e-4, 0.7)
+    steps = 40 if name == "picard" else 8  # enough to come to its end, for a guess that knows nothing yet costs calls
+    (row,) = hold_against_torch(
+        stored, {program: engine}, name, make_table(name, LAW, steps, 0.0, settle, window, order, floor), 3, 1e-4, 0.7
+    )
     assert row["ids"] == 36 and row["different_ids"] == 0 and row["near_ties"] == 0
 
 
