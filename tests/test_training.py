@@ -258,6 +258,8 @@ def test_rows_without_a_noisy_copy_are_asked_what_comes_next_alone(params: dict)
         denoiser.head.weight.normal_(generator=torch.Generator().manual_seed(0))
     ids, levels = rng.integers(11, size=(20, 10)), np.full((20, 10), -2.0)
     draws = draw_step(section, 0, 0, 20, 10)
+    estimated = draw_step(dataclasses.replace(section, self_conditioning=0.5), 0, 0, 20, 10).estimated
+    assert estimated.sum() == 3 and not estimated[~draws.noisy].any()
     assert draws.noisy.sum() == 6 and draws.noisy[0] and np.diff(np.flatnonzero(draws.noisy)).max() == 4  # spread over all parts
     loss, seen = StepLoss(denoiser, section)(ids, draws, levels, np.ones((20, 10)))
 

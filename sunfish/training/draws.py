@@ -66,8 +66,9 @@ def draw_step(section: Section, seed: int, step: int, batch_rows: int, row_lengt
         times, place, block = draw_blocks(section.blocks, given, rng)
         start = first_open(place, block, ~given & (times > 0.0))
     known, free = np.asarray(given | (times <= 0.0)), np.asarray(~given.any(axis=1))
-    estimated = evenly(batch_rows, section.self_conditioning)
     noisy = evenly(batch_rows, section.blocks.noisy_share if section.blocks else 1.0)
+    estimated = np.zeros(batch_rows, dtype=bool)
+    estimated[noisy] = evenly(int(noisy.sum()), section.self_conditioning)
     return Draws(times, known, free, place, start, estimated, noisy, int(rng.integers(2**62)), batch_rows)
 
 
