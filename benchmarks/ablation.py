@@ -34,7 +34,7 @@ LEVERS: dict[str, list[str]] = {
     "a head of its own": ["model.tied_head=false"],
     "embeddings of 32": ["model.emb_dim=32"],
     "2 heads": ["model.num_heads=2"],
-    "next tokens not learned": ["diffusion.blocks.next_token=0.0", *IN_TURN],
+    "next tokens not learned": ["diffusion.blocks.next_token=0.0", "diffusion.blocks.noisy_share=1.0", *IN_TURN],
     "next tokens count once": ["diffusion.blocks.next_token=1.0"],
     "a noisy copy of every row": ["diffusion.blocks.noisy_share=1.0"],
     "noise alone in a fifth of the blocks": ["diffusion.blocks.blind_share=0.2"],
