@@ -3,7 +3,7 @@
 python -m benchmarks.ablation [--seeds 0 1 2] [--steps 9000] [--only "no output prior" ...] [--judge models/twins/autoregressive]
 
 It trains by the pretraining stage itself, on the shards that are there, and judges by the evaluation's own parts. What is done already, by
-the recipe as it is now, is not done again, so it can be interrupted. Three seeds of everything take some four hours on two cores.
+the recipe as it is now, is not done again, so it can be interrupted. Three seeds of everything take some five hours on two cores.
 """
 
 from __future__ import annotations

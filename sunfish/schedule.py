@@ -139,10 +139,12 @@ class LearnedLaw:
 
 
 def _smooth(values: Array, width: float = 3.0) -> Array:
-    """Average with a Gaussian of `width` bins, ends repeated."""
+    """Average with a Gaussian of `width` bins, ends repeated; term by term, since `np.convolve` rounds as the machine's BLAS does."""
     reach = int(3 * width)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    return np.convolve(np.pad(values, reach, mode="edge"), kernel / kernel.sum(), mode="valid")
+    padded = np.pad(values, reach, mode="edge")
+    terms = (weight * padded[k : k + len(values)] for k, weight in enumerate(kernel / kernel.sum()))
+    return np.asarray(sum(terms), np.float64)
 
 
 def draw_times(num: int, rng: np.random.Generator) -> Array:

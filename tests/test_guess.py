@@ -75,6 +75,7 @@ def test_a_guess_changes_the_calls_and_not_the_text(stored: StoredDenoiser) -> N
     perfect = Oracle(stored.denoiser)
     best, fewest = sample_ids(stored.denoiser, table, some, np.random.default_rng(0), 0.8, perfect)
     assert np.array_equal(plain, best) and (fewest == 2).all() and (calls > 2).all() and (more > 2).all()
+    assert (more <= calls + MOST_GUESSES).all()  # a guess that knows nothing costs its own calls and no other
 
 
 def test_a_guess_is_asked_at_every_other_call_and_never_has_the_last_word() -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,6 +60,26 @@ def test_a_learned_law_goes_where_the_loss_changes() -> None:
     again.refit()
     learned.refit()
     assert np.array_equal(again.law.t, learned.law.t)
+
+
+REFIT = """
+import numpy as np
+from sunfish.schedule import LearnedLaw
+learned, rng = LearnedLaw(-11, 4, 100, 0.999, 0.1), np.random.default_rng(0)
+levels = rng.uniform(-11, 4, 20_000)
+learned.observe(levels, 3 / (1 + np.exp(levels + 3)) + 0.1 * rng.random(20_000))
+learned.refit()
+print(learned.law.to_json())
+"""
+
+
+def test_a_law_is_learned_alike_by_every_blas() -> None:
+    """Else a run would differ in its last bits, and all that follows be made anew, because of another machine's kernels."""
+    laws = set()
+    for kernel in ("", "Haswell", "Prescott"):
+        told = {**os.environ, "OPENBLAS_CORETYPE": kernel} if kernel else {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+        laws.add(subprocess.run([sys.executable, "-c", REFIT], env=told, capture_output=True, text=True, check=True).stdout)
+    assert len(laws) == 1 and "logsnr" in laws.pop()
 
 
 @given(st.integers(1, 100), st.integers(0, 2**32))

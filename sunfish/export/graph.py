@@ -45,9 +45,9 @@ def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
 def export_step(denoiser: Denoiser, opset: int, in_loop: bool = False) -> ir.Model:
     """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the next, text, certainty.
 
-    As the body of a loop it draws in every call: OpenVINO does not walk a branch rightly there that draws.
+    As the body of a loop it has no branches: the first call of a program that OpenVINO made of a loop with one may be wrong.
     """
-    return _export_step(Step(denoiser, asks=not in_loop), denoiser, opset)
+    return _export_step(Step(denoiser, branches=not in_loop), denoiser, opset)
 
 
 def export_picard(denoiser: Denoiser, opset: int) -> ir.Model:

@@ -25,7 +25,6 @@ from sunfish.sampler import Given, Table, finish
 from sunfish.session import OnnxNetwork, graph_path, open_session, sampler_graph, step_graph
 
 MOST_ROWS, MOST_DRAWN_BYTES = 32, 2**28  # at a time
-MOST_TRIES = 4
 NEAR_DRAW = 1e-6  # a chance as near as this to where one token's share ends and the next one's begins is a near-tie: either is right
 
 
@@ -126,18 +125,11 @@ def _with_reference(graph: Path) -> Call:
 def _with_openvino(graph: Path) -> Call:
     import openvino
 
-    def once(told: dict[str, np.ndarray]) -> np.ndarray:
-        compiled = openvino.Core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return np.asarray(compiled(told, share_inputs=False)[0])
+    compiled = openvino.Core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def call(told: dict[str, np.ndarray]) -> np.ndarray:
-        # Twice in a thousand walks it has answered noise, and never when asked again: it is believed once it says the same twice in a row.
-        said = once(told)
-        for _ in range(MOST_TRIES):
-            before, said = said, once(told)
-            if np.array_equal(before, said):
-                break
-        return said
+        compiled(told, share_inputs=False)  # 2026.4: what a program with a loop answers first may be wrong, and only that
+        return np.asarray(compiled(told, share_inputs=False)[0])
 
     return call
 

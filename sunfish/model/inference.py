@@ -31,7 +31,7 @@ class TorchNetwork:
         ids, known, self.place = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place))
         self.shape, self.draws = self.denoiser.embed(ids).shape, table.draws
         self.move = self.moves["at once" if table.at_once else "drawn" if table.drawn else "means"]
-        self.guesses, self.call = self.guess if table.at_once else None, 0
+        self.at_once, self.call = table.at_once, 0
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
         self.rows = torch.from_numpy(table.rows()).to(self.device, x.dtype)
@@ -44,7 +44,8 @@ class TorchNetwork:
         noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.first)
         self.calls += (~self.state.known).any(dim=1)
         told = self.rows, self.place, torch.full_like(self.calls, left), self.heat
-        move = self.guesses if self.guesses and asks_guess(self.call, left) else self.move
+        guesses = self.guess is not None and self.at_once and asks_guess(self.call, left)
+        move: Any = self.guess if guesses else self.move
         self.moved: Moved = move(*self.state, noise, chance, *told)
         self.call += 1
         self.state = State(*self.moved[:5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -53,16 +54,16 @@ class Step(nn.Module):
     `settle_above` becomes known, by the token drawn or else by that one, if all that comes before it in the order is known or becomes so
     now: what is known is always a beginning, in the order, as it was in training.
 
-    With `draws` False it is for tables without a drawn row, and looks for no token by chance. With `asks` an exported graph looks for one
-    only where the table's last row is drawn.
+    With `draws` False it is for tables without a drawn row, and looks for no token by chance. With `branches` an exported graph says who
+    begins, and looks for tokens by chance, only where there is something to say or to look for.
 
     Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
     """
 
-    def __init__(self, denoiser: nn.Module, draws: bool = True, asks: bool = False) -> None:
+    def __init__(self, denoiser: nn.Module, draws: bool = True, branches: bool = False) -> None:
         super().__init__()
         self.denoiser: Any = denoiser  # and its `embed`
-        self.draws, self.asks = draws, asks
+        self.draws, self.branches = draws, branches
 
     def forward(
         self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Known, age: Turns, noise: Embeddings,
@@ -70,11 +71,7 @@ class Step(nn.Module):
         temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
         before = place[:, None, :] < place[:, :, None]
-        told = age, known, before, left, table
-        if torch.compiler.is_exporting():  # most of a small graph's nodes, and of no use where all begin together
-            age = torch.cond(left.max() > table.shape[0] - 1, _begin_some, _begin_all, told)
-        else:  # a GPU that waits for what is asked takes longer
-            age = _begin_some(*told)
+        age = self._either(left.max() > table.shape[0] - 1, _begin_some, _begin_all, (age, known, before, left, table))
         row = table[age]
         logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits, _ = row.split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
@@ -84,7 +81,8 @@ class Step(nn.Module):
         probability, likeliest = probabilities.max(dim=-1)
         token = likeliest
         if self.draws:
-            token = torch.where(drawn.squeeze(-1) > 0, self._draw(probabilities, chance, row, ids, table), likeliest)
+            by_chance = self._either(table[-1, DRAWN] > 0, _draw_some, _draw_none, (probabilities, chance, row, ids))
+            token = torch.where(drawn.squeeze(-1) > 0, by_chance, likeliest)
         sure = known | (probability > settle_above.squeeze(-1))
         sure = sure & ~known & ~(before & ~sure[:, None, :]).any(dim=-1)
         ids, known = torch.where(sure, token, ids), known | sure
@@ -93,18 +91,20 @@ class Step(nn.Module):
         age = torch.where(age > 0, (age + 1).clamp(max=table.shape[0] - 1), age)
         return Moved(x, x_0_hat, ids, known, age, torch.where(known, ids, likeliest), probability)
 
-    def _draw(self, probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids, table: Tensor) -> Ids:
-        if self.asks and torch.compiler.is_exporting():
-            token: Tensor = torch.cond(table[-1, DRAWN] > 0, _draw_by_row, _draw_nothing, (probabilities, chance, row, ids))
-            return token
-        return _draw_by_row(probabilities, chance, row, ids)
+    def _either(self, asked: Tensor, some: Callable[..., Tensor], none: Callable[..., Tensor], told: tuple[Tensor, ...]) -> Tensor:
+        """Return `some(*told)`, which is right always; a graph with branches takes `none`, the same for less, where it is not asked for.
+
+        Torch asks nothing: a GPU that waits for an answer takes longer.
+        """
+        answer: Tensor = torch.cond(asked, some, none, told) if self.branches and torch.compiler.is_exporting() else some(*told)
+        return answer
 
 
-def _draw_by_row(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:
+def _draw_some(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:
     return draw(probabilities, chance, row[..., FLOOR:])
 
 
-def _draw_nothing(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:
+def _draw_none(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:
     return ids.clone()
 
 

@@ -14,6 +14,13 @@ from sunfish.sections.diffusion import Blocks, Known, Section
 from sunfish.stagger import clocks, draw_places
 
 
+class Rows(NamedTuple):
+    """Which rows stand in two copies, and which are clean alone, in pairs."""
+
+    twice: np.ndarray
+    alone: np.ndarray
+
+
 class Draws(NamedTuple):
     """One step's draws for all rows of the batch, or for the part of them from `first_row` on."""
 
@@ -44,11 +51,11 @@ class Draws(NamedTuple):
         """Return which positions are between noise and data, (rows, pos)."""
         return self.asked & (self.times < 1.0)
 
-    def shared_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return which rows stand in two copies, and which are clean alone; those come in pairs, so an odd one stands in two, unasked."""
+    def shared_out(self) -> Rows:
+        """Share the rows out; an odd one that has no noisy copy gets one all the same, of which nothing is asked."""
         alone = np.flatnonzero(~self.noisy)
         alone = alone[len(alone) % 2 :]
-        return np.setdiff1d(np.arange(len(self.noisy)), alone), alone
+        return Rows(np.setdiff1d(np.arange(len(self.noisy)), alone), alone)
 
 
 def draw_step(section: Section, seed: int, step: int, batch_rows: int, row_length: int) -> Draws:

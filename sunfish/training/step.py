@@ -11,7 +11,7 @@ from sunfish.diffusion.process import add_noise
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.sight import Shown, number_documents, show_clean, show_copies, show_noisy
 from sunfish.sections.diffusion import Blocks, Section
-from sunfish.training.draws import Draws
+from sunfish.training.draws import Draws, Rows
 
 Loss = tuple[Tensor, Tensor]  # what is differentiated, (), a sum over all positions' number; and what is looked at, (batch, pos)
 
@@ -38,11 +38,11 @@ class StepLoss(nn.Module):
         eps = draw_noise(draws, x_0)
         x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
         document = number_documents(target, self.end_id)
-        shown = show_rows(x_0, x_t, level, known, draws, document) if self.section.blocks else show_noisy(x_t, level, known, document)
-        estimated = np.flatnonzero(draws.estimated[draws.shared_out()[0]])
-        x_0_prev = first_estimate(denoiser, shown, torch.from_numpy(estimated).to(device))
+        rows = draws.shared_out()
+        shown = show_rows(x_0, x_t, level, known, draws, rows, document) if self.section.blocks else show_noisy(x_t, level, known, document)
+        x_0_prev = first_estimate(denoiser, shown, torch.from_numpy(np.flatnonzero(draws.estimated[rows.twice])).to(device))
         if self.section.objective == "ce" and self.section.blocks:
-            return self._with_next_tokens(shown, x_0_prev, target, draws, self.section.blocks)
+            return self._with_next_tokens(shown, x_0_prev, target, draws, rows, self.section.blocks)
         if self.section.objective == "ce":
             nats = denoiser.predict_nats(*shown.told(x_0_prev), target, ~known / known.numel())
             return (nats * ~known).mean(), nats.detach()
@@ -54,26 +54,28 @@ class StepLoss(nn.Module):
         loss = eps_mse(x_t, eps, x_0_hat, level) if self.section.objective == "eps_mse" else x0_mse(x_0, x_0_hat)
         return (loss * ~known).mean(), loss.detach()
 
-    def _with_next_tokens(self, shown: Shown, x_0_prev: Tensor, target: Tensor, draws: Draws, blocks: Blocks) -> Loss:
+    def _with_next_tokens(self, shown: Shown, x_0_prev: Tensor, target: Tensor, draws: Draws, rows: Rows, blocks: Blocks) -> Loss:
         """Return the loss of the noisy copies' tokens, and of what the clean ones say comes next where they have not seen it.
 
         Noisy copies count as if every row had one.
         """
-        twice, alone = draws.shared_out()
         unseen = blocks.next_token * np.pad(draws.place[:, 1:] > draws.place[:, :-1], ((0, 0), (0, 1)))
-        asked, following = draws.asked / blocks.noisy_share, target.roll(-1, dims=1)
-        counts = np.concatenate((np.concatenate((unseen, asked), axis=1)[twice], unseen[alone].reshape(-1, 2 * target.shape[1])))
-        share = torch.from_numpy(counts / target.numel()).float().to(target.device)
-        ids = torch.cat((torch.cat((following, target), dim=1)[twice], following[alone].reshape(-1, 2 * target.shape[1])))
+        counts = lay_out(torch.from_numpy(unseen), torch.from_numpy(draws.asked / blocks.noisy_share), rows)
+        share, ids = (counts / target.numel()).float().to(target.device), lay_out(target.roll(-1, dims=1), target, rows)
         nats = self.denoiser.predict_nats(*shown.told(x_0_prev), ids, share)
         seen = nats.new_zeros(target.shape)
-        seen[twice] = nats.detach()[: len(twice), target.shape[1] :]
+        seen[rows.twice] = nats.detach()[: len(rows.twice), target.shape[1] :]
         return (nats * share).sum(), seen
 
 
-def show_rows(x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, draws: Draws, document: Tensor | None) -> Shown:
+def lay_out(clean: Tensor, noisy: Tensor, rows: Rows) -> Tensor:
+    """Return what belongs to each position of both copies, each (batch, pos), in the places where `show_rows` shows them."""
+    return torch.cat((torch.cat((clean, noisy), dim=1)[rows.twice], clean[rows.alone].reshape(-1, 2 * clean.shape[1])))
+
+
+def show_rows(x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, draws: Draws, rows: Rows, document: Tensor | None) -> Shown:
     """Show the rows that have a noisy copy in two, and behind them the others' clean ones in pairs."""
-    twice, alone = draws.shared_out()
+    twice, alone = rows
     place, start = (torch.from_numpy(values).to(x_0.device) for values in (draws.place, draws.start))
     if not len(alone):
         return show_copies(x_0, x_t, logsnr, known, place, start, document)
