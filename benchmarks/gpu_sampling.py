@@ -1,12 +1,13 @@
 """The founding table on one GPU: seconds of a text by DDPM 1000, DDIM 50, DDIM 10; torch as it is, and the step as one CUDA graph.
 
-python -m benchmarks.gpu_sampling [--model full] [--length 512] [--batch 1] [--engines eager compiled tuned]
+python -m benchmarks.gpu_sampling [--model full] [--length 512] [--batch 1] [--engines eager compiled "compiled, float8"] [--kernels]
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +23,41 @@ from sunfish.sampler import Given, Table, finish
 from sunfish.schedule import linear_beta
 
 RUNS = 5
-ENGINES = {"eager": None, "compiled": "reduce-overhead", "tuned": "max-autotune"}  # torch.compile's modes; the last two are CUDA graphs
+LARGEST = 448.0  # of float8 e4m3
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a step is computed."""
+
+    mode: str | None = None  # of torch.compile; all of these are CUDA graphs
+    float8: bool = False  # the products of the blocks, eight bits by eight bits
+
+
+ENGINES = {
+    "eager": Engine(),
+    "compiled": Engine("reduce-overhead"),
+    "compiled, float8": Engine("reduce-overhead", float8=True),
+    "tuned": Engine("max-autotune"),
+    "tuned, float8": Engine("max-autotune", float8=True),
+}
+
+
+class Float8Linear(nn.Module):
+    """A product of float8 (e4m3) numbers: weights scaled by output, what comes in by position, summed in full precision."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        scale = linear.weight.float().abs().amax(dim=1, keepdim=True) / LARGEST
+        self.weight = (linear.weight.float() / scale).to(torch.float8_e4m3fn)
+        self.scale = scale.T.contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, -2)
+        scale = flat.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / LARGEST
+        inward = (flat.float() / scale).to(torch.float8_e4m3fn)
+        out = torch._scaled_mm(inward, self.weight.T, scale_a=scale, scale_b=self.scale, out_dtype=torch.bfloat16, use_fast_accum=True)
+        return out.unflatten(0, x.shape[:-1])
 
 
 class DeviceNetwork(TorchNetwork):
@@ -59,37 +94,63 @@ def seconds_of(network: TorchNetwork, table: Table, given: Given) -> float:
     return time.perf_counter() - started
 
 
+def show_kernels(network: TorchNetwork, table: Table, given: Given) -> None:
+    """Print what the GPU did in a walk, the longest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        seconds_of(network, table, given)
+    print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=90))
+
+
+def use_float8(denoiser: Denoiser) -> None:
+    """Replace the products of the blocks."""
+    for block in denoiser.transformer.blocks:
+        for part, name in ((block.attention, "qkv"), (block.attention, "out"), (block.mlp, "up"), (block.mlp, "down")):
+            setattr(part, name, Float8Linear(getattr(part, name)))
+
+
+def measure(name: str, model: str, given: Given, device: str, kernels: bool) -> None:
+    """Time the walks of one engine in turn, and record them."""
+    engine, denoiser = ENGINES[name], make_denoiser(model, device)
+    for part in (*denoiser.transformer.modules(), denoiser.head):
+        if isinstance(part, nn.Linear):
+            part.to(torch.bfloat16)  # read once a step: at batch 1 that is what a step waits for
+    if engine.float8:
+        use_float8(denoiser)
+    tables, rng = founding_tables(linear_beta()), np.random.default_rng(0)
+    with denoiser.held():
+        network = CompiledNetwork(denoiser, rng, engine.mode) if engine.mode else DeviceNetwork(denoiser, rng)
+        started = time.perf_counter()
+        for _ in range(2):
+            seconds_of(network, tables["ddim_10"], given)  # compiled and warm
+        first = time.perf_counter() - started
+        for sampler, table in reversed(tables.items()):
+            runs = 1 if engine.mode is None and len(table) > 100 else RUNS
+            seconds = [seconds_of(network, table, given) for _ in range(runs)]
+            record(
+                "GPU sampling", engine=name, model=model, batch=len(given.ids), length=given.ids.shape[1], sampler=sampler,
+                seconds=spread(seconds, 4), step_milliseconds=round(1e3 * min(seconds) / len(table), 3), seconds_to_warm=round(first, 1),
+            )  # fmt: skip
+        if kernels:
+            show_kernels(network, tables["ddim_10"], given)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="full")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
+    parser.add_argument("--engines", nargs="+", default=["eager", "compiled", "compiled, float8"], choices=list(ENGINES))
+    parser.add_argument("--kernels", action="store_true", help="print where a step's time goes")
     parser.add_argument("--device", default="cuda", help="cpu only shows that the script runs")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("this machine shows no CUDA device")
     torch.set_float32_matmul_precision("high")
-    denoiser = make_denoiser(arguments.model, arguments.device)
-    for part in (*denoiser.transformer.modules(), denoiser.head):
-        if isinstance(part, nn.Linear):
-            part.to(torch.bfloat16)  # read once a step: at batch 1 that is what a step waits for
-    given, rng = Given.nothing(arguments.batch, arguments.length), np.random.default_rng(0)
-    with torch.no_grad(), torch.autocast(arguments.device, torch.bfloat16), denoiser.held():
-        for engine in arguments.engines:
-            mode, tables = ENGINES[engine], founding_tables(linear_beta())
-            network = CompiledNetwork(denoiser, rng, mode) if mode else DeviceNetwork(denoiser, rng)
-            started = time.perf_counter()
-            for _ in range(2):
-                seconds_of(network, tables["ddim_10"], given)  # compiled and warm
-            first = time.perf_counter() - started
-            for name, table in reversed(tables.items()):
-                seconds = [seconds_of(network, table, given) for _ in range(1 if mode is None and len(table) > 100 else RUNS)]
-                record(
-                    "GPU sampling", engine=engine, model=arguments.model, batch=arguments.batch, length=arguments.length, sampler=name,
-                    seconds=spread(seconds, 4), step_milliseconds=round(1e3 * min(seconds) / len(table), 3),
-                    seconds_to_warm=round(first, 1),
-                )  # fmt: skip
+    given = Given.nothing(arguments.batch, arguments.length)
+    for name in arguments.engines:
+        with torch.no_grad(), torch.autocast(arguments.device, torch.bfloat16):
+            measure(name, arguments.model, given, arguments.device, arguments.kernels)
+        torch._dynamo.reset()
 
 
 if __name__ == "__main__":

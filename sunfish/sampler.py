@@ -63,8 +63,17 @@ class Table:
 
     def places(self, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return each position's place in the order, (batch, pos), 0 where it is given; 0 for all if all begin at once."""
-        ordered = self.at_once or len(self) > len(self.logsnr)
-        return draw_places(self.order, known, rng) if ordered else np.zeros(known.shape, np.int64)
+        return draw_places(self.order, known, rng) if self.ordered else np.zeros(known.shape, np.int64)
+
+    @property
+    def ordered(self) -> bool:
+        """Say whether positions come one after another."""
+        return self.at_once or len(self) > len(self.logsnr)
+
+    @property
+    def settles_last(self) -> bool:
+        """Say whether all positions walk together and none settles before the last row."""
+        return not self.ordered and self.settle_above >= NEVER
 
     @property
     def draws(self) -> bool:

@@ -17,14 +17,14 @@ from sunfish.diffusion import objective, process
 from sunfish.evaluation.bound import AT_ONCE, Path, variational_bound
 from sunfish.lengths import RowLengths
 from sunfish.model import readout
-from sunfish.model.denoiser import Denoiser, count_parameters, init_weights
+from sunfish.model.denoiser import ALIGNED, Denoiser, count_parameters, init_weights
 from sunfish.model.embedding import expected_embedding
-from sunfish.model.inference import sample_ids
+from sunfish.model.inference import TorchNetwork, sample_ids
 from sunfish.model.sight import OPEN, number_documents, see_turns, show_noisy
 from sunfish.model.store import read_denoiser
 from sunfish.problems import Problem
-from sunfish.sampler import SAMPLERS, Given, make_table
-from sunfish.schedule import uniform
+from sunfish.sampler import SAMPLERS, Given, ddim, make_table
+from sunfish.schedule import linear_beta, uniform
 from sunfish.sections.model import Section
 
 SMALL = Section(name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, tied_head=True, output_prior=True)
@@ -253,4 +253,40 @@ def test_what_is_held_is_made_once_and_says_the_same(made: dict[str, bool]) -> N
         denoiser.head.weight.zero_()
     assert made["tied_head"] or not torch.equal(denoiser(*told).logits, before.logits)  # nothing is held behind the block
     with torch.autocast("cpu", torch.bfloat16), denoiser.held():
-        assert made["tied_head"] or denoiser.readout(denoiser.embedding.table()).dtype == torch.bfloat16
+        assert denoiser.readout(denoiser.embedding.table()).weight.dtype == torch.bfloat16
+
+
+def test_texts_of_which_nothing_is_given_need_no_sight() -> None:
+    denoiser = make().eval().requires_grad_(False)
+    denoiser.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    rng, nothing = np.random.default_rng(0), Given.nothing(2, 6)
+    table = ddim(linear_beta(), 5)
+    free, told = TorchNetwork(denoiser, rng), TorchNetwork(denoiser, rng)
+    for network in (free, told):
+        network.start(table, nothing, np.zeros((2, 6), np.int64))
+    assert free.move is free.moves["free means"]
+    told.move, told.state = told.moves["means"], free.state
+    for left in range(5, 0, -1):
+        for network in (free, told):
+            network.step(left)
+        torch.testing.assert_close(free.state.x, told.state.x, rtol=1e-5, atol=1e-5)
+    assert torch.equal(free.state.ids, told.state.ids)
+    given = Given(nothing.ids, np.arange(6)[None] == np.array([[2], [4]]))
+    sure, staggered = dataclasses.replace(table, settle_above=0.9), dataclasses.replace(table, steps=9)
+    for other, rows in ((table, given), (sure, nothing), (staggered, nothing)):
+        free.start(other, rows, other.places(rows.known, rng))
+        assert free.move is free.moves["means"]
+
+
+@pytest.mark.parametrize("tied_head", [True, False])
+def test_a_readout_filled_up_for_a_gpu_says_the_same(tied_head: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = make(tied_head=tied_head).eval().requires_grad_(False)
+    denoiser.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    told = noisy(denoiser)
+    before = denoiser(*told)
+    monkeypatch.setitem(ALIGNED, "cpu", 64)
+    assert denoiser.vocab_size % 64
+    with denoiser.held():
+        assert len(denoiser.readout(denoiser.embedding.table()).weight) % 64 == 0
+        for now, then in zip(denoiser(*told), before, strict=True):
+            torch.testing.assert_close(now, then, rtol=1e-5, atol=1e-5)

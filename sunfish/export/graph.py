@@ -109,7 +109,8 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
         del parameters["head.weight"]  # it is the readout
     known = {content(array): name for name, array in parameters.items()}
     known |= {content(array.T): f"{name}.T" for name, array in parameters.items() if array.ndim == 2}
-    known[content(denoiser.readout(table).detach().numpy().T)] = "readout.weight.T"  # ready where it is small, as nodes where it is large
+    weight = denoiser.readout(table).weight.detach().numpy()  # ready where it is small, as nodes where it is large
+    known[content(weight.T)] = "readout.weight.T"
     for value in list(graph.initializers.values()):
         tensor = value.const_value
         name = known.get(content(tensor.numpy())) if tensor is not None and tensor.size > 1 else None

@@ -16,12 +16,13 @@ from torch.distributed.tensor import DTensor
 from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
 from sunfish.model.readout import token_nats
 from sunfish.model.sight import Sight, see_turns, show_copies
-from sunfish.model.transformer import Hidden, Transformer
+from sunfish.model.transformer import UNSEEN, Hidden, Transformer
 from sunfish.sections.model import Section
 
 NUM_FREQUENCIES = 32  # of the Fourier features of a number
 LEVEL_PERIODS = (0.5, 64.0)  # nats of logsnr
 ROW_PERIODS = (2.0, 8192.0)  # positions
+ALIGNED = {"cuda": 64}  # a GPU's products take longer where an odd number of tokens lies side by side
 
 Levels = Float[Tensor, "batch pos"]  # logsnr of each position
 PerExample = Float[Tensor, " batch"]
@@ -34,6 +35,14 @@ class Prediction(NamedTuple):
 
     x_0_hat: Embeddings
     logits: Logits
+
+
+class Readout(NamedTuple):
+    """How logits are read from what was found, hidden @ weight.T + bias, and the embeddings of the same tokens."""
+
+    weight: Float[Tensor, "vocab width"]
+    bias: Float[Tensor, " vocab"]
+    table: Float[Tensor, "vocab emb"]
 
 
 class Told(nn.Module):
@@ -76,26 +85,31 @@ class Denoiser(nn.Module):
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
         self.head = nn.Linear(section.width, section.emb_dim if section.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
-        self._held: Tensor | None = None
+        self._held: Readout | None = None
 
     def forward(
-        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, turn: Turns, temperature: PerExample | None = None
-    ) -> Prediction:
-        """Return the prediction for one copy of the rows, of which positions see the turns up to their own (`sight.see_turns`)."""
-        return self.predict(x_t, logsnr, x_0_prev, known, see_turns(turn), temperature)
+        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, turn: Turns | None,
+        temperature: PerExample | None = None,
+    ) -> Prediction:  # fmt: skip
+        """Return the prediction for one copy of the rows: positions see the turns up to their own (`sight.see_turns`), or all."""
+        return self.predict(x_t, logsnr, x_0_prev, known, None if turn is None else see_turns(turn), temperature)
 
     def predict(
-        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, sight: Sight, temperature: PerExample | None = None
+        self,
+        x_t: Embeddings,
+        logsnr: Levels,
+        x_0_prev: Embeddings,
+        known: Known,
+        sight: Sight | None,
+        temperature: PerExample | None = None,
     ) -> Prediction:
         """Return the prediction for what sees by `sight`; by this name a wrapper for mixed precision leaves arguments in full precision.
 
         `temperature` divides what the network makes of the context, not the output prior: that is evidence, and p(token | context)^(1/T)
         times the evidence is the posterior of the sharper language.
         """
-        table = self.embedding.table()
-        cold = _cold(temperature)
-        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, sight, table, cold)
-        return self._read(hidden, weight, x_t, known, table, cold)
+        readout, cold = self.readout(self.embedding.table()), _cold(temperature)
+        return self._read(self._find(x_t, logsnr, x_0_prev, known, sight, cold), readout, x_t, known, cold)
 
     def predict_blocks(
         self, x_0_prev: Embeddings, x_0: Embeddings, x_t: Embeddings, logsnr: Levels, known: Known, place: Turns, start: Turns,
@@ -105,58 +119,50 @@ class Denoiser(nn.Module):
 
         `place` and `start` are those of `sight.see_copies`; it says what `forward` says of each block in its turn.
         """
-        table, cold = self.embedding.table(), _cold(temperature)
+        readout, cold = self.readout(self.embedding.table()), _cold(temperature)
         shown = show_copies(x_0, x_t, logsnr, known, place, start, document)
         told = shown.told(torch.cat((torch.zeros_like(x_0_prev), x_0_prev), dim=1))
-        hidden, weight = self._before_readout(*told, table, cold)
-        return self._read(hidden[:, x_t.shape[1] :], weight, x_t, known, table, cold)
+        return self._read(self._find(*told, cold)[:, x_t.shape[1] :], readout, x_t, known, cold)
 
     def predict_nats(
         self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, sight: Sight, ids: Ids, share: Float[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch pos"]:
         """Return -log p(ids) in nats, all that a cross-entropy needs; the loss must be a number times sum(share * nats)."""
-        hidden, weight = self._before_readout(x_t, logsnr, x_0_prev, known, sight, self.embedding.table())
-        return token_nats(hidden.flatten(0, 1), weight, self.head_bias, ids.flatten(), share.flatten()).view(ids.shape)
+        readout, hidden = self.readout(self.embedding.table()), self._find(x_t, logsnr, x_0_prev, known, sight)
+        return token_nats(hidden.flatten(0, 1), readout.weight, readout.bias, ids.flatten(), share.flatten()).view(ids.shape)
 
-    def _before_readout(
-        self,
-        x_t: Embeddings,
-        logsnr: Levels,
-        x_0_prev: Embeddings,
-        known: Known,
-        sight: Sight,
-        table: Float[Tensor, "vocab emb"],
+    def _find(
+        self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, sight: Sight | None,
         cold: Float[Tensor, "batch 1 1"] | None = None,
-    ) -> tuple[Hidden, Float[Tensor, "vocab width"]]:
-        """Return the two factors of the logits: what the network found at each position, times `cold`, and the matrix that reads it out."""
-        ends = self._ends(x_t.shape[1] // sight.copies).repeat(sight.copies, 1)
+    ) -> Hidden:  # fmt: skip
+        """Return what is read out at each position: what the network found, times `cold`, and the evidence."""
+        copies = 1 if sight is None else sight.copies
+        ends = self._ends(x_t.shape[1] // copies).repeat(copies, 1)
         hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + ends, sight)
         hidden = hidden if cold is None else hidden * cold
         evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
         prior = evidence * x_t if self.section.output_prior else None
         if self.section.tied_head:
             hidden = self.head(hidden)
-            return hidden if prior is None else hidden + prior, self.readout(table)
-        return hidden if prior is None else torch.cat((hidden, prior), dim=-1), self.readout(table)
+            return hidden if prior is None else hidden + prior
+        return hidden if prior is None else torch.cat((hidden, prior), dim=-1)
 
-    def _read(
-        self, hidden: Hidden, weight: Float[Tensor, "vocab width"], x_t: Embeddings, known: Known, table: Float[Tensor, "vocab emb"],
-        cold: Float[Tensor, "batch 1 1"] | None,
-    ) -> Prediction:  # fmt: skip
+    def _read(self, hidden: Hidden, readout: Readout, x_t: Embeddings, known: Known, cold: Float[Tensor, "batch 1 1"] | None) -> Prediction:
         """Return what was found at each position as a prediction; known positions stay as they are."""
-        logits = F.linear(hidden, weight) + (self.head_bias if cold is None else self.head_bias * cold)
-        return Prediction(torch.where(known[..., None], x_t, expected_embedding(logits, table)), logits)
+        logits = F.linear(hidden, readout.weight) + (readout.bias if cold is None else readout.bias * cold)
+        x_0_hat = torch.where(known[..., None], x_t, expected_embedding(logits, readout.table))
+        return Prediction(x_0_hat, logits if self._held is None else logits[..., : self.vocab_size])
 
-    def readout(self, table: Float[Tensor, "vocab emb"]) -> Float[Tensor, "vocab width"]:
-        """Return the matrix that logits are a product with: the table, a head's weights, or both side by side.
+    def readout(self, table: Float[Tensor, "vocab emb"]) -> Readout:
+        """Return how logits are read: by the table, a head's weights, or both side by side.
 
         Head and prior are one product because two would write the logits twice and add them.
         """
-        if self.section.tied_head:
-            return table
         if self._held is not None:
             return self._held
-        return torch.cat((self.head.weight, table), dim=-1) if self.section.output_prior else self.head.weight
+        weight = table if self.section.tied_head else self.head.weight
+        beside = self.section.output_prior and not self.section.tied_head
+        return Readout(torch.cat((weight, table), dim=-1) if beside else weight, self.head_bias, table)
 
     def _inputs(self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known) -> Hidden:
         """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, and the noise level or a flag.
@@ -178,12 +184,12 @@ class Denoiser(nn.Module):
     def held(self) -> Iterator[None]:
         """Inside the block the table and the readout are made once, for many calls between which the weights do not change.
 
-        With a vocabulary like GPT-2's that is hundreds of megabytes a call. The readout is held as products read it: in autocast's type.
+        With a vocabulary like GPT-2's that is hundreds of megabytes a call. The readout is held as products read it: in autocast's type,
+        and on a GPU with tokens that do not exist, and are impossible, up to a round number.
         """
         with self.embedding.held():
-            if not (self.section.tied_head or isinstance(self.head.weight, DTensor)):  # a sharded one is whole only inside a call
-                readout, kind = self.readout(self.embedding.table()).detach(), self.head.weight.device.type
-                self._held = readout.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else readout
+            if not isinstance(self.head.weight, DTensor):  # a sharded one is whole only inside a call
+                self._held = _ready(self.readout(self.embedding.table()))
             try:
                 yield
             finally:
@@ -193,6 +199,17 @@ class Denoiser(nn.Module):
         """Return x_0, (batch, pos, emb)."""
         embeddings: Embeddings = self.embedding(ids)
         return embeddings
+
+
+def _ready(readout: Readout) -> Readout:
+    """Return a readout as products read it fastest on its device."""
+    weight, bias, table = (part.detach() for part in readout)
+    kind = weight.device.type
+    weight = weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
+    missing = -len(bias) % ALIGNED.get(kind, 1)
+    if not missing:
+        return Readout(weight, bias, table)
+    return Readout(F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing), value=UNSEEN), F.pad(table, (0, 0, 0, missing)))
 
 
 def _cold(temperature: PerExample | None) -> Float[Tensor, "batch 1 1"] | None:

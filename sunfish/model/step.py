@@ -54,16 +54,17 @@ class Step(nn.Module):
     `settle_above` becomes known, by the token drawn or else by that one, if all that comes before it in the order is known or becomes so
     now: what is known is always a beginning, in the order, as it was in training.
 
-    With `draws` False it is for tables without a drawn row, and looks for no token by chance. With `branches` an exported graph says who
-    begins, and looks for tokens by chance, only where there is something to say or to look for.
+    With `draws` False it is for tables without a drawn row, and looks for no token by chance; with `sees_all` for rows of which nothing is
+    given, where nothing settles before the end (`sampler.Table.settles_last`). With `branches` an exported graph says who begins, and looks
+    for tokens by chance, only where there is something to say or to look for.
 
     Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
     """
 
-    def __init__(self, denoiser: nn.Module, draws: bool = True, branches: bool = False) -> None:
+    def __init__(self, denoiser: nn.Module, draws: bool = True, branches: bool = False, sees_all: bool = False) -> None:
         super().__init__()
         self.denoiser: Any = denoiser  # and its `embed`
-        self.draws, self.branches = draws, branches
+        self.draws, self.branches, self.sees_all = draws, branches, sees_all
 
     def forward(
         self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Known, age: Turns, noise: Embeddings,
@@ -75,7 +76,7 @@ class Step(nn.Module):
         row = table[age]
         logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits, _ = row.split(1, dim=-1)
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
-        turn = torch.where(known, place, OPEN + waits.squeeze(-1).long())
+        turn = None if self.sees_all else torch.where(known, place, OPEN + waits.squeeze(-1).long())
         x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, turn, temperature)
         probabilities = logits.softmax(dim=-1)
         probability, likeliest = probabilities.max(dim=-1)
