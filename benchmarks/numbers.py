@@ -55,6 +55,7 @@ def gather(read: Read) -> dict[str, Any]:
         "twins": json.loads(read("benchmarks/twins/results.json")),
         "seeds": [committed, *(row for row in trainings if row["lever"] == "default" and row["seed"] > 0)],
         "founding": next(row for row in trainings if row["lever"] == "all at once, eps_mse, cosine law"),
+        "large": json.loads(read("benchmarks/twins/stories_35m.json")),
         "fineweb": _with_errors(held_out["fineweb_sample"]),
         "tinystories": _with_errors(held_out["tinystories"]),
         "gpu": _gpu_seconds([json.loads(line) for line in read("benchmarks/results.jsonl").splitlines()]),
@@ -72,8 +73,8 @@ def _gpu_seconds(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
         for line in lines
         if line["what"] == "GPU sampling" and (line["model"], line["length"], line["batch"]) == ("full", 512, 1)
     }
-    walks = ("ddpm_1000", "ddim_50", "ddim_10")
-    return {engine: [f"{seconds[engine, walk]:.2f}" for walk in walks] for engine in ("compiled", "eager")}
+    engines, walks = {"compiled": "compiled", "float8": "compiled, float8", "eager": "eager"}, ("ddpm_1000", "ddim_50", "ddim_10")
+    return {name: [f"{seconds[engine, walk]:.3g}" for walk in walks] for name, engine in engines.items()}
 
 
 if __name__ == "__main__":

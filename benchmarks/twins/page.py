@@ -16,7 +16,12 @@ from sunfish.pictures import ACCENT, INK, PALE, picture
 from sunfish.problems import report_problems
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-CORPORA = {"results": "Stories of the grammar", "tinystories": "TinyStories", "fineweb_sample": "A sample of FineWeb"}
+CORPORA = {
+    "results": "Stories of the grammar",
+    "stories_35m": "Stories of the grammar, 35 M parameters",
+    "tinystories": "TinyStories",
+    "fineweb_sample": "A sample of FineWeb",
+}
 COLORS = {"sunfish": ACCENT, "sunfish, with a distilled guess": "#f2a48f", "masked": INK, "autoregressive": PALE}
 NAMES = {
     "sunfish": "SunFish",
@@ -43,7 +48,7 @@ Results = dict[str, Any]
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--results", type=Path, required=True, help="folder of results.json and those of real text")
+    parser.add_argument("--results", type=Path, required=True, help="folder of results.json and its companions")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     write_page(arguments.out, {name: read_json(arguments.results / f"{name}.json") for name in CORPORA})
