@@ -43,7 +43,7 @@ def main() -> None:
     write_guess(arguments.out, guess, weights, subject.stored.digest())
     measured = measure_guess(subject, read_guess(arguments.out, subject.stored), section)
     write_json(arguments.metrics, {"loss": loss, **measured})
-    draw_guess(arguments.picture, measured, "sentences_valid" if subject.is_stories else "distinct_2")
+    draw_guess(arguments.picture, measured, "sentences_valid" if subject.grammar else "distinct_2")
 
 
 if __name__ == "__main__":

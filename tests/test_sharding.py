@@ -367,7 +367,7 @@ def dataclasses_replace(section: Section, **changes: object) -> Section:
 
 def test_a_mixture_has_its_shares_anywhere_and_repeats_nothing(section: Section, texts: list[str], tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", texts)
-    stories = Stories(kind="stories", num_documents=2000, seed=1, weight=1.0)
+    stories = Stories(kind="stories", grammar="short", num_documents=2000, seed=1, weight=1.0)
     changed = with_sources(section, web=files(path, weight=3.0), stories=stories)
     result = run(changed, tmp_path)
     tokens = {name: account["tokens"] for name, account in result.manifest["sources"].items()}
@@ -390,7 +390,7 @@ def test_a_mixture_has_its_shares_anywhere_and_repeats_nothing(section: Section,
 
 def test_weights_are_of_all_sources_or_none_and_names_are_given_once(tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
-    one = "+data.sources.b={kind: stories, num_documents: 3, seed: 1, weight: 2}"
+    one = "+data.sources.b={kind: stories, grammar: long, num_documents: 3, seed: 1, weight: 2}"
     with pytest.raises(ConfigError, match="must all have a weight, or none of them"):
         compose([one], params)
     compose([one, "data.sources.stories.weight=1"], params)

@@ -144,7 +144,7 @@ def measure_twin(subject: Subject, stored: StoredTwin, end: int | None) -> dict[
         "nats_per_token_standard_error": float(rows.std(ddof=1)) * math.sqrt(len(rows)) / tokens,
         "nats_per_row": float(rows.mean()),
         "rows": len(rows),
-        **(beside_grammar(rows, texts) if subject.is_stories else {}),
+        **(beside_grammar(rows, texts, subject.grammar) if subject.grammar else {}),
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from sunfish.evaluation.bound import Bound, bound_metrics, variational_bound
 from sunfish.evaluation.subject import Numbers, Subject
 from sunfish.sampler import Given
+from sunfish.text.lexicon import Grammar
 from sunfish.text.stories import entropy_nats, judge
 
 
@@ -25,19 +26,19 @@ def measure_bound(subject: Subject) -> tuple[Bound, Numbers]:
     texts = [text for batch in batches for text in subject.texts(subject.cut(batch.ids)).words]
     num_bytes = sum(len(text.encode()) for text in texts)
     numbers = bound_metrics(bound, int(held_out.num_tokens(indices).sum()), max(1, num_bytes))
-    return bound, numbers | (beside_grammar(bound.nats, texts) if subject.is_stories else {})
+    return bound, numbers | (beside_grammar(bound.nats, texts, subject.grammar) if subject.grammar else {})
 
 
-def beside_grammar(nats: np.ndarray, stories: Sequence[str]) -> Numbers:
+def beside_grammar(nats: np.ndarray, stories: Sequence[str], grammar: Grammar) -> Numbers:
     """Return the grammar's entropy, and by how much a model's -log p of some stories, (rows,), is above the grammar's own of the same.
 
     Story by story, because stories differ from one another far more than a model from the grammar: so the excess, and the model's
     ratio to the entropy, are known much better than either's mean.
     """
-    excess = nats + np.array([judge(story).log_prob_nats for story in stories])
+    excess = nats + np.array([judge(story, grammar).log_prob_nats for story in stories])
     return {
-        "entropy_nats_per_row": entropy_nats(),
+        "entropy_nats_per_row": entropy_nats(grammar),
         "excess_nats_per_row": float(excess.mean()),
         "excess_nats_per_row_standard_error": float(excess.std(ddof=1)) / math.sqrt(len(excess)) if len(excess) > 1 else 0.0,
-        "bound_over_entropy": 1.0 + float(excess.mean()) / entropy_nats(),
+        "bound_over_entropy": 1.0 + float(excess.mean()) / entropy_nats(grammar),
     }

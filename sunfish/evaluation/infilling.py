@@ -36,7 +36,7 @@ def measure_infilling(subject: Subject) -> dict[str, float]:
     return {
         "given_kept": float(same[known].mean()),
         "gap_tokens_as_written": float(same[~known].mean()),
-        **({"stories_consistent": story_metrics(texts)["stories_consistent"]} if subject.is_stories else {}),
+        **({"stories_consistent": story_metrics(texts, subject.grammar)["stories_consistent"]} if subject.grammar else {}),
         "nats_per_gap_token": float(bound.nats.sum()) / sizes,
         "nats_per_gap_token_standard_error": float(bound.nats.std(ddof=1)) * math.sqrt(rows) / sizes if rows > 1 else 0.0,
         "gap_share": GAP_SHARE,

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from sunfish.text.lexicon import CLOSINGS, MIDDLES, NAMES, OPENINGS, WORDS
+from sunfish.text.lexicon import NAMES, SHORT, WORDS, Grammar
 from sunfish.text.stories import judge, options, split_sentences, write_stories
 
 REFERENCE_STORIES, REFERENCE_SEED = 5_000, 2**32  # of the grammar; no corpus is written from so large a seed
@@ -21,13 +21,13 @@ PEOPLE, OBJECTS = frozenset(itertools.chain(*NAMES.values())), frozenset(WORDS["
 Shares = dict[Hashable, float]
 
 
-def story_metrics(texts: Sequence[str]) -> dict[str, float]:
+def story_metrics(texts: Sequence[str], grammar: Grammar = SHORT) -> dict[str, float]:
     """Return the share of sentences valid under the grammar, of stories consistent from the first word to the last, and how far
     the people, objects and sentence forms are from the grammar's frequencies (total variation: 0 alike, 1 nothing in common).
     """
-    verdicts = [judge(text) for text in texts]
+    verdicts = [judge(text, grammar) for text in texts]
     sentences = [valid for verdict in verdicts for valid in verdict.valid]
-    ours, grammars = count_story_words(texts), _grammar_shares()
+    ours, grammars = count_story_words(texts, grammar), _grammar_shares(grammar)
     return {
         "sentences_valid": float(np.mean(sentences)) if sentences else 0.0,
         "stories_consistent": float(np.mean([verdict.consistent for verdict in verdicts])),
@@ -35,10 +35,10 @@ def story_metrics(texts: Sequence[str]) -> dict[str, float]:
     }
 
 
-def count_story_words(texts: Sequence[str]) -> dict[str, Counter[Hashable]]:
+def count_story_words(texts: Sequence[str], grammar: Grammar = SHORT) -> dict[str, Counter[Hashable]]:
     """Count who each story is about, the first object it names, and the forms of its sentences."""
     words = [text.split() for text in texts]
-    forms = (_form_of(" ".join(sentence)) for text in texts for sentence in split_sentences(text))
+    forms = (_form_of(" ".join(sentence), grammar) for text in texts for sentence in split_sentences(text))
     return {
         "people": Counter(name for row in words if (name := next(filter(PEOPLE.__contains__, row), None))),
         "objects": Counter(thing for row in words if (thing := next(filter(OBJECTS.__contains__, row), None))),
@@ -47,11 +47,11 @@ def count_story_words(texts: Sequence[str]) -> dict[str, Counter[Hashable]]:
 
 
 @cache
-def _grammar_shares() -> dict[str, Shares]:
+def _grammar_shares(grammar: Grammar) -> dict[str, Shares]:
     """Return how often the grammar says what: people and objects exactly, forms in stories that it wrote."""
     drawn: dict[str, Shares] = {kind: {option.words[0]: option.probability for option in options(slot, {})} for kind, slot in DRAWN.items()}
-    stories = list(itertools.islice(write_stories(REFERENCE_SEED), REFERENCE_STORIES))
-    return {**drawn, "forms": _shares(count_story_words(stories)["forms"])}
+    stories = list(itertools.islice(write_stories(REFERENCE_SEED, grammar=grammar), REFERENCE_STORIES))
+    return {**drawn, "forms": _shares(count_story_words(stories, grammar)["forms"])}
 
 
 def _shares(counts: Counter[Hashable]) -> Shares:
@@ -59,14 +59,14 @@ def _shares(counts: Counter[Hashable]) -> Shares:
 
 
 @cache
-def _form_of(sentence: str) -> int | None:
+def _form_of(sentence: str, grammar: Grammar) -> int | None:
     """Return the number of the first form a sentence may have by itself, or None."""
-    return next((number for number, pattern in enumerate(_patterns()) if pattern.fullmatch(sentence)), None)
+    return next((number for number, pattern in enumerate(_patterns(grammar)) if pattern.fullmatch(sentence)), None)
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(" ".join(map(_pattern, form.parts))) for form in OPENINGS + MIDDLES + CLOSINGS)
+def _patterns(grammar: Grammar) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(" ".join(map(_pattern, form.parts))) for form in grammar.forms)
 
 
 def _pattern(part: str) -> str:

@@ -23,9 +23,17 @@ from sunfish.sections.data import Section as Data
 from sunfish.sections.data import Stories
 from sunfish.sections.evaluate import Section
 from sunfish.text.batches import Rows
+from sunfish.text.lexicon import GRAMMARS, Grammar
 from sunfish.text.shards import Shards, sha256
 
 Numbers = dict[str, float]
+
+
+def grammar_of(data: Data) -> Grammar | None:
+    """Return the grammar whose stories the data are; None where they are anything else, or of several."""
+    names = {source.grammar if isinstance(source, Stories) else None for source in data.sources.values()}
+    name = names.pop()
+    return None if names or name is None else GRAMMARS[name]
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Subject:
     stored: StoredDenoiser
     shards: Shards
     held_out: Rows
-    is_stories: bool
+    grammar: Grammar | None  # of stories; None: any other text
     section: Section
     yardstick: Yardstick | None = None  # who says how likely texts are
     guess: Guess | None = None  # what a walk at once begins with
@@ -61,8 +69,7 @@ class Subject:
         if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
             raise Problem(f"{denoiser}: was trained with another tokenizer than {shards_dir}; run the pretrain stage again")
         stored.denoiser.to(device)
-        stories = all(isinstance(source, Stories) for source in data.sources.values())
-        return cls(stored, shards, Rows(shards, "heldout", data), stories, section)
+        return cls(stored, shards, Rows(shards, "heldout", data), grammar_of(data), section)
 
     def with_judge(self) -> Subject:
         """Return the subject with the configured judge, if there is one, and what it makes of real texts.
@@ -145,7 +152,7 @@ class Subject:
         """Return all that can be said of texts; with a judge how likely it finds them and, if asked, how `near` they are to real ones."""
         taken = {"seconds_per_text": texts.seconds_each, "calls_per_text": texts.calls_each}
         written = {name: value for name, value in taken.items() if value}
-        told = story_metrics(texts.words) if self.is_stories else {}
+        told = story_metrics(texts.words, self.grammar) if self.grammar else {}
         if self.yardstick:
             judged = self.yardstick.judge.read(texts.ids, texts.words)
             written |= {"judged_perplexity": judged.perplexity, **(measure_mauve(judged, self.yardstick.real) if near else {})}

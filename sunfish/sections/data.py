@@ -72,9 +72,10 @@ Filter = Values | Range | Pattern | Length
 
 @dataclass(frozen=True, kw_only=True)
 class Stories:
-    """The embedded story grammar; needs no network and no files."""
+    """An embedded story grammar; needs no network and no files."""
 
     kind: Literal["stories"]
+    grammar: Literal["short", "long"]  # long: twice as many sentences, and more to keep track of
     num_documents: int
     seed: int
     weight: float | None  # as of files

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from sunfish.problems import Problem
 from sunfish.sections.data import Files, Hub, Source, Stories
 from sunfish.sharding.remote import open_file, reason_of, suffix_of
+from sunfish.text.lexicon import GRAMMARS
 from sunfish.text.stories import write_stories
 
 DIVISIBLE = (".parquet", ".jsonl")  # others are read from their beginning
@@ -58,7 +59,7 @@ def read_span(source: Source, span: Span, columns: list[str]) -> Iterator[Record
         Problem: a column that is not there, a file that cannot be opened.
     """
     if isinstance(source, Stories):
-        stories = islice(write_stories(source.seed, span.start), span.stop - span.start)
+        stories = islice(write_stories(source.seed, span.start, GRAMMARS[source.grammar]), span.stop - span.start)
         yield from (Record(text, {}, f"story {number}") for number, text in enumerate(stories, span.start))
     elif suffix_of(span.path) == ".parquet":
         yield from _read_parquet(source, span, columns)

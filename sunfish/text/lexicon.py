@@ -2,7 +2,9 @@
 
 In a form `[x]` draws something new and `{x}` speaks of what the story already knows. `needs` and `lacks` say when a
 form may stand, `adds` and `drops` what is the case afterwards. Facts: animal, pet (it has a name), friend, near (a place
-one can go to), there (one is at the place), has and lost (the object).
+one can go to), there (one is at the place), has and lost (the object). Long stories have more to keep track of: gift (the friend's own
+thing), swapped (the object is the friend's and the gift the person's), picked, fewer and fewest (how often some of what was picked
+went), noon and evening.
 """
 
 from __future__ import annotations
@@ -20,8 +22,13 @@ SOUNDS = {
     "mouse": "squeaked", "wolf": "howled", "hen": "clucked", "snake": "hissed",
 }  # fmt: skip
 
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven"]
+
 # Drawn once, then the story keeps to it.
 WORDS = {
+    "gift": ["flower", "shell", "feather", "pebble", "ribbon", "marble", "whistle", "button", "candle", "acorn"],
+    "crop": ["plums", "pears", "nuts", "berries", "peaches", "apples", "cherries", "figs"],
+    "number": NUMBERS[3:],
     "animal": list(SOUNDS),
     "pet": ["spot", "fluffy", "buddy", "coco", "lucky", "pepper", "daisy", "rex"],
     "color": ["red", "blue", "green", "yellow", "white", "black", "pink", "brown", "golden", "silver"],
@@ -144,8 +151,8 @@ MIDDLES = (
     _form("{pet} licked {his} hand .", needs="pet"),
     _form("the {animal} hid {his} {object} .", needs="animal has", adds="lost", drops="has"),
     # objects
-    _form("{who} bought a [color] [object] .", lacks="has lost", adds="has", weight=2),
-    _form("{his} [family] gave {him} a [color] [object] .", lacks="has lost", adds="has", weight=2),
+    _form("{who} bought a [color] [object] .", lacks="has lost swapped", adds="has", weight=2),
+    _form("{his} [family] gave {him} a [color] [object] .", lacks="has lost swapped", adds="has", weight=2),
     _form("{who} played with the {object} .", needs="has"),
     _form("the {color} {object} was [pair] .", needs="has"),
     _form("but then {who} lost the {object} .", needs="has", adds="lost", drops="has", weight=3),
@@ -184,3 +191,49 @@ CLOSINGS = (
     _form("{his} [family] bought {him} a new {object} .", needs="lost"),
     _form("{who} never saw the {object} again .", needs="lost"),
 )
+
+MORE_MIDDLES = (
+    # what the friend owns, and who holds what
+    _form("{friend} had a [gift] .", needs="friend", lacks="gift swapped", adds="gift", weight=2),
+    _form("{friend} let {him} hold the {gift} .", needs="gift"),
+    _form("{who} traded the {object} for the {gift} .", needs="has gift", adds="swapped", drops="has gift", weight=4),
+    _form("{friend} looked after the {object} .", needs="swapped", weight=2),
+    _form("{who} kept the {gift} in a pocket .", needs="swapped", weight=2),
+    _form("{who} and {friend} traded back .", needs="swapped", adds="has gift", drops="swapped", weight=2),
+    # how many are left
+    _form("{who} picked [number] [crop] .", lacks="picked", adds="picked", weight=2),
+    _form("{who} ate one of the {crop} and had {fewer} left .", needs="picked", lacks="fewer", adds="fewer", weight=2),
+    _form("the {animal} took one of the {crop} and left {fewer} .", needs="animal fewer", lacks="fewest", adds="fewest", weight=2),
+    _form("{who} counted the {crop} and there were {number} .", needs="picked", weight=2),
+    # where and when
+    _form("{who} left the {place} .", needs="there", drops="there", weight=2),
+    _form("at noon {who} felt tired .", lacks="noon evening", adds="noon"),
+    _form("the sun was high and hot .", needs="noon", lacks="evening"),
+    _form("in the evening the stars came out .", lacks="evening", adds="evening"),
+    _form("{who} looked at the stars .", needs="evening"),
+)
+
+MORE_CLOSINGS = (
+    _form("{who} shared the {number} {crop} with {friend} .", needs="picked friend", lacks="lost", weight=2),
+    _form("{who} kept the {gift} for ever .", needs="swapped", weight=2),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Grammar:
+    """A language of stories: how likely a story has so many sentences, and their forms."""
+
+    num_sentences: dict[int, float]
+    openings: tuple[Form, ...]
+    middles: tuple[Form, ...]
+    closings: tuple[Form, ...]
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Return all forms."""
+        return self.openings + self.middles + self.closings
+
+
+SHORT = Grammar({4: 0.4, 5: 0.3, 6: 0.17, 7: 0.1, 8: 0.03}, OPENINGS, MIDDLES, CLOSINGS)
+LONG = Grammar({8: 0.2, 9: 0.2, 10: 0.2, 11: 0.15, 12: 0.1, 13: 0.1, 14: 0.05}, OPENINGS, MIDDLES + MORE_MIDDLES, CLOSINGS + MORE_CLOSINGS)
+GRAMMARS = {"short": SHORT, "long": LONG}

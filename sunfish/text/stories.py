@@ -1,4 +1,4 @@
-"""The embedded corpus: a grammar of short English stories, its exact probabilities, and its parser (the oracle).
+"""The embedded corpus: a grammar of English stories, its exact probabilities, and its parser (the oracle).
 
 One table of sentence forms and one function `options` (what a slot may say, and how likely, given what the story
 has said so far) define the language. Writing, scoring, parsing and the entropy all walk the same two.
@@ -16,9 +16,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from sunfish.text.lexicon import CLOSINGS, FREE_SLOTS, MIDDLES, NAMES, OPENINGS, SOUNDS, WORDS, Form
+from sunfish.text.lexicon import FREE_SLOTS, NAMES, NUMBERS, SHORT, SOUNDS, WORDS, Form, Grammar
 
-NUM_SENTENCES = {4: 0.4, 5: 0.3, 6: 0.17, 7: 0.1, 8: 0.03}
 NAME_SHARE = 0.4  # how often a person is called by name where a pronoun would do
 PRONOUNS = {
     "he": {"she": "she", "he": "he"},
@@ -29,9 +28,9 @@ PRONOUNS = {
 OTHER = {"she": "he", "he": "she"}
 
 Choice = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]  # words, and what the story learns from them
-Bindings = dict[str, str]  # who and what the story is about: name, gender, friend, animal, pet, color, object, place
+Bindings = dict[str, str]  # who and what the story is about: name, gender, friend, animal, color, number
 T = TypeVar("T", Form, "Option")
-Facts = frozenset[str]  # what is the case: animal, pet, friend, near, there, has, lost
+Facts = frozenset[str]  # what is the case: animal, pet, friend, near, there, has, lost (`lexicon` tells all)
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,8 @@ def _options(slot: str, known_items: tuple[tuple[str, str], ...]) -> tuple[Optio
     if slot == "{sound}":
         animals = [known["animal"]] if "animal" in known else list(SOUNDS)
         return _uniform([((SOUNDS[a],), (("animal", a),)) for a in animals])
+    if kind in ("number", "fewer") and slot[0] == "{":
+        return _numbers(kind, known)
     if slot == "{who}":
         return _person(known)
     if slot == "[name]" or (slot == "{name}" and "name" not in known):
@@ -87,6 +88,12 @@ def _options(slot: str, known_items: tuple[tuple[str, str], ...]) -> tuple[Optio
     if kind in FREE_SLOTS:
         return _by_rank([[(tuple(phrase.split()), ()) for phrase in FREE_SLOTS[kind]]])
     return _by_rank([[((word,), ((kind, word),)) for word in WORDS[kind]]])
+
+
+def _numbers(kind: str, known: Bindings) -> tuple[Option, ...]:
+    """The number there is, or one fewer, which is then the number there is."""
+    now = [NUMBERS.index(known["number"])] if "number" in known else range(1, len(NUMBERS))
+    return _uniform([((NUMBERS[n],), (("number", NUMBERS[n]),)) for n in (at - (kind == "fewer") for at in now)])
 
 
 def _uniform(choices: list[Choice]) -> tuple[Option, ...]:
@@ -119,9 +126,9 @@ def _friends(known: Bindings) -> tuple[Option, ...]:
 
 
 @cache
-def forms_at(position: int, num_sentences: int, facts: Facts, last: Form | None) -> tuple[Form, ...]:
+def forms_at(grammar: Grammar, position: int, num_sentences: int, facts: Facts, last: Form | None) -> tuple[Form, ...]:
     """Return the forms that may stand at `position`; never the same form twice running."""
-    part = OPENINGS if position == 0 else CLOSINGS if position == num_sentences - 1 else MIDDLES
+    part = grammar.openings if position == 0 else grammar.closings if position == num_sentences - 1 else grammar.middles
     return tuple(f for f in part if f.needs <= facts and not f.lacks & facts and f is not last)
 
 
@@ -136,15 +143,15 @@ def _draw(choices: tuple[T, ...], rng: np.random.Generator) -> T:
     return choices[bisect(sums, rng.random() * sums[-1])]
 
 
-def write_story(rng: np.random.Generator) -> str:
-    """Return one story: 4-8 sentences, lower case, words and full stops between single spaces."""
-    num_sentences = list(NUM_SENTENCES)[bisect(list(accumulate(NUM_SENTENCES.values())), rng.random())]
+def write_story(rng: np.random.Generator, grammar: Grammar = SHORT) -> str:
+    """Return one story: lower case, words and full stops between single spaces."""
+    num_sentences = list(grammar.num_sentences)[bisect(list(accumulate(grammar.num_sentences.values())), rng.random())]
     known: Bindings = {}
     facts: Facts = frozenset()
     last: Form | None = None
     words: list[str] = []
     for position in range(num_sentences):
-        last = _draw(forms_at(position, num_sentences, facts, last), rng)
+        last = _draw(forms_at(grammar, position, num_sentences, facts, last), rng)
         for part in last.parts:
             if part[0] not in "[{":
                 words.append(part)
@@ -156,10 +163,10 @@ def write_story(rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
-def write_stories(seed: int, first: int = 0) -> Iterator[str]:
+def write_stories(seed: int, first: int = 0, grammar: Grammar = SHORT) -> Iterator[str]:
     """Yield stories from the `first` on, without end; story k depends on (seed, k) only."""
     for index in count(first):
-        yield write_story(np.random.default_rng((seed, index)))
+        yield write_story(np.random.default_rng((seed, index)), grammar)
 
 
 @dataclass(frozen=True)
@@ -189,9 +196,9 @@ def _match(parts: tuple[str, ...], words: list[str], known: Bindings) -> tuple[_
 
 
 @cache
-def _is_valid(sentence: str) -> bool:
+def _is_valid(sentence: str, grammar: Grammar) -> bool:
     words = sentence.split()
-    return any(_match(form.parts, words, {})[0] for form in OPENINGS + MIDDLES + CLOSINGS)
+    return any(_match(form.parts, words, {})[0] for form in grammar.forms)
 
 
 def split_sentences(text: str) -> list[list[str]]:
@@ -204,18 +211,18 @@ def split_sentences(text: str) -> list[list[str]]:
     return sentences if sentences[-1] else sentences[:-1]
 
 
-def judge(text: str) -> Verdict:
+def judge(text: str, grammar: Grammar = SHORT) -> Verdict:
     """Return the oracle's verdict: valid sentences, a consistent story, where it breaks, its exact log-probability."""
     sentences = split_sentences(text)
-    valid = tuple(_is_valid(" ".join(s)) for s in sentences)
+    valid = tuple(_is_valid(" ".join(s), grammar) for s in sentences)
     if not sentences:
         return Verdict(valid, False, 0, -math.inf)
     known: Bindings = {}
     facts: Facts = frozenset()
     last: Form | None = None
-    seen, log_prob = 0, math.log(NUM_SENTENCES.get(len(sentences), 1.0))
+    seen, log_prob = 0, math.log(grammar.num_sentences.get(len(sentences), 1.0))
     for position, words in enumerate(sentences):
-        forms = forms_at(position, max(len(sentences), min(NUM_SENTENCES)), facts, last)
+        forms = forms_at(grammar, position, max(len(sentences), min(grammar.num_sentences)), facts, last)
         total, reached = sum(f.weight for f in forms), 0
         matched: tuple[Form, _Match] | None = None
         for form in forms:
@@ -223,35 +230,35 @@ def judge(text: str) -> Verdict:
             reached = max(reached, agrees)
             if match:
                 matched = form, match
-        if matched is None or position >= max(NUM_SENTENCES):
+        if matched is None or position >= max(grammar.num_sentences):
             return Verdict(valid, False, seen + (reached if matched is None else 0), -math.inf)
         last, match = matched
         log_prob += math.log(last.weight / total) + match.log_prob_nats
         known, facts, seen = match.known, last.after(facts), seen + len(words)
-    if len(sentences) not in NUM_SENTENCES:  # it stops before a story may
+    if len(sentences) not in grammar.num_sentences:  # it stops before a story may
         return Verdict(valid, False, seen, -math.inf)
     return Verdict(valid, True, None, log_prob)
 
 
-def entropy_nats() -> float:
+def entropy_nats(grammar: Grammar = SHORT) -> float:
     """Return the exact entropy of one story: no model's mean loss per story can be lower.
 
     What a slot draws has no say in what may follow (only the facts have), so the chain rule over (facts, last form, sentences left)
     is exact; the tests hold it against the mean of -log p.
     """
-    lengths = sum(-p * math.log(p) for p in NUM_SENTENCES.values())
-    return lengths + sum(p * _entropy_from(0, n, frozenset(), None) for n, p in NUM_SENTENCES.items())
+    lengths = sum(-p * math.log(p) for p in grammar.num_sentences.values())
+    return lengths + sum(p * _entropy_from(grammar, 0, n, frozenset(), None) for n, p in grammar.num_sentences.items())
 
 
 @cache
-def _entropy_from(position: int, num_sentences: int, facts: Facts, last: Form | None) -> float:
+def _entropy_from(grammar: Grammar, position: int, num_sentences: int, facts: Facts, last: Form | None) -> float:
     if position == num_sentences:
         return 0.0
-    forms = forms_at(position, num_sentences, facts, last)
+    forms = forms_at(grammar, position, num_sentences, facts, last)
     total = sum(f.weight for f in forms)
     return sum(
         (f.weight / total)
-        * (-math.log(f.weight / total) + _slots_entropy(f, facts) + _entropy_from(position + 1, num_sentences, f.after(facts), f))
+        * (-math.log(f.weight / total) + _slots_entropy(f, facts) + _entropy_from(grammar, position + 1, num_sentences, f.after(facts), f))
         for f in forms
     )
 
