@@ -19,6 +19,7 @@ TEMPLATE = Path(__file__).with_name("report.html.jinja")
 CORPORA = {
     "results": "Stories of the grammar",
     "stories_35m": "Stories of the grammar, 35 M parameters",
+    "long_stories": "Stories of the longer grammar",
     "tinystories": "TinyStories",
     "fineweb_sample": "A sample of FineWeb",
 }

@@ -137,7 +137,8 @@ class Denoiser(nn.Module):
     ) -> Hidden:  # fmt: skip
         """Return what is read out at each position: what the network found, times `cold`, and the evidence."""
         copies = 1 if sight is None else sight.copies
-        ends = self._ends(x_t.shape[1] // copies).repeat(copies, 1)
+        ends = self._ends(x_t.shape[1] // copies)
+        ends = ends if copies == 1 else ends.repeat(copies, 1)
         hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + ends, sight)
         hidden = hidden if cold is None else hidden * cold
         evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
@@ -171,7 +172,7 @@ class Denoiser(nn.Module):
         """
         given = known[..., None]
         linear = torch.where(given, x_t, logsnr.sigmoid().sqrt()[..., None] * x_t)
-        noisy = torch.cat((linear, x_0_prev * ~given), dim=-1)
+        noisy = torch.cat((linear, torch.where(given, 0.0, x_0_prev)), dim=-1)
         return self.inward(noisy) + torch.where(given, self.known_flag, self.noise_level(logsnr))
 
     def _ends(self, length: int) -> Float[Tensor, "pos width"]:

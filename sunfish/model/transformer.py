@@ -57,10 +57,8 @@ def attend(q: Heads, k: Heads, v: Heads, together: Tensor | None = None) -> Head
     slow = q.device.type == "cpu" and learns  # the fused kernel's backward pass takes longer there, in bf16 ten times
     if slow or torch.compiler.is_exporting():  # and its decomposition in an exported graph four times as many nodes
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
-        if together is not None and slow:  # a sum, whose backward pass does nothing: half the time of filling in
-            scores = scores + torch.zeros_like(together, dtype=scores.dtype).masked_fill(~together, UNSEEN)
-        elif together is not None:
-            scores = scores.masked_fill(~together, UNSEEN)
+        if together is not None:  # a sum, whose backward pass does nothing: half the time of filling in
+            scores = scores + torch.where(together, 0.0, UNSEEN).to(scores.dtype)
         return scores.softmax(dim=-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=together)
 
@@ -76,8 +74,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Hidden, cos: Tensor, sin: Tensor, together: Tensor | None = None) -> Hidden:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotate(norm(qkv[:2]).to(qkv.dtype), cos.to(qkv.dtype), sin.to(qkv.dtype))
-        return self.out(attend(q, k, qkv[2], together).transpose(1, 2).flatten(2))
+        turned = rotate(norm(qkv[:2]).to(qkv.dtype), cos.to(qkv.dtype), sin.to(qkv.dtype))
+        return self.out(attend(turned[0], turned[1], qkv[2], together).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -129,7 +127,8 @@ class Transformer(nn.Module):
         rotary attention knows only how far apart two of them are.
         """
         copies = 1 if sight is None else sight.copies
-        angles = rotary_angles(x.shape[1] // copies, self.head_dim, x.device).repeat(copies, 1)
+        angles = rotary_angles(x.shape[1] // copies, self.head_dim, x.device)
+        angles = angles if copies == 1 else angles.repeat(copies, 1)
         cos, sin = torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin()
         for block in self.blocks:
             x = block(x, cos, sin, sight)
