@@ -56,6 +56,7 @@ def gather(read: Read) -> dict[str, Any]:
         "seeds": [committed, *(row for row in trainings if row["lever"] == "default" and row["seed"] > 0)],
         "founding": next(row for row in trainings if row["lever"] == "all at once, eps_mse, cosine law"),
         "large": json.loads(read("benchmarks/twins/stories_35m.json")),
+        "long": json.loads(read("benchmarks/twins/long_stories.json")),
         "fineweb": _with_errors(held_out["fineweb_sample"]),
         "tinystories": _with_errors(held_out["tinystories"]),
         "gpu": _gpu_seconds([json.loads(line) for line in read("benchmarks/results.jsonl").splitlines()]),
