@@ -44,7 +44,7 @@ ENGINES = {
 
 
 class Float8Linear(nn.Module):
-    """A product of float8 (e4m3) numbers: weights scaled by output, what comes in by position, summed in full precision."""
+    """A product of float8 (e4m3) numbers: weights scaled by output, what comes in by position, summed the fast way."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
