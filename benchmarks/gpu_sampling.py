@@ -109,7 +109,7 @@ def use_float8(denoiser: Denoiser) -> None:
 
 
 def measure(name: str, model: str, given: Given, device: str, kernels: bool) -> None:
-    """Time the walks of one engine in turn, and record them."""
+    """Time the walks of one engine and record them, or show its kernels."""
     engine, denoiser = ENGINES[name], make_denoiser(model, device)
     for part in (*denoiser.transformer.modules(), denoiser.head):
         if isinstance(part, nn.Linear):
@@ -123,6 +123,8 @@ def measure(name: str, model: str, given: Given, device: str, kernels: bool) -> 
         for _ in range(2):
             seconds_of(network, tables["ddim_10"], given)  # compiled and warm
         first = time.perf_counter() - started
+        if kernels:
+            return show_kernels(network, tables["ddim_10"], given)
         for sampler, table in reversed(tables.items()):
             runs = 1 if engine.mode is None and len(table) > 100 else RUNS
             seconds = [seconds_of(network, table, given) for _ in range(runs)]
@@ -130,8 +132,6 @@ def measure(name: str, model: str, given: Given, device: str, kernels: bool) -> 
                 "GPU sampling", engine=name, model=model, batch=len(given.ids), length=given.ids.shape[1], sampler=sampler,
                 seconds=spread(seconds, 4), step_milliseconds=round(1e3 * min(seconds) / len(table), 3), seconds_to_warm=round(first, 1),
             )  # fmt: skip
-        if kernels:
-            show_kernels(network, tables["ddim_10"], given)
 
 
 def main() -> None:
@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--engines", nargs="+", default=["eager", "compiled", "compiled, float8"], choices=list(ENGINES))
-    parser.add_argument("--kernels", action="store_true", help="print where a step's time goes")
+    parser.add_argument(
+        "--kernels", action="store_true", help="print where a step's time goes instead: a profiler slows what is timed after it"
+    )
     parser.add_argument("--device", default="cuda", help="cpu only shows that the script runs")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
