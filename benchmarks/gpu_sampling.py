@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.float8 import use_float8
 from benchmarks.inference import make_denoiser
 from benchmarks.record import record, spread
 from sunfish.evaluation.speed import founding_tables
@@ -23,7 +24,6 @@ from sunfish.sampler import Given, Table, finish
 from sunfish.schedule import linear_beta
 
 RUNS = 5
-LARGEST = 448.0  # of float8 e4m3
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,6 @@ ENGINES = {
     "tuned": Engine("max-autotune"),
     "tuned, float8": Engine("max-autotune", float8=True),
 }
-
-
-class Float8Linear(nn.Module):
-    """A product of float8 (e4m3) numbers: weights scaled by output, what comes in by position, summed the fast way."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        scale = linear.weight.float().abs().amax(dim=1, keepdim=True) / LARGEST
-        self.weight = (linear.weight.float() / scale).to(torch.float8_e4m3fn)
-        self.scale = scale.T.contiguous()
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(0, -2)
-        scale = flat.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / LARGEST
-        inward = (flat.float() / scale).to(torch.float8_e4m3fn)
-        out = torch._scaled_mm(inward, self.weight.T, scale_a=scale, scale_b=self.scale, out_dtype=torch.bfloat16, use_fast_accum=True)
-        return out.unflatten(0, x.shape[:-1])
 
 
 class DeviceNetwork(TorchNetwork):
@@ -101,13 +84,6 @@ def show_kernels(network: TorchNetwork, table: Table, given: Given) -> None:
     print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=90))
 
 
-def use_float8(denoiser: Denoiser) -> None:
-    """Replace the products of the blocks."""
-    for block in denoiser.transformer.blocks:
-        for part, name in ((block.attention, "qkv"), (block.attention, "out"), (block.mlp, "up"), (block.mlp, "down")):
-            setattr(part, name, Float8Linear(getattr(part, name)))
-
-
 def measure(name: str, model: str, given: Given, device: str, kernels: bool) -> None:
     """Time the walks of one engine and record them, or show its kernels."""
     engine, denoiser = ENGINES[name], make_denoiser(model, device)
@@ -140,9 +116,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--engines", nargs="+", default=["eager", "compiled", "compiled, float8"], choices=list(ENGINES))
-    parser.add_argument(
-        "--kernels", action="store_true", help="print where a step's time goes instead: a profiler slows what is timed after it"
-    )
+    parser.add_argument("--kernels", action="store_true", help="print where a step's time goes, and time nothing: a profiler slows it")
     parser.add_argument("--device", default="cuda", help="cpu only shows that the script runs")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():

@@ -19,6 +19,7 @@ from sunfish.evaluation.subject import Subject
 from sunfish.evaluation.trajectory import follow
 from sunfish.files import read_json
 from sunfish.problems import Problem
+from sunfish.text.lexicon import SHORT
 from sunfish.text.shards import Shards
 from sunfish.text.stories import split_sentences, write_stories
 from tests.test_training import OFF
@@ -107,12 +108,12 @@ def test_total_variation_of_shares_one_can_count() -> None:
 
 def test_every_sentence_of_the_grammar_has_a_form_and_its_stories_are_near_it() -> None:
     stories = list(itertools.islice(write_stories(3), 3000))
-    counts = count_story_words(stories)
+    counts = count_story_words(stories, SHORT)
     assert counts["forms"].total() == sum(len(split_sentences(story)) for story in stories)
     assert counts["people"].total() == len(stories)
-    metrics = story_metrics(stories)
+    metrics = story_metrics(stories, SHORT)
     assert all(metrics[f"{kind}_total_variation"] < 0.06 for kind in counts)
-    lopsided = story_metrics([story for story in stories if "anna" in story.split()])
+    lopsided = story_metrics([story for story in stories if "anna" in story.split()], SHORT)
     assert lopsided["people_total_variation"] > 0.5
 
 

@@ -264,8 +264,8 @@ def test_texts_of_which_nothing_is_given_need_no_sight() -> None:
     free, told = TorchNetwork(denoiser, rng), TorchNetwork(denoiser, rng)
     for network in (free, told):
         network.start(table, nothing, np.zeros((2, 6), np.int64))
-    assert free.move is free.moves["free means"]
-    told.move, told.state = told.moves["means"], free.state
+    assert free.move.sees_all
+    told.move, told.state = told.moves[False, False], free.state
     for left in range(5, 0, -1):
         for network in (free, told):
             network.step(left)
@@ -275,7 +275,7 @@ def test_texts_of_which_nothing_is_given_need_no_sight() -> None:
     sure, staggered = dataclasses.replace(table, settle_above=0.9), dataclasses.replace(table, steps=9)
     for other, rows in ((table, given), (sure, nothing), (staggered, nothing)):
         free.start(other, rows, other.places(rows.known, rng))
-        assert free.move is free.moves["means"]
+        assert not free.move.sees_all
 
 
 @pytest.mark.parametrize("tied_head", [True, False])

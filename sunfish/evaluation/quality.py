@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from sunfish.text.lexicon import NAMES, SHORT, WORDS, Grammar
+from sunfish.text.lexicon import NAMES, WORDS, Grammar
 from sunfish.text.stories import judge, options, split_sentences, write_stories
 
 REFERENCE_STORIES, REFERENCE_SEED = 5_000, 2**32  # of the grammar; no corpus is written from so large a seed
@@ -21,7 +21,7 @@ PEOPLE, OBJECTS = frozenset(itertools.chain(*NAMES.values())), frozenset(WORDS["
 Shares = dict[Hashable, float]
 
 
-def story_metrics(texts: Sequence[str], grammar: Grammar = SHORT) -> dict[str, float]:
+def story_metrics(texts: Sequence[str], grammar: Grammar) -> dict[str, float]:
     """Return the share of sentences valid under the grammar, of stories consistent from the first word to the last, and how far
     the people, objects and sentence forms are from the grammar's frequencies (total variation: 0 alike, 1 nothing in common).
     """
@@ -35,7 +35,7 @@ def story_metrics(texts: Sequence[str], grammar: Grammar = SHORT) -> dict[str, f
     }
 
 
-def count_story_words(texts: Sequence[str], grammar: Grammar = SHORT) -> dict[str, Counter[Hashable]]:
+def count_story_words(texts: Sequence[str], grammar: Grammar) -> dict[str, Counter[Hashable]]:
     """Count who each story is about, the first object it names, and the forms of its sentences."""
     words = [text.split() for text in texts]
     forms = (_form_of(" ".join(sentence), grammar) for text in texts for sentence in split_sentences(text))

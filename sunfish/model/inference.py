@@ -25,18 +25,14 @@ class TorchNetwork:
     def __init__(self, denoiser: Denoiser, rng: np.random.Generator, temperature: float = 1.0, guess: Guess | None = None) -> None:
         self.denoiser, self.rng, self.temperature, self.guess = denoiser, rng, temperature, guess
         self.device = next(denoiser.parameters()).device
-        self.moves: dict[str, Any] = {
-            "at once": Picard(denoiser),
-            "drawn": Step(denoiser),
-            "means": Step(denoiser, draws=False),
-            "free means": Step(denoiser, draws=False, sees_all=True),
+        self.moves: dict[Any, Any] = {"at once": Picard(denoiser)} | {
+            (draws, sees_all): Step(denoiser, draws, sees_all=sees_all) for draws in (True, False) for sees_all in (True, False)
         }
 
     def start(self, table: Table, given: Given, place: np.ndarray) -> None:
         ids, known, self.place = (torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place))
         self.shape, self.draws = self.denoiser.embed(ids).shape, table.draws
-        means = "free means" if table.settles_last and not given.known.any() else "means"
-        self.move = self.moves["at once" if table.at_once else "drawn" if table.drawn else means]
+        self.move = self.moves["at once" if table.at_once else (table.drawn, table.settles_last and not given.known.any())]
         self.at_once, self.call = table.at_once, 0
         self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
         x = self._noise()
