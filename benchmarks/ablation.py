@@ -1,9 +1,13 @@
 """Each lever of the recipe on and off, at equal steps, over several seeds: one command, a line of `ablation.json` a training.
 
 python -m benchmarks.ablation [--seeds 0 1 2] [--steps 9000] [--only "no output prior" ...] [--judge models/twins/autoregressive]
+                              [--on data=files data.tokenizer.vocab_size=4096 ...]
 
 It trains by the pretraining stage itself, on the shards that are there, and judges by the evaluation's own parts. What is done already, by
 the recipe as it is now, is not done again, so it can be interrupted. Three seeds of everything take some five hours on two cores.
+
+Other data than the default's: give as `--on` what its shards were made with, and `--shards`. A lever that stands there already, as some do
+on real text, makes no training of its own.
 """
 
 from __future__ import annotations
@@ -36,8 +40,11 @@ LEVERS: dict[str, list[str]] = {
     "2 heads": ["model.num_heads=2"],
     "next tokens not learned": ["diffusion.blocks.next_token=0.0", "diffusion.blocks.noisy_share=1.0", *IN_TURN],
     "next tokens count once": ["diffusion.blocks.next_token=1.0"],
+    "next tokens count four times": ["diffusion.blocks.next_token=4.0"],
     "a noisy copy of every row": ["diffusion.blocks.noisy_share=1.0"],
+    "a noisy copy of every fourth row": ["diffusion.blocks.noisy_share=0.25"],
     "noise alone in a fifth of the blocks": ["diffusion.blocks.blind_share=0.2"],
+    "noise alone in half of the blocks": ["diffusion.blocks.blind_share=0.5"],
     "blocks to 6": ["diffusion.blocks.size_max=6"],
     "random order": ["diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],
     "first estimates in a quarter": ["diffusion.self_conditioning=0.25"],
@@ -69,6 +76,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="[default: the configured ones]")
     parser.add_argument("--only", nargs="+", default=list(LEVERS), help="levers by name")
+    parser.add_argument("--on", nargs="+", default=[], metavar="SETTING", help="settings of all trainings, before a lever's")
     parser.add_argument("--judge", help="`evaluate.judge`, who tells perplexity and MAUVE of each [default: nobody]")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.only if name not in LEVERS]
@@ -78,10 +86,14 @@ def main() -> None:
     judge = [f"evaluate.judge={arguments.judge}"] if arguments.judge else []
     for seed in arguments.seeds:
         for name in arguments.only:
-            told = [*LEVERS[name], f"pretrain.seed={seed}", "tracking=off", *judge]
-            told += [f"pretrain.steps={arguments.steps}"] if arguments.steps else []
+            common = [f"pretrain.seed={seed}", "tracking=off", *judge]
+            common += [f"pretrain.steps={arguments.steps}"] if arguments.steps else []
+            told = [*arguments.on, *LEVERS[name], *common]
             recipe = digest_recipe(told)
             if any((row["told"], row["recipe"]) == (told, recipe) for row in done):
+                continue
+            if LEVERS[name] and recipe == digest_recipe([*arguments.on, *common]):
+                print(f"{name}: stands in the default already", flush=True)
                 continue
             print(f"{name}, seed {seed}", flush=True)
             row = {"lever": name, "seed": seed, "told": told, "recipe": recipe, **train_and_judge(told, arguments.shards)}

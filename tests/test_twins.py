@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks import ablation
 from benchmarks.ablation import LEVERS
 from benchmarks.twins.objective import draw_tokens, row_nats, said, train_loss, write_rows
 from benchmarks.twins.page import CORPORA, quality_of, ranks, write_page
@@ -130,3 +131,22 @@ def test_the_area_is_that_of_two_known_histograms() -> None:
 def test_every_lever_of_the_ablation_is_a_configuration_that_can_run(lever: str, tmp_path: Path) -> None:
     compose([*LEVERS[lever], "tracking=off", "pretrain.steps=300"], tmp_path / "params.yaml")
     assert check(tmp_path / "params.yaml")["pretrain"].steps == 300
+
+
+def test_a_lever_that_stands_already_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def note(told: list[str], _: Path) -> dict[str, float]:
+        asked.append(told)
+        return {}
+
+    monkeypatch.setattr(ablation, "train_and_judge", note)
+    command = f"ablation --out {tmp_path / 'out.json'} --seeds 0 --on diffusion=files data.row_length=64".split()
+    monkeypatch.setattr("sys.argv", [*command, "--only", "default", "a noisy copy of every row", "2 heads"])
+    ablation.main()
+    assert [told[:2] for told in asked] == [["diffusion=files", "data.row_length=64"]] * 2 and "model.num_heads=2" in asked[1]
+    assert "a noisy copy of every row: stands in the default already" in capsys.readouterr().out
+    ablation.main()
+    assert len(asked) == 2  # what is done is not done again
