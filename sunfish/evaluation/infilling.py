@@ -26,10 +26,10 @@ def measure_infilling(subject: Subject) -> dict[str, float]:
     rng = np.random.default_rng((section.seed, 2))
     indices = subject.held_out.first(section.infill_rows)
     gaps = [cut_gaps(ids, subject.shards.end_id, rng) for ids in subject.held_out.batches(indices, section.batch_rows)]
-    filled = []
-    for gap in track(gaps, "infill", "batches", len(gaps)):
+    parts, filled = _parts(gaps, max(1, section.batch_rows // section.infill_candidates)), []
+    for gap in track(parts, "infill", "batches", len(parts)):
         filled.append(fill_gaps(stored.denoiser, subject.table(), gap, rng, section.temperature, section.infill_candidates)[0])
-    same, known = (np.concatenate([a.ravel() for a in arrays]) for arrays in zip(*_compare(gaps, filled), strict=True))
+    same, known = (np.concatenate([a.ravel() for a in arrays]) for arrays in zip(*_compare(parts, filled), strict=True))
     bound = variational_bound(stored.denoiser, stored.law, None, gaps, section.bound_levels, rng, subject.held_out.between, subject.path)
     texts = [text for ids in filled for text in subject.texts(subject.cut(ids)).words]
     sizes, rows = float((~known).sum()), len(bound.nats)
@@ -43,6 +43,10 @@ def measure_infilling(subject: Subject) -> dict[str, float]:
         "candidates": section.infill_candidates,
         "rows": rows,
     }
+
+
+def _parts(gaps: list[Given], size: int) -> list[Given]:
+    return [Given(gap.ids[k : k + size], gap.known[k : k + size]) for gap in gaps for k in range(0, len(gap.ids), size)]
 
 
 def _compare(gaps: list[Given], filled: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -41,14 +41,22 @@ class TorchNetwork:
         self.first = self._chance()
         self.calls = torch.zeros(len(ids), dtype=torch.int64, device=self.device)  # until a text's last position settled
         self.state = State(x, self.still, ids, known, torch.zeros_like(ids))
+        self.moved: Moved
 
     def step(self, left: int) -> None:
         noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.first)
-        self.calls += (~self.state.known).any(dim=1)
-        told = self.rows, self.place, torch.full_like(self.calls, left), self.heat
+        going = (~self.state.known).any(dim=1)
+        self.calls += going
+        told = self.place, torch.full_like(self.calls, left), self.heat
         guesses = self.guess is not None and self.at_once and asks_guess(self.call, left)
         move: Any = self.guess if guesses else self.move
-        self.moved: Moved = move(*self.state, noise, chance, *told)
+        if self.at_once and self.call:  # a text that has settled is not computed again
+            where = going.nonzero().squeeze(1)
+            state, (place, steps, heat) = (tuple(part[where] for part in parts) for parts in (self.state, told))
+            moved = move(*state, noise[where], chance[where], self.rows, place, steps, heat)
+            self.moved = Moved(*(old.index_copy(0, where, new) for old, new in zip(self.moved, moved, strict=True)))
+        else:
+            self.moved = move(*self.state, noise, chance, self.rows, *told)
         self.call += 1
         self.state = State(*self.moved[:5])
 
