@@ -55,6 +55,7 @@ LEVERS: dict[str, list[str]] = {
     "all words at once": ALL_AT_ONCE,
     "all at once, eps_mse, cosine law": ["experiment=founding", "diffusion.law.kind=cosine"],
 }  # fmt: skip
+NOT_MEASURED = ("frontier", "infill", "shown", "speed")  # what the evaluation's settings say of what is not looked at here
 SHOWN = (
     "sentences_valid",
     "stories_consistent",
@@ -106,7 +107,8 @@ def digest_recipe(told: list[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         compose(told, Path(folder) / "params.yaml")
         composed = yaml.safe_load((Path(folder) / "params.yaml").read_text())
-    decides = {name: composed[name] for name in ("data", "model", "diffusion", "pretrain", "evaluate")}
+    decides = {name: composed[name] for name in ("data", "model", "diffusion", "pretrain")}
+    decides["evaluate"] = {name: value for name, value in composed["evaluate"].items() if not name.startswith(NOT_MEASURED)}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 

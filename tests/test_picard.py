@@ -116,3 +116,14 @@ def test_what_is_less_probable_than_the_floor_is_never_drawn_but_the_likeliest_a
     assert (draw(probabilities, chance, 0.9) == 0).all()
     with pytest.raises(ValueError, match="floor must be at least 0"):
         make_table("picard", LAW, 10, floor=1.0)
+
+
+def test_a_text_that_has_settled_is_not_computed_again() -> None:
+    network, asked = Fixed(scrambled(), 1, 1.0), list[int]()
+    network.moves["at once"].register_forward_pre_hook(lambda _, told: asked.append(len(told[0])))
+    known = np.zeros((ROWS, LENGTH), bool)
+    known[0, 1:] = True
+    some, table = Given(np.ones((ROWS, LENGTH), np.int64), known), make_table("picard", LAW, 100)
+    write(table, network, some, table.places(known, np.random.default_rng(0)))
+    assert asked[0] == ROWS > asked[-1]
+    assert sum(asked) == network.calls.sum()
