@@ -199,8 +199,9 @@ class _Watched(TorchNetwork):
         super().step(left)
         if self.drawn:
             counts = undecided & ((self.state.age > 0) | self.state.known)  # what waits draws for nothing unless it settles
-            near = _distance(self.logits.softmax(dim=-1), self.chance, self.floor)
-            self.nearest = np.minimum(self.nearest, near.masked_fill(~counts, torch.inf).amin(dim=-1).numpy())
+            near = _distance(self.logits.softmax(dim=-1), self.chance[self.asked], self.floor)
+            nearest = near.masked_fill(~counts[self.asked], torch.inf).amin(dim=-1).numpy()
+            self.nearest[self.asked] = np.minimum(self.nearest[self.asked], nearest)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -47,14 +47,15 @@ class TorchNetwork:
         noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.first)
         going = (~self.state.known).any(dim=1)
         self.calls += going
+        rests = self.at_once and self.call > 0  # a text that has settled is not computed again
+        self.asked = going.nonzero().squeeze(1) if rests else torch.arange(len(going), device=self.device)
         told = self.place, torch.full_like(self.calls, left), self.heat
         guesses = self.guess is not None and self.at_once and asks_guess(self.call, left)
         move: Any = self.guess if guesses else self.move
-        if self.at_once and self.call:  # a text that has settled is not computed again
-            where = going.nonzero().squeeze(1)
-            state, (place, steps, heat) = (tuple(part[where] for part in parts) for parts in (self.state, told))
-            moved = move(*state, noise[where], chance[where], self.rows, place, steps, heat)
-            self.moved = Moved(*(old.index_copy(0, where, new) for old, new in zip(self.moved, moved, strict=True)))
+        if rests:
+            state, (place, steps, heat) = (tuple(part[self.asked] for part in parts) for parts in (self.state, told))
+            moved = move(*state, noise[self.asked], chance[self.asked], self.rows, place, steps, heat)
+            self.moved = Moved(*(old.index_copy(0, self.asked, new) for old, new in zip(self.moved, moved, strict=True)))
         else:
             self.moved = move(*self.state, noise, chance, self.rows, *told)
         self.call += 1
