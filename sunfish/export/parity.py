@@ -200,8 +200,8 @@ class _Watched(TorchNetwork):
         if self.drawn:
             counts = undecided & ((self.state.age > 0) | self.state.known)  # what waits draws for nothing unless it settles
             near = _distance(self.logits.softmax(dim=-1), self.chance[self.asked], self.floor)
-            nearest = near.masked_fill(~counts[self.asked], torch.inf).amin(dim=-1).numpy()
-            self.nearest[self.asked] = np.minimum(self.nearest[self.asked], nearest)
+            nearest, asked = near.masked_fill(~counts[self.asked], torch.inf).amin(dim=-1).numpy(), self.asked.numpy()
+            self.nearest[asked] = np.minimum(self.nearest[asked], nearest)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
