@@ -30,11 +30,12 @@ from sunfish.files import read_json, write_json
 from sunfish.problems import Problem, report_problems
 
 IN_TURN = ["evaluate.infill_candidates=1", "export.sampler_candidates=1"]
-ALL_AT_ONCE = [*IN_TURN, "diffusion.blocks=null", "evaluate.sampler=ancestral", "evaluate.window_steps=100", "evaluate.bound_together=null"]
-ALL_AT_ONCE += ["export.sampler_name=ancestral"]
+ALL_AT_ONCE = [*IN_TURN, "model.told_length=true", "diffusion.blocks=null", "evaluate.sampler=ancestral", "evaluate.window_steps=100"]
+ALL_AT_ONCE += ["evaluate.bound_together=null", "export.sampler_name=ancestral"]
 LEVERS: dict[str, list[str]] = {
     "default": [],
     "no output prior": ["model.output_prior=false"],
+    "told how long the text is": ["model.told_length=true"],
     "a head of its own": ["model.tied_head=false"],
     "embeddings of 32": ["model.emb_dim=32"],
     "2 heads": ["model.num_heads=2"],
@@ -46,7 +47,7 @@ LEVERS: dict[str, list[str]] = {
     "noise alone in a fifth of the blocks": ["diffusion.blocks.blind_share=0.2"],
     "noise alone in half of the blocks": ["diffusion.blocks.blind_share=0.5"],
     "blocks to 6": ["diffusion.blocks.size_max=6"],
-    "random order": ["diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],
+    "random order": ["model.told_length=true", "diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],
     "first estimates in a quarter": ["diffusion.self_conditioning=0.25"],
     "nothing given": ["diffusion.known.row_share=0.0"],
     "cosine law": ["diffusion.law.kind=cosine"],

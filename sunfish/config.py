@@ -188,6 +188,11 @@ def check(params_path: Path) -> dict[str, Any]:
 def _hold_together(built: dict[str, Any], params_path: Path) -> None:
     """Raise ConfigError for what each section allows and another does not."""
     diffusion = built["diffusion"]
+    if not built["model"].told_length and (diffusion.blocks is None or diffusion.blocks.order != "forward"):
+        raise ConfigError(
+            f"{params_path}: model.told_length = False: a text says itself where it ends only where its words are written from left to "
+            "right (diffusion.blocks.order = forward); set it to true"
+        )
     wants = (("evaluate", "sampler", "infill_candidates"), ("export", "sampler_name", "sampler_candidates"))
     for section, sampler, candidates in wants:
         if getattr(built[section], sampler) == "picard" and diffusion.blocks is None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -28,10 +29,20 @@ def test_lengths_are_drawn_by_their_shares() -> None:
     assert set(LAW.draw(5, np.random.default_rng(0), at_least=21)) == {20}
 
 
+def test_where_no_length_is_told_a_row_is_as_long_as_it_may_become_and_costs_nothing() -> None:
+    law = dataclasses.replace(LAW, told=False)
+    assert set(law.draw(5, np.random.default_rng(0))) == {20} and (LAW.usual, law.usual) == (8, 20)
+    assert law.nats([8, 12, 20]).tolist() == [0.0] * 3
+    assert law.shortest_for(9) == 12  # of a text that is there its row's length is known
+
+
 def test_a_text_takes_the_shortest_length_that_holds_it() -> None:
     assert [LAW.shortest_for(n) for n in (1, 8, 9, 13, 99)] == [8, 8, 12, 20, 20]
 
 
 def test_a_law_of_lengths_comes_back_from_json() -> None:
-    again = RowLengths.from_json(json.loads(json.dumps(LAW.to_json())))
-    assert np.array_equal(again.lengths, LAW.lengths) and np.array_equal(again.counts, LAW.counts) and again.possible == 5
+    for told in (True, False):
+        law = dataclasses.replace(LAW, told=told)
+        again = RowLengths.from_json(json.loads(json.dumps(law.to_json())))
+        assert np.array_equal(again.lengths, law.lengths) and np.array_equal(again.counts, law.counts)
+        assert (again.possible, again.told) == (5, told)

@@ -27,7 +27,9 @@ from sunfish.sampler import SAMPLERS, Given, ddim, make_table
 from sunfish.schedule import linear_beta, uniform
 from sunfish.sections.model import Section
 
-SMALL = Section(name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, tied_head=True, output_prior=True)
+SMALL = Section(
+    name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, tied_head=True, output_prior=True, told_length=True
+)
 
 
 def make(vocab_size: int = 11, **changes: object) -> Denoiser:
@@ -108,6 +110,18 @@ def test_given_tokens_cost_nothing_and_the_others_their_entropy() -> None:
     bound = variational_bound(denoiser, uniform(-14, 8, 50), None, [Given(rng.integers(11, size=known.shape), known)], 24, rng)
     assert bound.nats.mean() == pytest.approx(2 * math.log(11), rel=0.05)
     assert not bound.length_nats.any()
+
+
+def test_only_a_model_that_is_told_a_row_s_length_knows_it() -> None:
+    """In order each position sees what is before it: whatever is behind a beginning, what is said of the beginning stays."""
+    for told_length in (False, True):
+        denoiser = make(told_length=told_length)
+        for parameter in denoiser.parameters():
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+        x_t, logsnr, nothing, known, _ = noisy(denoiser, length=9)
+        turn = torch.arange(1, 10).expand(2, 9)
+        whole, begun = (denoiser(*(part[:, :length] for part in (x_t, logsnr, nothing, known, turn))).logits[:, :5] for length in (9, 5))
+        assert torch.allclose(whole, begun, atol=1e-5) is not told_length
 
 
 def test_shapes_are_checked_while_tests_run() -> None:
@@ -218,7 +232,7 @@ def test_isolated_documents_do_not_see_each_other_and_are_as_if_alone(params: di
     denoiser = Denoiser(params["model"], 20)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in denoiser.named_parameters():
-        torch.nn.init.normal_(parameter, std=0.0 if name.startswith("to_end") else 0.3, generator=generator)  # ends differ by design
+        torch.nn.init.normal_(parameter, std=0.0 if name.startswith("position") else 0.3, generator=generator)  # they differ by design
     end = 19
     first = torch.tensor([[3, 4, 5, 6, end]])[:, 5 - prefix :]
     mine, others = torch.tensor([[7, 8, 9, end]]), torch.tensor([[10, 11]])

@@ -40,7 +40,7 @@ def main() -> None:
     wrapped = fabric.setup(make_twin(model, shards.vocab_size, arguments.kind, section.seed))
     twin = wrapped.module
     optimizers, ema = make_optimizers(twin, section.optim, multiplies_in_bf16(fabric)), Ema(twin, section.ema_decay)
-    diffusion, length = params["diffusion"], rows.lengths().median
+    diffusion, length = params["diffusion"], rows.lengths().usual
     batch_rows = round(diffusion.copies * section.batch_rows)  # as many positions a step as SunFish's copies have together
     end = text_end(params["data"], shards.end_id)
     feed = Feed(rows, rows.order(batch_rows, section.seed), slice(0, batch_rows))

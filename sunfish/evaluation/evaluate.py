@@ -59,9 +59,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
         "time_to_quality": {"num_steps": time_to_quality(steps, judged), "window_steps": time_to_quality(windows, judged)},
         "speed": measure_speed(stored.denoiser, stored.law, stored.lengths.longest, section.speed_runs),
     }
-    trajectory = follow(
-        stored.denoiser, subject.table(), subject.held_out.lengths().median, np.random.default_rng(section.seed), section.temperature
-    )
+    trajectory = follow(stored.denoiser, subject.table(), stored.lengths.usual, np.random.default_rng(section.seed), section.temperature)
     write_json(places.metrics, metrics)
     write_plots(places.plots, read_curve(places.curve), bound, metrics, trajectory, subject.words_of(trajectory.ids[-1]))
     write_text(places.samples, "\n\n".join(texts.words[: section.shown_samples]) + "\n")

@@ -65,7 +65,7 @@ def model_card(manifest: dict[str, Any], stored: StoredDenoiser, section: Sectio
     lengths = stored.lengths
     return CARD.format(
         parameters=manifest["parameters"], longest=lengths.longest, opset=section.opset, licence=section.licence,
-        usual=int(lengths.lengths[lengths.counts.argmax()]), emb=stored.denoiser.section.emb_dim, heat=section.sampler_temperature,
+        usual=lengths.usual, emb=stored.denoiser.section.emb_dim, heat=section.sampler_temperature,
         sampler="picard_sampler" if section.sampler_name == "picard" else "sampler",
         graphs="\n".join(f"| `onnx/{name}.onnx` | {says} |" for name, says in GRAPHS.items() if name in names), end=stored.end_id,
         error=manifest["parity"]["relative_error_per_call"], walks="\n".join(f"| {walk} |" for walk in walks),

@@ -68,8 +68,9 @@ class Denoiser(nn.Module):
 
     The network gives logits; `x_0_hat` is the embedding they expect. With the output prior, the logits start from the
     exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
-    length), so that the network has only context to learn. Every position has a noise level of its own, and is told how far the row's
-    end is. Known positions hold clean embeddings and stay as they are; their logits say what comes next.
+    length), so that the network has only context to learn. Every position has a noise level of its own, and is told where in the row
+    it stands: from its end, which tells how long the text must be, or from its beginning. Known positions hold clean embeddings and stay
+    as they are; their logits say what comes next.
 
     Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).
     """
@@ -79,7 +80,7 @@ class Denoiser(nn.Module):
         self.section, self.vocab_size = section, vocab_size
         self.embedding = Embedding(vocab_size, section.emb_dim)
         self.noise_level = Told(LEVEL_PERIODS, section.cond_dim, section.width)
-        self.to_end = Told(ROW_PERIODS, section.cond_dim, section.width)
+        self.position = Told(ROW_PERIODS, section.cond_dim, section.width)
         self.inward = nn.Linear(2 * section.emb_dim, section.width, bias=False)
         self.known_flag = nn.Parameter(torch.empty(section.width))
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
@@ -137,9 +138,9 @@ class Denoiser(nn.Module):
     ) -> Hidden:  # fmt: skip
         """Return what is read out at each position: what the network found, times `cold`, and the evidence."""
         copies = 1 if sight is None else sight.copies
-        ends = self._ends(x_t.shape[1] // copies)
-        ends = ends if copies == 1 else ends.repeat(copies, 1)
-        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + ends, sight)
+        positions = self._positions(x_t.shape[1] // copies)
+        positions = positions if copies == 1 else positions.repeat(copies, 1)
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + positions, sight)
         hidden = hidden if cold is None else hidden * cold
         evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
         prior = evidence * x_t if self.section.output_prior else None
@@ -175,10 +176,10 @@ class Denoiser(nn.Module):
         noisy = torch.cat((linear, torch.where(given, 0.0, x_0_prev)), dim=-1)
         return self.inward(noisy) + torch.where(given, self.known_flag, self.noise_level(logsnr))
 
-    def _ends(self, length: int) -> Float[Tensor, "pos width"]:
-        """Return what each position of a row is told of how far its end is."""
-        distance = torch.arange(length - 1, -1, -1, device=self.known_flag.device)
-        told: Tensor = self.to_end(distance.float())
+    def _positions(self, length: int) -> Float[Tensor, "pos width"]:
+        """Return what each position of a row is told of where it stands."""
+        number = torch.arange(length, device=self.known_flag.device)
+        told: Tensor = self.position((length - 1 - number if self.section.told_length else number).float())
         return told
 
     @contextmanager
@@ -226,7 +227,7 @@ def count_parameters(section: Section, vocab_size: int) -> int:
     """Return how many parameters a denoiser of this size has, without building it."""
     width, emb, cond = section.width, section.emb_dim, section.cond_dim
     block = 12 * width**2 + 4 * width  # attention 4, MLP 8; two norms
-    told = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: the noise level, the row's end
+    told = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: the noise level, the position
     head = width * (emb if section.tied_head else vocab_size) + vocab_size
     around = vocab_size * emb + 2 * emb * width + width + head  # table, inward, flag
     return section.num_layers * block + 2 * told + around
@@ -238,7 +239,7 @@ def init_weights(denoiser: Denoiser, seed: int) -> None:
     zeros = ("out.weight", "down.weight", "head.weight", "head_bias", "shift", "known_flag")
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():
-            if name.endswith("bias") or (name.endswith(zeros) and not name.startswith(("noise_level", "to_end"))):
+            if name.endswith("bias") or (name.endswith(zeros) and not name.startswith(("noise_level", "position", "to_end"))):
                 parameter.zero_()
             elif name.endswith("scale"):
                 parameter.fill_(1.0)

@@ -9,6 +9,7 @@ import argparse
 import functools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -46,9 +47,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.layout)
 
-    def lengths(self) -> RowLengths:
-        """Return how long rows are, and how often."""
-        return self.layout.lengths()
+    def lengths(self, told: bool = True) -> RowLengths:
+        """Return how long rows are, and how often, for a model that is `told` so or is not."""
+        return replace(self.layout.lengths(), told=told)
 
     def num_tokens(self, indices: np.ndarray) -> np.ndarray:
         """Return how many tokens rows hold, end tokens behind the text left out but for the document's own."""

@@ -74,7 +74,7 @@ class Gate:
         founding = objective == "eps_mse"
         law = FOUNDING_LAW if founding else self.diffusion.law
         # at linear-beta's lowest noise eps_mse weighs errors of x_0 8,000-fold: only the exact posterior is near enough in 100 steps
-        model = dataclasses.replace(self.model, output_prior=True) if founding else self.model
+        model = dataclasses.replace(self.model, output_prior=True, told_length=True) if founding else self.model
         blocks = None if founding else self.diffusion.blocks
         diffusion = dataclasses.replace(self.diffusion, objective=objective, law=law, blocks=blocks, known=known or self.diffusion.known)
         usual = self.pretrain.optim
@@ -228,7 +228,7 @@ def check_save_and_load(gate: Gate) -> tuple[str, float | None]:
     state = run.denoiser.state_dict()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "denoiser"
-        write_denoiser(place, gate.model, state, run.law, gate.rows.lengths(), gate.shards.folder, gate.shards.end_id)
+        write_denoiser(place, gate.model, state, run.law, gate.rows.lengths(gate.model.told_length), gate.shards.folder, gate.shards.end_id)
         loaded = read_denoiser(place)
     different = [name for name, tensor in loaded.denoiser.state_dict().items() if not torch.equal(tensor, state[name])]
     if different or not np.array_equal(loaded.law.logsnr, run.law.logsnr):

@@ -100,7 +100,8 @@ def pretrain(job: Job, places: Places) -> None:
     checkpoints = Checkpoints(fabric, runs / name, job.pretrain.keep_checkpoints, beside)
     status = "FAILED"
     try:
-        train(run, feed, checkpoints, log, sampler_of(shards.tokenizer, rows, job.diffusion.blocks), meter)
+        usual = rows.lengths(job.model.told_length).usual
+        train(run, feed, checkpoints, log, sampler_of(shards.tokenizer, usual, job.diffusion.blocks), meter)
         write_results(run, log, job, places, shards, rows, tracker)
         if zero:
             finish_run(runs / name)
@@ -155,7 +156,7 @@ def write_results(run: Run, log: RunLog, job: Job, places: Places, shards: Shard
     """Write the averaged weights, the final numbers and the curve; every process gives its shards, one writes."""
     weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
     if run.fabric.is_global_zero:
-        write_denoiser(places.out, job.model, weights, run.law, rows.lengths(), places.shards, shards.end_id)
+        write_denoiser(places.out, job.model, weights, run.law, rows.lengths(job.model.told_length), places.shards, shards.end_id)
         digest = hashlib.sha256((places.out / "model.safetensors").read_bytes()).hexdigest()
         tracker.set_tags({"model_sha256": digest, "shards_sha256": shards.digest()})
         write_json(places.metrics, final_numbers(run, log))
@@ -212,12 +213,11 @@ def flatten(sections: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def sampler_of(tokenizer: Tokenizer, rows: Rows, blocks: Blocks | None) -> Any:
-    """Return a function that lets the model write one text, of the rows' usual length, the same noise each time.
+def sampler_of(tokenizer: Tokenizer, length: int, blocks: Blocks | None) -> Any:
+    """Return a function that lets the model write one text in a row of `length` tokens, the same noise each time.
 
     As it is trained: one position after another, or all together.
     """
-    length = rows.lengths().median
 
     def write(denoiser: Denoiser, law: NoiseLaw) -> str:
         table = make_table("ancestral", law, SAMPLE_STEPS)
