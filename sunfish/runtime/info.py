@@ -26,7 +26,7 @@ def describe(folder: Path, info: dict[str, Any]) -> str:
     lines = [
         ("what", f"SunFish denoiser {model['name']!r}, {info['parameters']:,} parameters, {info['vocab_size']:,} tokens"),
         ("network", f"{model['num_layers']} layers, {model['num_heads']} heads, width {model['width']}, embeddings of {model['emb_dim']}"),
-        ("texts", f"of {lengths[0]} to {lengths[-1]} tokens"),
+        ("texts", f"of up to {lengths[-1]} tokens"),
         ("samples with", ", ".join(f"{key} {value}" for key, value in sampler.items())),
         ("sizes", size),
         ("licence", info["licence"]),
