@@ -67,7 +67,11 @@ def main() -> None:
         guess = read_guess(arguments.guess, subject.stored).to(device)
         writers["sunfish, with a distilled guess"] = in_steps(dataclasses.replace(subject, guess=guess))
     results = {
-        "held_out": {"sunfish": measure_bound(subject)[1], **{kind: measure_twin(subject, stored, end) for kind, stored in twins.items()}},
+        "held_out": {
+            "sunfish": measure_bound(subject)[1],
+            "sunfish, one step a word": measure_bound(subject, num_levels=0)[1],
+            **{kind: measure_twin(subject, stored, end) for kind, stored in twins.items()},
+        },
         "texts": {
             "real": judged(subject, subject.real_texts(subject.num_real)),
             "sunfish": by_temperature(subject, lambda heat: subject.told(temperature=heat).write_texts(section.num_samples, 1)),

@@ -26,6 +26,7 @@ CORPORA = {
 COLORS = {"sunfish": ACCENT, "sunfish, with a distilled guess": "#f2a48f", "masked": INK, "autoregressive": PALE}
 NAMES = {
     "sunfish": "SunFish",
+    "sunfish, one step a word": "SunFish, one step a word",
     "sunfish, with a distilled guess": "SunFish with the guess",
     "masked": "masked diffusion",
     "autoregressive": "autoregressive",

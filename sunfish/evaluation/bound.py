@@ -79,6 +79,9 @@ def variational_bound(
 ) -> Bound:
     """Return the bound of batches of ids, each (rows, pos) of one length, every row seen at `num_levels` times of its walk.
 
+    Without levels it is the bound of a walk of a single step, from noise alone to a token (`sampler.Table.at_once`): its only latent
+    variable is the noise, and its reconstruction all there is to say.
+
     What is known costs nothing: the bound is that of the unknown positions given the known ones.
 
     Along the `path` blocks of positions are denoised one after another, and a block's tokens are told once it is done, which costs its
@@ -111,7 +114,7 @@ class _View:
 
 def _terms(view: _View, given: Given, num_levels: int) -> _Terms:
     unknown, block = ~given.known, _Blocks.draw(view.path, given.known, view.rng)
-    diffusion, logsnr, ce = np.zeros(len(given.ids)), [], []
+    diffusion, logsnr, ce = np.zeros(len(given.ids)), [np.empty(0)], [np.empty(0)]
     for k in range(num_levels):
         walks = (draw_times(given.ids.size, view.rng).reshape(given.ids.shape) + k) / num_levels
         levels = view.law.logsnr_at(block.of_each(walks))
@@ -119,7 +122,7 @@ def _terms(view: _View, given: Given, num_levels: int) -> _Terms:
         diffusion += np.where(unknown, per_logsnr / view.law.density(levels), 0.0).sum(axis=1) / num_levels
         logsnr.append(levels[unknown])
         ce.append(nats[unknown])
-    _, told = _look(view, given, block, np.full(given.ids.shape, view.law.logsnr_at(0.0)))
+    _, told = _look(view, given, block, np.full(given.ids.shape, view.law.logsnr_at(0.0 if num_levels else 1.0)))
     prior = prior_kl_nats(view.denoiser, view.law) * unknown.sum(axis=1)
     return _Terms(diffusion, (told * unknown).sum(axis=1), prior, np.concatenate(logsnr), np.concatenate(ce))
 

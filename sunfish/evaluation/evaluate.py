@@ -49,6 +49,7 @@ def evaluate(data: Data, section: Evaluate, tracking: Tracking, places: Places) 
     windows = measure_over(*_in_turn(subject, judged), "window_steps", section.frontier_windows)
     metrics: dict[str, Any] = {
         "bound": bound_numbers,
+        **({"bound_one_step": measure_bound(subject, num_levels=0)[1]} if section.window_steps == 1 else {}),
         "samples": {**judged, "count": len(texts.words)},
         "real_text": subject.judge(subject.real_texts(subject.num_real), near=True),
         "infilling": measure_infilling(subject),

@@ -14,15 +14,16 @@ from sunfish.text.lexicon import Grammar
 from sunfish.text.stories import entropy_nats, judge
 
 
-def measure_bound(subject: Subject) -> tuple[Bound, Numbers]:
-    """Return the bound on held-out rows; for stories beside the grammar's exact entropy."""
+def measure_bound(subject: Subject, num_levels: int | None = None) -> tuple[Bound, Numbers]:
+    """Return the bound on held-out rows; for stories beside the grammar's exact entropy. 0 levels: of a walk of one step a word."""
     section, stored, held_out = subject.section, subject.stored, subject.held_out
     indices = held_out.first(section.bound_rows)
     batches = [Given(ids, np.zeros_like(ids, dtype=bool)) for ids in held_out.batches(indices, section.batch_rows)]
     rng = np.random.default_rng((section.seed, 0))
     bound = variational_bound(
-        stored.denoiser, stored.law, stored.lengths, batches, section.bound_levels, rng, held_out.between, subject.path
-    )
+        stored.denoiser, stored.law, stored.lengths, batches, section.bound_levels if num_levels is None else num_levels, rng,
+        held_out.between, subject.path,
+    )  # fmt: skip
     texts = [text for batch in batches for text in subject.texts(subject.cut(batch.ids)).words]
     num_bytes = sum(len(text.encode()) for text in texts)
     numbers = bound_metrics(bound, int(held_out.num_tokens(indices).sum()), max(1, num_bytes))

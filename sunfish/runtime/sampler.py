@@ -94,8 +94,8 @@ class Sampler:
     def generate(self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()) -> list[str]:
         """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
 
-        Without `length` each text has one of its own, as long as the texts of the training were. One that is longer than any of these is
-        written piece by piece, each given the end of the one before, until the model ends it.
+        Without `length` a text has the room of the training's longest row; where a model is told lengths, that of one drawn from them. A
+        text that may be longer than any of these is written piece by piece, each given the end of the one before, until the model ends it.
         """
         self._check(num, length, MAX_LENGTH)
         rngs = _generators(settings.seed, num)
