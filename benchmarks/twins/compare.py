@@ -69,7 +69,7 @@ def main() -> None:
     results = {
         "held_out": {
             "sunfish": measure_bound(subject)[1],
-            "sunfish, one step a word": measure_bound(subject, num_levels=0)[1],
+            **({"sunfish, one step a word": measure_bound(subject, num_levels=0)[1]} if section.window_steps == 1 else {}),
             **{kind: measure_twin(subject, stored, end) for kind, stored in twins.items()},
         },
         "texts": {
