@@ -62,5 +62,5 @@ class RowLengths:
 
     @classmethod
     def from_json(cls, lists: dict[str, Any]) -> RowLengths:
-        """Rebuild a law from `to_json`."""
-        return cls(np.array(lists["lengths"], np.int64), np.array(lists["counts"], np.int64), lists["possible"], lists["told"])
+        """Rebuild a law from `to_json`; one that does not say so is of a model that is told lengths, as all were once."""
+        return cls(np.array(lists["lengths"], np.int64), np.array(lists["counts"], np.int64), lists["possible"], lists.get("told", True))

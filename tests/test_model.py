@@ -191,6 +191,10 @@ def test_a_folder_of_another_version_says_so(tmp_path: pathlib.Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model": {**dataclasses.asdict(SMALL), "depth": 2}, "vocab_size": 11}))
     with pytest.raises(Problem, match="another version.*pretrain stage"):
         read_denoiser(tmp_path)
+    for law in ({}, {"t": [0.0, 1.0], "logsnr": [-1.0, 4.0]}):
+        (tmp_path / "noise_law.json").write_text(json.dumps(law))
+        with pytest.raises(Problem, match="noise_law.json: is no noise law.*pretrain stage"):
+            read_denoiser(tmp_path)
 
 
 def test_rows_of_a_batch_do_not_see_each_other() -> None:

@@ -59,7 +59,10 @@ def read_denoiser(folder: Path) -> StoredDenoiser:
         Problem: a missing or unreadable file, or one that another version wrote.
     """
     config = read_json(folder / "config.json")
-    law = NoiseLaw.from_json(read_json(folder / "noise_law.json"))
+    try:
+        law = NoiseLaw.from_json(read_json(folder / "noise_law.json"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Problem(f"{folder / 'noise_law.json'}: is no noise law ({error!r}); run the pretrain stage again") from error
     try:
         denoiser, lengths = Denoiser(Section(**config["model"]), config["vocab_size"]), RowLengths.from_json(config["row_lengths"])
     except (KeyError, TypeError) as error:
