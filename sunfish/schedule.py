@@ -63,6 +63,11 @@ class NoiseLaw:
         slopes = np.diff(self.t) / -np.diff(self.logsnr)
         return np.where(inside, slopes[np.clip(bins, 0, len(slopes) - 1)], 0.0)
 
+    def evened(self, share: float) -> NoiseLaw:
+        """Return a law whose density is `share` even over the whole range, the rest this one's. Source: [Defensive] section 2."""
+        even = (self.logsnr[0] - self.logsnr) / (self.logsnr[0] - self.logsnr[-1])
+        return NoiseLaw((1.0 - share) * self.t + share * even, self.logsnr)
+
     def to_json(self) -> dict[str, list[float]]:
         """Return plain lists; `from_json` reads them back to the same bits."""
         return {"t": self.t.tolist(), "logsnr": self.logsnr.tolist()}

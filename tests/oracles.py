@@ -35,6 +35,8 @@ def gaussian_flow(x_1: np.ndarray, law: NoiseLaw) -> np.ndarray:
 class ToyDenoiser(nn.Module):
     """A closed form in a denoiser's place."""
 
+    end_id: int | None = None
+
     def __init__(self, denoise: Denoise, embeddings: np.ndarray) -> None:
         super().__init__()
         self.denoise = denoise

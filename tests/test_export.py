@@ -44,7 +44,7 @@ LAW = uniform(-8, 4, 2)
 def stored(request: pytest.FixtureRequest) -> StoredDenoiser:
     """A denoiser of every make, its zero-initialised weights drawn too, so that everything matters."""
     section = dataclasses.replace(SMALL, tied_head=request.param == "tied", output_prior="no prior" not in request.param)
-    denoiser = Denoiser(section, 41)
+    denoiser = Denoiser(section, 41, 0)
     init_weights(denoiser, 0)
     generator = torch.Generator().manual_seed(1)
     for parameter in denoiser.parameters():

@@ -18,15 +18,19 @@ from sunfish.model.step import draw
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Problem
 from sunfish.sampler import MOST_GUESSES, Given, asks_guess, make_table
-from sunfish.training.distilling import GuessLoss, chance_of, make_examples, walk_on
+from sunfish.training.distilling import GuessLoss, chance_of, make_examples, walk_on, with_room
 from tests.test_sampler import LAW
 from tests.test_sight import scrambled
+
+END = 9
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> StoredDenoiser:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    return StoredDenoiser(scrambled(), LAW, RowLengths.count([9], 12), 0, tmp_path)
+    denoiser = scrambled()
+    denoiser.end_id = END
+    return StoredDenoiser(denoiser, LAW, RowLengths.count([9], 12), END, tmp_path)
 
 
 @settings(max_examples=50, deadline=None)
@@ -58,6 +62,19 @@ def test_the_walk_writes_a_text_again_by_the_chances_made_for_it(stored: StoredD
 
     again, _ = sample_ids(stored.denoiser, table, Given.nothing(5, 9), Again(np.random.PCG64(0)))
     assert (again == ids).mean() > 0.95  # the noise is another one, and tells this denoiser next to nothing
+
+
+def test_a_guess_learns_in_rows_as_long_as_a_text_may_become_and_of_nothing_behind_its_end(stored: StoredDenoiser) -> None:
+    ids, given_ = np.array([[5, 6, END, END], [5, 6, 7, END]]), np.array([[False] * 4, [True, False, True, True]])
+    law = dataclasses.replace(stored.lengths, told=False)
+    wide, there = with_room(ids, given_, law, END)
+    assert wide.shape == (2, 9) and (wide[:, 4:] == END).all() and np.array_equal(wide[:, :4], ids)
+    assert np.array_equal(there[:, :4], given_) and not there[0].any() and there[1, 4:].all()
+    assert np.array_equal(with_room(ids, given_, stored.lengths, END)[0], ids)  # told its length, a row is as it is
+    texts, known = torch.from_numpy(wide), torch.from_numpy(there)
+    place, table = torch.where(known, 0, torch.arange(1, 10)), make_table("picard", LAW, 100)
+    examples = make_examples(stored, texts, known, place, table, 1.0, torch.Generator().manual_seed(0))
+    assert examples.counts.tolist() == [[True] * 3 + [False] * 6, [False, True] + [False] * 7]
 
 
 def test_a_guess_changes_the_calls_and_not_the_text(stored: StoredDenoiser) -> None:

@@ -45,17 +45,18 @@ def write(table: Table, network: Fixed, given: Given, place: np.ndarray, watch: 
     return network.look().ids
 
 
-def without_estimates() -> Denoiser:
+def without_estimates(end_id: int | None = None) -> Denoiser:
     """A denoiser that does not look at the estimate before: in turn, a position that waits has one, and at once none does."""
     denoiser = scrambled()
+    denoiser.end_id = end_id
     denoiser.inward.weight[:, denoiser.section.emb_dim :] = 0
     return denoiser
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(ORDERS), st.integers(0, 1000), st.sampled_from([0.0, 0.05]))
-def test_all_steps_at_once_write_what_they_write_in_turn(order: str, seed: int, floor: float) -> None:
-    denoiser, rng = without_estimates(), np.random.default_rng(seed)
+@given(st.sampled_from(ORDERS), st.integers(0, 1000), st.sampled_from([0.0, 0.05]), st.sampled_from([None, 0, 3]))
+def test_all_steps_at_once_write_what_they_write_in_turn(order: str, seed: int, floor: float, end_id: int | None) -> None:
+    denoiser, rng = without_estimates(end_id), np.random.default_rng(seed)
     some = Given(rng.integers(denoiser.vocab_size, size=(ROWS, LENGTH)), rng.random((ROWS, LENGTH)) < 0.2)
     at_once = make_table("picard", LAW, 100, order=order, floor=floor)
     in_turn = make_table("ancestral", LAW, 100, window_steps=1, order=order, floor=floor)
@@ -67,6 +68,20 @@ def test_all_steps_at_once_write_what_they_write_in_turn(order: str, seed: int, 
     counts = torch.stack([known.sum(dim=1) for known in settled])
     assert ((counts[1:] > counts[:-1]) | (counts[:-1] == LENGTH)).all()  # each call settles one at least
     assert (network.calls <= 1 + torch.from_numpy(~some.known).sum(dim=1)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["picard", "ancestral", "ddim"]), st.integers(0, 1000))
+def test_behind_an_end_all_is_end_and_what_comes_before_is_as_if_it_were_not(name: str, seed: int) -> None:
+    table, some, end_id = make_table(name, LAW, 30, window_steps=2), Given.nothing(ROWS, LENGTH), 3
+    some.known[0, 5] = True
+    place = table.places(some.known, np.random.default_rng(0))
+    free, ending = Fixed(without_estimates(), seed, 1.0), Fixed(without_estimates(end_id), seed, 1.0)
+    without, ours = write(table, free, some, place), write(table, ending, some, place)
+    behind = np.cumsum(ours == end_id, axis=1) > (ours == end_id)
+    assert (ours[behind & ~some.known] == end_id).all() and np.array_equal(ours[some.known], some.ids[some.known])
+    if name == "picard":
+        assert np.array_equal(ours[~behind], without[~behind]) and (ending.calls <= free.calls).all()
 
 
 def test_what_is_settled_is_a_beginning_and_stays() -> None:

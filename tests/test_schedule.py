@@ -42,6 +42,14 @@ def test_linear_beta_is_the_product_of_ddpm() -> None:
     np.testing.assert_allclose(alpha(linear_beta().logsnr) ** 2, abar, rtol=1e-12)
 
 
+@pytest.mark.parametrize("law", LAWS)
+def test_an_evened_law_is_a_mixture_of_densities(law: NoiseLaw) -> None:
+    evened, width = law.evened(0.25), law.logsnr[0] - law.logsnr[-1]
+    levels = np.linspace(law.logsnr[-1], law.logsnr[0], 1001)[1:-1]
+    assert evened.density(levels) == pytest.approx(0.75 * law.density(levels) + 0.25 / width)
+    assert (evened.logsnr_at(0.0), evened.logsnr_at(1.0)) == (law.logsnr[0], law.logsnr[-1])
+
+
 def test_a_law_survives_json_to_the_bit() -> None:
     law = cosine(-11, 4)
     again = NoiseLaw.from_json(law.to_json())

@@ -31,6 +31,7 @@ from sunfish.training.parallel import keep_freed_memory
 
 TEMPERATURES = (0.6, 0.8, 1.0)
 STEPS = (8, 16, 32, 128)
+TEXTS_BY_STEPS = 500  # twelve rows, where differences are large
 SHOWN = (
     "judged_perplexity", "mauve", "mauve_deviation",
     "sentences_valid", "stories_consistent", "people_total_variation", "forms_total_variation", "unique", "entropy_per_sample_nats",
@@ -59,13 +60,14 @@ def main() -> None:
     twins = {kind: read_twin(arguments.twins / kind) for kind in ("masked", "autoregressive")}
     for stored in twins.values():
         stored.twin.to(device)
+    few = subject.told(num_samples=min(TEXTS_BY_STEPS, section.num_samples))
     writers = {
-        "sunfish": in_steps(subject),
-        "masked": lambda steps: writer(subject.told(num_steps=steps), twins["masked"], end)(section.temperature),
+        "sunfish": in_steps(few),
+        "masked": lambda steps: writer(few.told(num_steps=steps), twins["masked"], end)(section.temperature),
     }
     if arguments.guess:
         guess = read_guess(arguments.guess, subject.stored).to(device)
-        writers["sunfish, with a distilled guess"] = in_steps(dataclasses.replace(subject, guess=guess))
+        writers["sunfish, with a distilled guess"] = in_steps(dataclasses.replace(few, guess=guess))
     results = {
         "held_out": {
             "sunfish": measure_bound(subject)[1],
@@ -82,6 +84,7 @@ def main() -> None:
         "how": {
             **{name: getattr(section, name) for name in ("num_samples", "num_steps", "sampler", "floor")},
             "temperature_by_steps": section.temperature,
+            "num_samples_by_steps": few.section.num_samples,
             "mauve_seeds": MAUVE_SEEDS,
             "weights": "ema",
         },

@@ -25,7 +25,8 @@ class ExportedDenoiser(nn.Module):
     def __init__(self, denoiser: Denoiser, graph: Path) -> None:
         super().__init__()
         self.denoiser, self.session = denoiser, open_session(graph, torch.get_num_threads())
-        self.section, self.embedding, self.embed = denoiser.section, denoiser.embedding, denoiser.embed
+        self.section, self.end_id = denoiser.section, denoiser.end_id
+        self.embedding, self.embed = denoiser.embedding, denoiser.embed
 
     def forward(
         self, x_t: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, turn: Tensor, temperature: Tensor | None = None

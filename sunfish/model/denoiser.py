@@ -70,14 +70,14 @@ class Denoiser(nn.Module):
     exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
     length), so that the network has only context to learn. Every position has a noise level of its own, and is told where in the row
     it stands: from its end, which tells how long the text must be, or from its beginning. Known positions hold clean embeddings and stay
-    as they are; their logits say what comes next.
+    as they are; their logits say what comes next. Where an `end_id` ends texts, sampling writes nothing behind it (`step.end_texts`).
 
     Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).
     """
 
-    def __init__(self, section: Section, vocab_size: int) -> None:
+    def __init__(self, section: Section, vocab_size: int, end_id: int | None = None) -> None:
         super().__init__()
-        self.section, self.vocab_size = section, vocab_size
+        self.section, self.vocab_size, self.end_id = section, vocab_size, end_id
         self.embedding = Embedding(vocab_size, section.emb_dim)
         self.noise_level = Told(LEVEL_PERIODS, section.cond_dim, section.width)
         self.position = Told(ROW_PERIODS, section.cond_dim, section.width)

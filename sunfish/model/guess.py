@@ -15,7 +15,7 @@ from sunfish.model.denoiser import Denoiser, Prediction, Told
 from sunfish.model.embedding import Embeddings, Ids
 from sunfish.model.picard import LOGSNR
 from sunfish.model.sight import OPEN, Known, Turns, see_turns
-from sunfish.model.step import Moved
+from sunfish.model.step import Moved, end_texts
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Problem
 
@@ -47,7 +47,9 @@ class Guess(nn.Module):
         x_0_hat, logits = self.predict(x, ids, known, age > 0, chance, table[-1, LOGSNR])
         probability, likeliest = logits.softmax(dim=-1).max(dim=-1)
         said = torch.where(known, ids, likeliest)
-        return Moved(x, x_0_hat, said, known | (left == 1)[:, None], torch.ones_like(age), said, probability)
+        before = place[:, None, :] < place[:, :, None]
+        said, settled = end_texts(said, known, known | (left == 1)[:, None], before, self.denoiser.end_id)
+        return Moved(x, x_0_hat, said, settled, torch.ones_like(age), said, probability)
 
     def predict(
         self, x: Embeddings, ids: Ids, known: Known, drafted: Known, chance: Float[Tensor, "batch pos"], logsnr: Float[Tensor, ""]
@@ -61,7 +63,7 @@ class Guess(nn.Module):
 def start_guess(stored: StoredDenoiser, seed: int) -> Guess:
     """Return an untrained guess: the denoiser's own weights, and a chance that says nothing yet."""
     section = stored.denoiser.section
-    guess = Guess(Denoiser(section, stored.denoiser.vocab_size))
+    guess = Guess(Denoiser(section, stored.denoiser.vocab_size, stored.end_id))
     guess.denoiser.load_state_dict(stored.denoiser.state_dict())
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -87,7 +89,7 @@ def read_guess(folder: Path, stored: StoredDenoiser) -> Guess:
     """
     if read_json(folder / "config.json").get("model_sha256") != stored.digest():
         raise Problem(f"{folder}: was distilled from another denoiser than {stored.folder}; run `dvc repro distill/dvc.yaml`")
-    guess = Guess(Denoiser(stored.denoiser.section, stored.denoiser.vocab_size))
+    guess = Guess(Denoiser(stored.denoiser.section, stored.denoiser.vocab_size, stored.end_id))
     try:
         guess.load_state_dict(load_file(folder / "guess.safetensors"))
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:

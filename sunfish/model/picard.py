@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sunfish.model.embedding import Embeddings, Ids
 from sunfish.model.sight import Known, Turns
-from sunfish.model.step import Moved, draw
+from sunfish.model.step import Moved, draw, end_texts
 from sunfish.sampler import COLUMNS
 
 LOGSNR, FLOOR = COLUMNS.index("logsnr"), COLUMNS.index("floor")
@@ -50,11 +50,7 @@ class Picard(nn.Module):
         probabilities = logits.softmax(dim=-1)
         said = torch.where(known, ids, draw(probabilities, chance, table[-1, FLOOR]))
         again = known | (said == ids) & ~guesses
-        settled = known | (left == 1)[:, None] | ~guesses & ~unsettled_before(again, place)
+        before = place[:, None, :] < place[:, :, None]
+        settled = known | (left == 1)[:, None] | ~guesses & ~(before & ~again[:, None, :]).any(dim=-1)
+        said, settled = end_texts(said, known, settled, before, self.denoiser.end_id)
         return Moved(x, x_0_hat, said, settled, torch.ones_like(age), said, probabilities.amax(dim=-1))
-
-
-def unsettled_before(again: Bool[Tensor, "batch pos"], place: Turns) -> Known:
-    """Say of each position whether one before it in the order has changed its word."""
-    before = place[:, None, :] < place[:, :, None]
-    return (before & ~again[:, None, :]).any(dim=-1)

@@ -52,7 +52,7 @@ class Step(nn.Module):
     the mean of all tokens; where a row is `drawn`, it is one token's embedding, drawn from the same probabilities by `chance`, which is
     even in [0, 1), none that is less probable than the row's `floor`. A position whose likeliest token is more probable than its row's
     `settle_above` becomes known, by the token drawn or else by that one, if all that comes before it in the order is known or becomes so
-    now: what is known is always a beginning, in the order, as it was in training.
+    now: what is known is always a beginning, in the order, as it was in training. Behind an end all is end (`end_texts`).
 
     With `draws` False it is for tables without a drawn row, and looks for no token by chance; with `sees_all` for rows of which nothing is
     given, where nothing settles before the end (`sampler.Table.settles_last`). With `branches` an exported graph says who begins, and looks
@@ -87,6 +87,7 @@ class Step(nn.Module):
         sure = known | (probability > settle_above.squeeze(-1))
         sure = sure & ~known & ~(before & ~sure[:, None, :]).any(dim=-1)
         ids, known = torch.where(sure, token, ids), known | sure
+        ids, known = end_texts(ids, known & ~sure, known, before, None if self.sees_all else self.denoiser.end_id)
         x_0 = torch.where(known[..., None] | (drawn > 0), self.denoiser.embed(torch.where(known, ids, token)), x_0_hat)
         x = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise
         age = torch.where(age > 0, (age + 1).clamp(max=table.shape[0] - 1), age)
@@ -99,6 +100,24 @@ class Step(nn.Module):
         """
         answer: Tensor = torch.cond(asked, some, none, told) if self.branches and torch.compiler.is_exporting() else some(*told)
         return answer
+
+
+def end_texts(
+    ids: Ids, known: Known, settled: Known, before: Bool[Tensor, "batch pos pos"], end_id: int | None
+) -> tuple[Ids, Known]:
+    """Return the ids and what has settled once all is end that stands behind a settled end and comes after it in the order.
+
+    Of what has `settled` only what was not `known` before is new; `before` says of each position which others come before it in the order.
+    What has settled is a beginning, in the order, still.
+    """
+    if end_id is None:
+        return ids, settled
+    position = torch.arange(ids.shape[1], device=ids.device)
+    ends = (settled & (ids == end_id))[:, None, :] & (position < position[:, None])
+    behind = (before & ends).any(dim=-1) & ~known
+    is_done = settled | behind
+    is_done = settled | behind & ~(before & ~is_done[:, None, :]).any(dim=-1)
+    return torch.where(behind & is_done, end_id, ids), is_done
 
 
 def _draw_some(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:

@@ -64,7 +64,8 @@ def read_denoiser(folder: Path) -> StoredDenoiser:
     except (KeyError, TypeError, ValueError) as error:
         raise Problem(f"{folder / 'noise_law.json'}: is no noise law ({error!r}); run the pretrain stage again") from error
     try:
-        denoiser, lengths = Denoiser(Section(**config["model"]), config["vocab_size"]), RowLengths.from_json(config["row_lengths"])
+        denoiser = Denoiser(Section(**config["model"]), config["vocab_size"], config["end_id"])
+        lengths = RowLengths.from_json(config["row_lengths"])
     except (KeyError, TypeError) as error:
         raise Problem(f"{folder / 'config.json'}: was written by another version ({error}); run the pretrain stage again") from error
     try:

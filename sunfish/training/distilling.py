@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sunfish.lengths import RowLengths
 from sunfish.model.embedding import Ids
 from sunfish.model.guess import Guess, start_guess
 from sunfish.model.picard import Picard
@@ -43,7 +44,7 @@ class Examples(NamedTuple):
     drafted: Known
     noise: Float[Tensor, "batch pos emb"]
     chance: Float[Tensor, "batch pos"]
-    counts: Bool[Tensor, "batch pos"]  # neither known nor below the floor
+    counts: Bool[Tensor, "batch pos"]  # neither known, nor below the floor, nor behind the text's end
 
 
 class GuessLoss(nn.Module):
@@ -75,7 +76,7 @@ def make_examples(
     even = torch.rand(ids.shape, generator=generator, device=device)
     chance, possible = chance_of(logits.float().softmax(dim=-1), ids, even, table.floor)
     said, nothing = torch.where(known, ids, 0), torch.zeros_like(known)
-    return Examples(ids, said, known, nothing, noise, chance, possible & ~known)
+    return Examples(ids, said, known, nothing, noise, chance, possible & ~known & ~behind_end(ids, teacher.end_id))
 
 
 @torch.no_grad()
@@ -96,6 +97,12 @@ def walk_on(guess: Guess, teacher: StoredDenoiser, examples: Examples, place: Tu
     return examples._replace(said=state.ids, known=state.known, drafted=~state.known & (state.age > 0), counts=counts)
 
 
+def behind_end(ids: Ids, end_id: int) -> Known:
+    """Say of each position whether an end token stands before it."""
+    ends = (ids == end_id).long()
+    return ends.cumsum(dim=1) > ends
+
+
 def chance_of(
     probabilities: Float[Tensor, "batch pos vocab"], ids: Ids, even: Float[Tensor, "batch pos"], floor: float
 ) -> tuple[Float[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
@@ -106,6 +113,16 @@ def chance_of(
     share = shares.gather(-1, index)
     chance = (reached.gather(-1, index) - share * (1.0 - even[..., None])) / reached[..., -1:]
     return chance.squeeze(-1).clamp(0.0, 1.0 - 2**-24), share.squeeze(-1) > 0
+
+
+def with_room(ids: np.ndarray, given: np.ndarray, lengths: RowLengths, end_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows in which a walk would write: where no length is told as long as a text may become, with end tokens behind it.
+
+    They are given where a row's last token is, as they are around a gap.
+    """
+    more = 0 if lengths.told else max(0, lengths.longest - ids.shape[1])
+    wider = np.pad(ids, ((0, 0), (0, more)), constant_values=end_id)
+    return wider, np.concatenate((given, np.repeat(given[:, -1:], more, axis=1)), axis=1)
 
 
 def distil(
@@ -124,7 +141,7 @@ def distil(
             rng = np.random.default_rng((section.seed, step, fabric.global_rank))
             generator = torch.Generator(fabric.device).manual_seed(int(rng.integers(2**62)))
             ids = feed(step)
-            given = draw_known(known, len(ids), ids.shape[1], rng)
+            ids, given = with_room(ids, draw_known(known, len(ids), ids.shape[1], rng), teacher.lengths, teacher.end_id)
             texts, there, place = (torch.from_numpy(values).to(fabric.device) for values in (ids, given, table.places(given, rng)))
             turns = max(0, int(rng.integers(2 * section.turns_max + 1)) - section.turns_max)
             with fabric.autocast():
