@@ -88,10 +88,10 @@ def variational_bound(
     Along the `path` blocks of positions are denoised one after another, and a block's tokens are told once it is done, which costs its
     reconstruction: the latent variables are the noisy embeddings of each block and the tokens before it, so this is a bound whatever the
     path, as long as it does not depend on the text. All blocks of a row are asked about in one call, each beside the clean copy of
-    what comes before it (`Denoiser.predict_blocks`). The integral over each position's logsnr is drawn half by the noise law, half
-    evenly, and weighted by that density, so it is unbiased. The estimate conditions on the denoiser's own first one at the same x_t, which is
-    a function of x_t: the bound stays valid. A row's length is drawn before its text, so it costs -log p(length); with `lengths` None it
-    is given and costs nothing. With an end token, documents of a row do not see each other, and where they end is given, too.
+    what comes before it (`Denoiser.predict_blocks`). The integral over each position's logsnr is drawn half by the noise law and half
+    evenly, and weighted by that density, so it is unbiased. The estimate conditions on the denoiser's own first one at the same x_t,
+    which is a function of x_t: the bound stays valid. A row's length is drawn before its text, so it costs -log p(length); with `lengths`
+    None it is given and costs nothing. With an end token, documents of a row do not see each other, and where they end is given, too.
     """
     view = _View(denoiser, law.evened(EVEN_SHARE), path, rng, end_id)
     terms = [_terms(view, given, num_levels) for given in track(batches, "bound", "batches", len(batches))]

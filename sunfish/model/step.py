@@ -102,9 +102,7 @@ class Step(nn.Module):
         return answer
 
 
-def end_texts(
-    ids: Ids, known: Known, settled: Known, before: Bool[Tensor, "batch pos pos"], end_id: int | None
-) -> tuple[Ids, Known]:
+def end_texts(ids: Ids, known: Known, settled: Known, before: Bool[Tensor, "batch pos pos"], end_id: int | None) -> tuple[Ids, Known]:
     """Return the ids and what has settled once all is end that stands behind a settled end and comes after it in the order.
 
     Of what has `settled` only what was not `known` before is new; `before` says of each position which others come before it in the order.
