@@ -30,7 +30,7 @@ STEPS_OF_A_SAMPLE = 50
 def make_denoiser(model: str, device: str = "cpu") -> Denoiser:
     """Return a model with every weight drawn, those too that start at zero."""
     with torch.device(device):
-        denoiser = Denoiser(composed(f"model={model}")["model"], VOCABULARY.get(model, 50_257))
+        denoiser = Denoiser(composed(f"model={model}")["model"], VOCABULARY.get(model, 50_257), end_id=0)
     generator = torch.Generator(device).manual_seed(0)
     for name, parameter in denoiser.named_parameters():
         deviation = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5

@@ -81,7 +81,7 @@ class OnnxNetwork:
     """A step graph, or one of a walk at once, and a source of noise and chance, as `sampler.walk` wants them.
 
     Every part of the state has two places on the device; a step reads one and writes the other, so that nothing is allocated or
-    copied from step to step.
+    copied from step to step. In a walk at once texts that have settled are left out whenever they are half of those that are computed.
     """
 
     def __init__(
@@ -97,41 +97,59 @@ class OnnxNetwork:
         self.device = "cuda" if session.get_providers()[0] in CUDA else "cpu"
 
     def start(self, table: Table, given: Given, place: np.ndarray) -> None:
-        noise, shape, self.draws, self.call = self.noise(), given.ids.shape, table.draws, 0
+        noise, shape, self.draws, self.at_once, self.call = self.noise(), given.ids.shape, table.draws, table.at_once, 0
         state = {"x": noise, "x_0_prev": np.zeros_like(noise), "ids": given.ids.astype(np.int64), "known": given.known}
-        state |= {"age": np.zeros(shape, np.int64)}
-        places = [self._values(state), self._values(state)]
-        self.told = self._values({"noise": noise, "chance": self.chance(), "table": table.rows().astype(np.float32)})
-        self.told |= self._values({"place": place, "left": np.zeros(shape[0], np.int64)})
-        self.told |= self._values({"temperature": np.full(shape[0], self.temperature, np.float32)})
-        self.seen = self._values({"text": given.ids.astype(np.int64), "probability": np.zeros(shape, np.float32)})
-        self.turns = [self._bind(self.session, *pair) for pair in (places, places[::-1])]
-        self.guessing = self._bind(self.guess, *places) if self.guess is not None and table.at_once else None
-        self.known = [place["known"] for place in places]
+        told = {"noise": noise, "chance": self.chance(), "place": place, "left": np.zeros(shape[0], np.int64)}
+        told |= {"temperature": np.full(shape[0], self.temperature, np.float32)}
+        self.table = self._values({"table": table.rows().astype(np.float32)})
+        self.all = Look(given.ids.astype(np.int64), np.zeros(shape, np.float32), given.known.copy())  # of texts that are left out
+        self.rows = np.arange(shape[0])  # those that are not
+        self._hold(state | {"age": np.zeros(shape, np.int64)}, told)
 
     def step(self, left: int) -> None:
         self.told["left"].update_inplace(np.full(self.told["left"].shape(), left, np.int64))
         if self.draws:
             self.told["noise"].update_inplace(self.noise())
             self.told["chance"].update_inplace(self.chance())
-        if self.guess is not None and self.guessing is not None and asks_guess(self.call, left):
-            self.guess.run_with_iobinding(self.guessing)
-        else:
-            self.session.run_with_iobinding(self.turns[0])
+        session, turns = self.session, self.turns
+        if self.guess is not None and self.at_once and asks_guess(self.call, left):
+            session, turns = self.guess, self.guessing
+        session.run_with_iobinding(turns[0])
         self.call += 1
-        self.turns.reverse()
-        self.known.reverse()
+        for pair in (self.turns, self.guessing, self.places):
+            pair.reverse()
+        if self.at_once:
+            self._leave_out_settled()
 
     def look(self) -> Look:
-        values = (self.seen["text"], self.seen["probability"], self.known[0])
-        return Look(*(value.numpy().copy() for value in values))  # on a CPU `numpy` is a view, which the next step writes over
+        values = (self.seen["text"], self.seen["probability"], self.places[0]["known"])
+        for whole, value in zip(self.all, values, strict=True):
+            whole[self.rows] = value.numpy()
+        return Look(*(whole.copy() for whole in self.all))
+
+    def _leave_out_settled(self) -> None:
+        going = ~self.places[0]["known"].numpy().all(axis=1)
+        if not 0 < 2 * going.sum() <= len(going):
+            return
+        self.look()
+        self.rows = self.rows[going]
+        self._hold(*({name: value.numpy()[going] for name, value in part.items()} for part in (self.places[0], self.told)))
+
+    def _hold(self, state: dict[str, np.ndarray], told: dict[str, np.ndarray]) -> None:
+        """Put texts on the device, and bind a step to them, from either place to the other."""
+        self.places, self.told = [self._values(state), self._values(state)], self._values(told)
+        self.seen = self._values({"text": state["ids"], "probability": np.zeros(state["ids"].shape, np.float32)})
+        self.turns, self.guessing = (
+            [self._bind(session, *pair) for pair in (self.places, self.places[::-1])] if session is not None else []
+            for session in (self.session, self.guess if self.at_once else None)
+        )
 
     def _values(self, arrays: dict[str, np.ndarray]) -> dict[str, ort.OrtValue]:
         return {name: ort.OrtValue.ortvalue_from_numpy(array.copy(), self.device, 0) for name, array in arrays.items()}
 
     def _bind(self, session: ort.InferenceSession, source: dict[str, ort.OrtValue], target: dict[str, ort.OrtValue]) -> ort.IOBinding:
         binding = session.io_binding()
-        for name, value in (source | self.told).items():
+        for name, value in (source | self.told | self.table).items():
             binding.bind_ortvalue_input(name, value)
         for name, value in ({STATE[name]: value for name, value in target.items()} | self.seen).items():
             binding.bind_ortvalue_output(name, value)

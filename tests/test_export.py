@@ -15,6 +15,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from sunfish.diffusion.process import add_noise
 from sunfish.export import quantize as quantization
 from sunfish.export.folder import export_folder
 from sunfish.export.graph import export_denoiser, export_guess, export_picard, export_score, export_step
@@ -31,7 +32,7 @@ from sunfish.model.score import Score
 from sunfish.model.sight import OPEN
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Impossible, Problem
-from sunfish.sampler import COLUMNS, Given, finish, make_table
+from sunfish.sampler import COLUMNS, Given, finish, make_table, walk
 from sunfish.schedule import uniform
 from sunfish.sections.export import Int8
 from sunfish.session import GRAPHS, OnnxNetwork, graph_path, open_session
@@ -63,6 +64,17 @@ def graphs(stored: StoredDenoiser, tmp_path_factory: pytest.TempPathFactory) -> 
     body = export_step(stored.denoiser, 20, in_loop=True)
     save_graphs(folder / "onnx", {**made, "sampler": sampler_graph(body), "picard_sampler": sampler_graph(made["picard"])}, "w")
     return folder
+
+
+@pytest.mark.parametrize("level", [-16.0, -11.0, 0.0, 4.0])
+def test_a_call_is_as_exact_as_torch_s_at_every_noise_level(stored: StoredDenoiser, graphs: Path, level: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x_0, levels = stored.denoiser.embed(torch.randint(41, (4, 12), generator=generator)), torch.full((4, 12), level)
+    x = 100 * add_noise(x_0, torch.randn(x_0.shape, generator=generator), levels)  # a hundred times too large, so that alpha matters
+    told = x, levels, torch.zeros_like(x), torch.zeros(4, 12, dtype=torch.bool), torch.full((4, 12), OPEN), torch.ones(4)
+    names = ("x_t", "logsnr", "x_0_prev", "known", "turn", "temperature")
+    logits = open_session(graph_path(graphs, "model")).run(["logits"], {k: v.numpy() for k, v in zip(names, told, strict=True)})[0]
+    assert relative_error(stored.denoiser(*told).logits.numpy(), logits) < 2e-6
 
 
 @pytest.mark.parametrize("program", ["onnxruntime", "reference", "openvino", "step by step"])
@@ -108,6 +120,26 @@ def test_a_walk_that_is_cut_short_guesses_as_torch_does(stored: StoredDenoiser, 
     if steps == 2:
         without, _ = sample_ids(stored.denoiser, table, given, np.random.default_rng(0), 0.7)
         assert not np.array_equal(ours, without)  # the guess was asked, and shows
+
+
+def test_texts_that_have_settled_are_left_out_and_stay(graphs: Path) -> None:
+    known = np.zeros((6, 12), bool)
+    known[:5, 1:] = True  # done in a call or two, the last one is not
+    given, table = Given(np.ones((6, 12), np.int64), known), make_table("picard", LAW, 100, floor=0.02)
+    place, rng, session = (
+        table.places(known, np.random.default_rng(0)),
+        np.random.default_rng(1),
+        open_session(graph_path(graphs, "picard")),
+    )
+    noise, chance = rng.standard_normal((6, 12, 16), dtype=np.float32), rng.random((6, 12), dtype=np.float32)
+    network, computed, looks = OnnxNetwork(session, lambda: noise, lambda: chance), list[int](), list[np.ndarray]()
+    for _ in walk(table, network, given, place):
+        computed.append(len(network.rows))
+        looks.append(network.look().ids[:5])
+    alone = OnnxNetwork(session, lambda: noise[5:], lambda: chance[5:])
+    assert np.array_equal(network.look().ids[5:], finish(table, alone, Given(given.ids[5:], known[5:]), place[5:]))
+    assert computed[0] == 6 and computed[-1] == 1 and network.look().known.all()
+    assert all(np.array_equal(look, looks[2]) for look in looks[2:])
 
 
 def test_every_program_finds_a_text_as_likely(stored: StoredDenoiser, graphs: Path) -> None:

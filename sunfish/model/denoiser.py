@@ -172,7 +172,7 @@ class Denoiser(nn.Module):
         The estimate fades with the noise, so that a position which tells nothing looks like a gap and not like noise.
         """
         given = known[..., None]
-        linear = torch.where(given, x_t, logsnr.sigmoid().sqrt()[..., None] * x_t)
+        linear = torch.where(given, x_t, data_share(logsnr)[..., None] * x_t)
         noisy = torch.cat((linear, torch.where(given, 0.0, x_0_prev)), dim=-1)
         return self.inward(noisy) + torch.where(given, self.known_flag, self.noise_level(logsnr))
 
@@ -220,7 +220,18 @@ def _cold(temperature: PerExample | None) -> Float[Tensor, "batch 1 1"] | None:
 
 def matched_filter_scale(logsnr: Levels) -> Levels:
     """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) * (1 + exp(logsnr))."""
-    return logsnr.sigmoid().sqrt() * (1 + logsnr.exp())
+    return data_share(logsnr) * (1 + logsnr.exp())
+
+
+def data_share(logsnr: Levels) -> Levels:
+    """Return alpha = sqrt(sigmoid(logsnr)).
+
+    ONNX Runtime's sigmoid errs by 1e-7 whatever it comes to, a hundredth of alpha^2 where the noise is strongest; its exp does not.
+    """
+    if not torch.compiler.is_exporting():
+        return logsnr.sigmoid().sqrt()
+    ratio = logsnr.exp()
+    return (ratio / (1 + ratio)).sqrt()
 
 
 def count_parameters(section: Section, vocab_size: int) -> int:
