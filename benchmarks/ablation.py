@@ -63,6 +63,7 @@ SHOWN = (
     "stories_consistent",
     "entropy_corpus_nats",
     "forms_total_variation",
+    "objects_total_variation",
     "people_total_variation",
     "calls_per_text",
     "judged_perplexity",
