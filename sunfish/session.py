@@ -81,7 +81,7 @@ class OnnxNetwork:
     """A step graph, or one of a walk at once, and a source of noise and chance, as `sampler.walk` wants them.
 
     Every part of the state has two places on the device; a step reads one and writes the other, so that nothing is allocated or
-    copied from step to step. In a walk at once texts that have settled are left out whenever they are half of those that are computed.
+    copied from step to step. In a walk at once texts that have settled are left out whenever they are a fifth of those that are computed.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class OnnxNetwork:
 
     def _leave_out_settled(self) -> None:
         going = ~self.places[0]["known"].numpy().all(axis=1)
-        if not 0 < 2 * going.sum() <= len(going):
+        if not 0 < 5 * going.sum() <= 4 * len(going):
             return
         self.look()
         self.rows = self.rows[going]
