@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from benchmarks import ablation
-from benchmarks.ablation import LEVERS
+from benchmarks.ablation import JUDGED, LEVERS
 from benchmarks.twins.objective import draw_tokens, row_nats, said, train_loss, write_rows
 from benchmarks.twins.page import CORPORA, quality_of, ranks, write_page
 from sunfish.config import check, compose
@@ -146,7 +146,8 @@ def test_a_lever_that_stands_already_trains_nothing(
     command = f"ablation --out {tmp_path / 'out.json'} --seeds 0 --on diffusion=files data.row_length=64".split()
     monkeypatch.setattr("sys.argv", [*command, "--only", "default", "a noisy copy of every row", "2 heads"])
     ablation.main()
-    assert [told[:2] for told in asked] == [["diffusion=files", "data.row_length=64"]] * 2 and "model.num_heads=2" in asked[1]
+    assert [told[2:4] for told in asked] == [["diffusion=files", "data.row_length=64"]] * 2 and all(told[:2] == JUDGED for told in asked)
+    assert "model.num_heads=2" in asked[1]
     assert "a noisy copy of every row: stands in the default already" in capsys.readouterr().out
     ablation.main()
     assert len(asked) == 2  # what is done is not done again
