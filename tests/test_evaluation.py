@@ -47,7 +47,7 @@ def test_evaluation_writes_numbers_pictures_and_samples(params: dict, places: Pl
     assert metrics["bound"]["bound_over_entropy"] > 1.0
     assert metrics["bound_one_step"]["bound_over_entropy"] > 1.0 and metrics["bound_one_step"]["reconstruction_nats_per_row"] > 0
     assert set(metrics["speed"]) == {"ddpm_1000", "ddim_50", "ddim_10"}
-    assert list(metrics["frontier"]) == ["3", "5"] and "2" in metrics["windows"] and set(metrics["temperatures"]) == {"0.5", "0.8"}
+    assert list(metrics["frontier"]) == ["3", "5"] and "2" in metrics["windows"] and set(metrics["temperatures"]) == {"0.5", "1"}
     assert Counter(path.suffix for path in places.plots.iterdir()) == {".csv": 2, ".png": 6}
     assert len(places.samples.read_text().split("\n\n")) == params["evaluate"].num_samples
 
