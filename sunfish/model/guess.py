@@ -15,7 +15,7 @@ from sunfish.model.denoiser import Denoiser, Prediction, Told
 from sunfish.model.embedding import Embeddings, Ids
 from sunfish.model.picard import LOGSNR
 from sunfish.model.sight import OPEN, Known, Turns, see_turns
-from sunfish.model.step import Moved, end_texts
+from sunfish.model.step import Moved, comes_before, end_texts
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Problem
 
@@ -47,7 +47,7 @@ class Guess(nn.Module):
         x_0_hat, logits = self.predict(x, ids, known, age > 0, chance, table[-1, LOGSNR])
         probability, likeliest = logits.softmax(dim=-1).max(dim=-1)
         said = torch.where(known, ids, likeliest)
-        before = place[:, None, :] < place[:, :, None]
+        before = comes_before(place)
         said, settled = end_texts(said, known, known | (left == 1)[:, None], before, self.denoiser.end_id)
         return Moved(x, x_0_hat, said, settled, torch.ones_like(age), said, probability)
 

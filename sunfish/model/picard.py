@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sunfish.model.embedding import Embeddings, Ids
 from sunfish.model.sight import Known, Turns
-from sunfish.model.step import Moved, draw, end_texts
+from sunfish.model.step import Moved, all_before, comes_before, draw, end_texts
 from sunfish.sampler import COLUMNS
 
 LOGSNR, FLOOR = COLUMNS.index("logsnr"), COLUMNS.index("floor")
@@ -50,7 +50,7 @@ class Picard(nn.Module):
         probabilities = logits.softmax(dim=-1)
         said = torch.where(known, ids, draw(probabilities, chance, table[-1, FLOOR]))
         again = known | (said == ids) & ~guesses
-        before = place[:, None, :] < place[:, :, None]
-        settled = known | (left == 1)[:, None] | ~guesses & ~(before & ~again[:, None, :]).any(dim=-1)
+        before = comes_before(place)
+        settled = known | (left == 1)[:, None] | ~guesses & all_before(again, before)
         said, settled = end_texts(said, known, settled, before, self.denoiser.end_id)
         return Moved(x, x_0_hat, said, settled, torch.ones_like(age), said, probabilities.amax(dim=-1))

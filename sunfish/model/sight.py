@@ -113,5 +113,10 @@ def number_documents(ids: Int[Tensor, "batch pos"], end_id: int | None) -> Turns
     """Return each position's document, counted from the row's start; an end token belongs to the document it ends. None without one."""
     if end_id is None:
         return None
-    ended = (ids == end_id).long()
-    return ended.cumsum(dim=1) - ended
+    return ends_before(ids == end_id)
+
+
+def ends_before(ends: Known) -> Turns:
+    """Return how many ends stand before each position."""
+    number = ends.long()
+    return number.cumsum(dim=1) - number

@@ -71,7 +71,7 @@ class Step(nn.Module):
         chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 9"], place: Turns, left: Int[Tensor, " batch"],
         temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
-        before = place[:, None, :] < place[:, :, None]
+        before = comes_before(place)
         age = self._either(left.max() > table.shape[0] - 1, _begin_some, _begin_all, (age, known, before, left, table))
         row = table[age]
         logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits, _ = row.split(1, dim=-1)
@@ -85,7 +85,7 @@ class Step(nn.Module):
             by_chance = self._either(table[-1, DRAWN] > 0, _draw_some, _draw_none, (probabilities, chance, row, ids))
             token = torch.where(drawn.squeeze(-1) > 0, by_chance, likeliest)
         sure = known | (probability > settle_above.squeeze(-1))
-        sure = sure & ~known & ~(before & ~sure[:, None, :]).any(dim=-1)
+        sure = sure & ~known & all_before(sure, before)
         ids, known = torch.where(sure, token, ids), known | sure
         ids, known = end_texts(ids, known & ~sure, known, before, None if self.sees_all else self.denoiser.end_id)
         x_0 = torch.where(known[..., None] | (drawn > 0), self.denoiser.embed(torch.where(known, ids, token)), x_0_hat)
@@ -113,9 +113,18 @@ def end_texts(ids: Ids, known: Known, settled: Known, before: Bool[Tensor, "batc
     position = torch.arange(ids.shape[1], device=ids.device)
     ends = (settled & (ids == end_id))[:, None, :] & (position < position[:, None])
     behind = (before & ends).any(dim=-1) & ~known
-    is_done = settled | behind
-    is_done = settled | behind & ~(before & ~is_done[:, None, :]).any(dim=-1)
-    return torch.where(behind & is_done, end_id, ids), is_done
+    done = settled | behind & all_before(settled | behind, before)
+    return torch.where(behind & done, end_id, ids), done
+
+
+def comes_before(place: Turns) -> Bool[Tensor, "batch pos pos"]:
+    """Say of each position which others come before it in the order."""
+    return place[:, None, :] < place[:, :, None]
+
+
+def all_before(done: Known, before: Bool[Tensor, "batch pos pos"]) -> Known:
+    """Say of each position whether all that come before it are done."""
+    return ~(before & ~done[:, None, :]).any(dim=-1)
 
 
 def _draw_some(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:

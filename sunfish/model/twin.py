@@ -36,7 +36,7 @@ class Twin(nn.Module):
         self.section, self.kind, self.special = section, kind, vocab_size
         self.embedding = Embedding(vocab_size + 1, section.emb_dim)
         self.inward = nn.Linear(section.emb_dim, section.width, bias=False)
-        # the masked one knows the row's length, as SunFish does, and must be told where it stands: masks are alike, and angles relative
+        # the masked one is told the row's length, all its words being open at once, and where it stands: masks are alike, angles relative
         self.to_end = Told(ROW_PERIODS, section.cond_dim, section.width) if kind == "masked" else None
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
         self.head = nn.Linear(section.width, section.emb_dim, bias=False)

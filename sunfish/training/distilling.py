@@ -19,7 +19,7 @@ from sunfish.lengths import RowLengths
 from sunfish.model.embedding import Ids
 from sunfish.model.guess import Guess, start_guess
 from sunfish.model.picard import Picard
-from sunfish.model.sight import Known, Turns
+from sunfish.model.sight import Known, Turns, ends_before
 from sunfish.model.step import State
 from sunfish.model.store import StoredDenoiser
 from sunfish.progress import Progress
@@ -76,7 +76,7 @@ def make_examples(
     even = torch.rand(ids.shape, generator=generator, device=device)
     chance, possible = chance_of(logits.float().softmax(dim=-1), ids, even, table.floor)
     said, nothing = torch.where(known, ids, 0), torch.zeros_like(known)
-    return Examples(ids, said, known, nothing, noise, chance, possible & ~known & ~behind_end(ids, teacher.end_id))
+    return Examples(ids, said, known, nothing, noise, chance, possible & ~known & (ends_before(ids == teacher.end_id) == 0))
 
 
 @torch.no_grad()
@@ -95,12 +95,6 @@ def walk_on(guess: Guess, teacher: StoredDenoiser, examples: Examples, place: Tu
     on_the_way = (~state.known | (state.ids == examples.ids)).all(dim=1, keepdim=True)
     counts = examples.counts & ~state.known & on_the_way
     return examples._replace(said=state.ids, known=state.known, drafted=~state.known & (state.age > 0), counts=counts)
-
-
-def behind_end(ids: Ids, end_id: int) -> Known:
-    """Say of each position whether an end token stands before it."""
-    ends = (ids == end_id).long()
-    return ends.cumsum(dim=1) > ends
 
 
 def chance_of(
