@@ -88,13 +88,18 @@ class Table:
 
 def ddim(law: NoiseLaw, num_steps: int, eta: float = 0.0) -> Table:
     """Return DDIM's table; eta 0 is deterministic, eta 1 is ancestral sampling. Source: [DDIM] eq. 12 and 16."""
-    if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"eta must lie between 0 (deterministic) and 1 (ancestral), got {eta}")
+    require_eta(eta)
     logsnr = law.logsnr_at(sampling_times(num_steps))
     a_t, s_t, a_s, s_s = _ends(logsnr)
     c_n = eta * s_s / s_t * np.sqrt(np.maximum(1.0 - (a_t / a_s) ** 2, 0.0))
     c_eps = np.sqrt(np.maximum(s_s**2 - c_n**2, 0.0))
     return Table(logsnr, c_eps / s_t, a_s - c_eps * a_t / s_t, np.zeros_like(c_n), c_n)
+
+
+def require_eta(eta: float) -> None:
+    """Refuse an eta that no sampler takes, of those too that take none: whoever asks for it means something else."""
+    if not 0.0 <= eta <= 1.0:
+        raise ValueError(f"eta must lie between 0 (deterministic) and 1 (ancestral), got {eta}")
 
 
 def ddpm(law: NoiseLaw, num_steps: int = 1000) -> Table:
@@ -164,6 +169,7 @@ def make_table(
         raise ValueError(f"a sampler needs at least 1 step, got {num_steps}")
     if num_steps > MAX_STEPS:
         raise ValueError(f"{num_steps} steps are more than {MAX_STEPS:,}, far beyond where more steps help")
+    require_eta(eta)
     if not 0.0 < settle_above <= NEVER:
         raise ValueError(f"settle must lie above 0 and be at most 1 (1: no word settles before its end), got {settle_above}")
     if order not in ORDERS:

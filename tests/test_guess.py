@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from sunfish.lengths import RowLengths
 from sunfish.model.guess import Guess, read_guess, start_guess, write_guess
 from sunfish.model.inference import sample_ids
+from sunfish.model.picard import Picard
 from sunfish.model.step import draw
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Problem
 from sunfish.sampler import MOST_GUESSES, Given, asks_guess, make_table
-from sunfish.training.distilling import GuessLoss, chance_of, make_examples, walk_on, with_room
+from sunfish.training.distilling import GuessLoss, all_right, begin, chance_of, make_examples, take_call
 from tests.test_sampler import LAW
 from tests.test_sight import scrambled
 
@@ -64,17 +65,47 @@ def test_the_walk_writes_a_text_again_by_the_chances_made_for_it(stored: StoredD
     assert (again == ids).mean() > 0.95  # the noise is another one, and tells this denoiser next to nothing
 
 
-def test_a_guess_learns_in_rows_as_long_as_a_text_may_become_and_of_nothing_behind_its_end(stored: StoredDenoiser) -> None:
-    ids, given_ = np.array([[5, 6, END, END], [5, 6, 7, END]]), np.array([[False] * 4, [True, False, True, True]])
-    law = dataclasses.replace(stored.lengths, told=False)
-    wide, there = with_room(ids, given_, law, END)
-    assert wide.shape == (2, 9) and (wide[:, 4:] == END).all() and np.array_equal(wide[:, :4], ids)
-    assert np.array_equal(there[:, :4], given_) and not there[0].any() and there[1, 4:].all()
-    assert np.array_equal(with_room(ids, given_, stored.lengths, END)[0], ids)  # told its length, a row is as it is
-    texts, known = torch.from_numpy(wide), torch.from_numpy(there)
-    place, table = torch.where(known, 0, torch.arange(1, 10)), make_table("picard", LAW, 100)
-    examples = make_examples(stored, texts, known, place, table, 1.0, torch.Generator().manual_seed(0))
-    assert examples.counts.tolist() == [[True] * 3 + [False] * 6, [False, True] + [False] * 7]
+def test_a_guess_learns_what_a_walk_can_write_and_nothing_behind_its_end(stored: StoredDenoiser) -> None:
+    table, rng = make_table("picard", LAW, 100, floor=0.05), np.random.default_rng(0)
+    ids, _ = sample_ids(stored.denoiser, table, Given.nothing(40, 9), rng)
+    ids[:20, 4] = (ids[:20, 4] + 1) % END  # and so one that the floor may forbid
+    texts, given_ = torch.from_numpy(ids), torch.zeros(40, 9, dtype=torch.bool)
+    given_[:, 6] = True
+    place = torch.from_numpy(table.places(given_.numpy(), rng))
+    examples = make_examples(stored, texts, given_, place, table, 1.0, torch.Generator().manual_seed(0))
+    behind = (texts == END).cumsum(dim=1) > (texts == END)
+    assert not examples.counts[behind | given_].any()
+    assert (examples.counts == (~behind & ~given_))[20:].all(dim=1).float().mean() > 0.3
+    stopped = ~examples.counts & ~behind & ~given_
+    assert stopped.any()
+    assert ((stopped.cumsum(dim=1) > 0) & ~given_ & ~behind == stopped).all()  # from a forbidden one on nothing counts
+    settled = examples.known & ~given_
+    assert 5 < settled.any(dim=1).sum() < 30 and (settled[:, 1:6] <= settled[:, :5]).all()  # beginnings, in some
+
+
+def test_a_guess_sees_what_comes_before_and_its_own_chance_and_no_other(stored: StoredDenoiser) -> None:
+    guess, generator = start_guess(stored, 0), torch.Generator().manual_seed(0)
+    ids, chance = torch.randint(END, (1, 9), generator=generator), torch.rand(1, 9, generator=generator)
+    place, drafted = torch.arange(1, 10)[None], torch.ones(1, 9, dtype=torch.bool)
+    x = torch.randn(1, 9, stored.denoiser.section.emb_dim, generator=generator)
+
+    def logits(ids: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+        return guess.predict(x, ids, ~drafted, drafted, chance, place, torch.tensor(-9.0)).logits
+
+    before = logits(ids, chance)
+    for position in range(9):
+        other = chance.clone()
+        other[0, position] = (other[0, position] + 0.4) % 1
+        assert ((logits(ids, other) != before).any(dim=-1)[0] == (torch.arange(9) >= position)).all()
+        word = ids.clone()
+        word[0, position] = (word[0, position] + 1) % END
+        assert ((logits(word, chance) != before).any(dim=-1)[0] == (torch.arange(9) >= position)).all()
+
+
+def test_a_word_weighs_as_much_as_it_is_likely_that_a_call_comes_so_far() -> None:
+    place = torch.tensor([[2, 0, 1, 3]])
+    right = torch.tensor([[0.5, 1.0, 0.8, 0.1]])
+    torch.testing.assert_close(all_right(-right.log(), place), torch.tensor([[0.8, 1.0, 1.0, 0.4]]))
 
 
 def test_a_guess_changes_the_calls_and_not_the_text(stored: StoredDenoiser) -> None:
@@ -104,33 +135,33 @@ def test_a_guess_is_asked_at_every_other_call_and_never_has_the_last_word() -> N
 
 def test_examples_walk_the_way_that_sampling_does(stored: StoredDenoiser) -> None:
     """Of texts that the teacher wrote itself, what settles in training's turns is what sampling settles, each turn some more."""
-    table, guess = make_table("picard", LAW, 100), start_guess(stored, 0)
+    table, loss = make_table("picard", LAW, 100), GuessLoss(start_guess(stored, 0))
     ids, _ = sample_ids(stored.denoiser, table, Given.nothing(5, 9), np.random.default_rng(0))
     place, known = torch.arange(1, 10).expand(5, 9).clone(), torch.zeros(5, 9, dtype=torch.bool)
     known[:, 4], place[:, 4] = True, 0
     examples = make_examples(stored, torch.from_numpy(ids), known, place, table, 1.0, torch.Generator().manual_seed(0))
-    assert torch.equal(examples.said[known], examples.ids[known]) and not examples.drafted.any() and not examples.counts[known].any()
-    settled = known
-    for turns in (1, 2, 3):
-        walked = walk_on(guess, stored, examples, place, table, 1.0, turns)
-        assert torch.equal(walked.drafted, ~walked.known) and not walked.counts[walked.known].any()
-        assert (settled <= walked.known).all() and walked.known.sum() > settled.sum()
-        assert (walked.known[:, 1:] <= walked.known[:, :-1])[:, :3].all()  # a beginning
-        right = (~walked.known | (walked.said == walked.ids)).all(dim=1)
-        assert right.float().mean() > 0.5 and not walked.counts[~right].any()
-        settled = walked.known
+    state = begin(examples)
+    assert torch.equal(state.ids[state.known], examples.ids[state.known]) and not state.age.any()
+    for _ in range(3):
+        settled = state.known
+        nats, state = loss(state, examples, torch.tensor(table.logsnr[0], dtype=torch.float32))
+        assert nats.isfinite() and torch.equal(settled, state.known) and torch.equal(state.ids[settled], examples.ids[settled])
+        state = take_call(Picard(stored.denoiser), state, examples, table, 1.0)
+        assert (settled <= state.known).all() and (state.known.sum() > settled.sum() or settled.all())
+        assert (state.known[:, 1:] <= state.known[:, :-1])[:, :3].all()  # a beginning
+        assert (~state.known | (state.ids == examples.ids)).all(dim=1).float().mean() > 0.5
 
 
 def test_a_guess_is_learned(stored: StoredDenoiser) -> None:
     table, generator = make_table("picard", LAW, 100), torch.Generator().manual_seed(0)
     ids = torch.randint(stored.denoiser.vocab_size, (4, 9), generator=generator)
     known, place = torch.zeros(4, 9, dtype=torch.bool), torch.arange(1, 10).expand(4, 9)
-    loss = GuessLoss(start_guess(stored, 0))
-    optimizer = torch.optim.Adam(loss.parameters(), 1e-2)
+    learned = GuessLoss(start_guess(stored, 0))
+    optimizer = torch.optim.Adam(learned.parameters(), 1e-2)
     losses = []
     for _ in range(60):
         examples = make_examples(stored, ids, known, place, table, 1.0, torch.Generator().manual_seed(0))
-        losses.append(loss(examples, torch.tensor(table.logsnr[0], dtype=torch.float32)))
+        losses.append(learned(begin(examples), examples, torch.tensor(table.logsnr[0], dtype=torch.float32))[0])
         losses[-1].backward()
         optimizer.step()
         optimizer.zero_grad()

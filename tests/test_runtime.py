@@ -159,6 +159,7 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["infill", "one \udce9 [MASK]"], "half a surrogate pair"),
         (["generate", "--steps", "0"], "at least 1 step"),
         (["generate", "--sampler", "ddim", "--eta", "2"], "eta must lie between"),
+        (["generate", "--eta", "2"], "eta must lie between"),
         (["generate", "--temperature", "0"], "must be above 0"),
         (["generate", "--settle", "0"], "settle must lie above 0"),
         (["generate", "--seed", "-1"], "must not be negative"),

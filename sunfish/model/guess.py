@@ -14,7 +14,7 @@ from sunfish.files import read_json, replacing, write_json
 from sunfish.model.denoiser import Denoiser, Prediction, Told
 from sunfish.model.embedding import Embeddings, Ids
 from sunfish.model.picard import LOGSNR
-from sunfish.model.sight import OPEN, Known, Turns, see_turns
+from sunfish.model.sight import Known, Turns, see_turns
 from sunfish.model.step import Moved, comes_before, end_texts
 from sunfish.model.store import StoredDenoiser
 from sunfish.problems import Problem
@@ -27,9 +27,9 @@ class Guess(nn.Module):
     """Chances, what is settled and a draft of the rest -> the text that the walk comes to; inputs and answer are `Step`'s.
 
     A walk at once is a map from chances to a text (`model.picard`), and this is that map in a single call, as well as a denoiser of
-    the same size can learn it: each position is told its own chance in the place of the estimate before, and all see each other. At a
-    walk's first call (age 0) there is noise for a draft; later it is what the walk's own call made of the guess before. It need not be
-    right: what it guesses wrong the walk corrects, so the texts stay the walk's and only the calls get fewer.
+    the same size can learn it: each position is told its own chance in the place of the estimate before, and sees what comes before it in
+    the order. At a walk's first call (age 0) there is noise for a draft; later it is what the walk's own call made of the guess before.
+    It need not be right: what it guesses wrong the walk corrects, so the texts stay the walk's and only the calls get fewer.
 
     Source: [CM] section 3 (from anywhere on the path to its end in one call), here for a path that drawn tokens make.
     """
@@ -44,7 +44,7 @@ class Guess(nn.Module):
         chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 9"], place: Turns, left: Int[Tensor, " batch"],
         temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
-        x_0_hat, logits = self.predict(x, ids, known, age > 0, chance, table[-1, LOGSNR])
+        x_0_hat, logits = self.predict(x, ids, known, age > 0, chance, place, table[-1, LOGSNR])
         probability, likeliest = logits.softmax(dim=-1).max(dim=-1)
         said = torch.where(known, ids, likeliest)
         before = comes_before(place)
@@ -52,12 +52,13 @@ class Guess(nn.Module):
         return Moved(x, x_0_hat, said, settled, torch.ones_like(age), said, probability)
 
     def predict(
-        self, x: Embeddings, ids: Ids, known: Known, drafted: Known, chance: Float[Tensor, "batch pos"], logsnr: Float[Tensor, ""]
-    ) -> Prediction:
+        self, x: Embeddings, ids: Ids, known: Known, drafted: Known, chance: Float[Tensor, "batch pos"], place: Turns,
+        logsnr: Float[Tensor, ""],
+    ) -> Prediction:  # fmt: skip
         """Return what stands for each position's token; of `ids` those count that are `known` or `drafted`, `logsnr` is pure noise's."""
         x_t = torch.where((known | drafted)[..., None], self.denoiser.embed(ids), x)
         level = torch.where(drafted, DRAFT_LOGSNR, logsnr)
-        return self.denoiser.predict(x_t, level, self.chance(chance), known, see_turns(torch.where(known, 0, OPEN)))
+        return self.denoiser.predict(x_t, level, self.chance(chance), known, see_turns(place))
 
 
 def start_guess(stored: StoredDenoiser, seed: int) -> Guess:

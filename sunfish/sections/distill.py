@@ -14,16 +14,15 @@ class Section:
     seed: int
     steps: int
     batch_rows: int  # per step, over all devices
-    turns_max: int  # of guess and call that an example has behind it
+    turns: int  # of guess and call that each text is walked for; each guess is learned from
     rate: float  # share of pretrain's learning rates
     ema_decay: float
     measured_steps: tuple[int, ...]  # calls at most, with and without the guess
     samples: int  # at each of them
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch_rows", "samples"):
+        for key in ("steps", "batch_rows", "turns", "samples"):
             require(getattr(self, key) > 0, key, "must be at least 1")
-        require(self.turns_max >= 0, "turns_max", "must not be negative")
         require(self.rate > 0.0, "rate", "must be above 0")
         require(0.0 <= self.ema_decay < 1.0, "ema_decay", "must lie between 0 and 1, 1 excluded")
         require(bool(self.measured_steps) and min(self.measured_steps, default=0) >= 1, "measured_steps", "must all be at least 1")
