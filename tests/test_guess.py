@@ -140,11 +140,13 @@ def test_examples_walk_the_way_that_sampling_does(stored: StoredDenoiser) -> Non
     place, known = torch.arange(1, 10).expand(5, 9).clone(), torch.zeros(5, 9, dtype=torch.bool)
     known[:, 4], place[:, 4] = True, 0
     examples = make_examples(stored, torch.from_numpy(ids), known, place, table, 1.0, torch.Generator().manual_seed(0))
-    state = begin(examples)
+    state, rows = begin(examples), torch.from_numpy(table.rows()).float()
     assert torch.equal(state.ids[state.known], examples.ids[state.known]) and not state.age.any()
     for _ in range(3):
         settled = state.known
+        sampled = loss.guess(*state, examples.noise, examples.chance, rows, place, torch.full((5,), 100), torch.ones(5))
         nats, state = loss(state, examples, torch.tensor(table.logsnr[0], dtype=torch.float32))
+        assert torch.equal(sampled.ids, state.ids) and torch.equal(sampled.age, state.age)
         assert nats.isfinite() and torch.equal(settled, state.known) and torch.equal(state.ids[settled], examples.ids[settled])
         state = take_call(Picard(stored.denoiser), state, examples, table, 1.0)
         assert (settled <= state.known).all() and (state.known.sum() > settled.sum() or settled.all())
