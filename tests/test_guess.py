@@ -83,6 +83,28 @@ def test_a_guess_learns_what_a_walk_can_write_and_nothing_behind_its_end(stored:
     assert 5 < settled.any(dim=1).sum() < 30 and (settled[:, 1:6] <= settled[:, :5]).all()  # beginnings, in some
 
 
+def test_what_counts_is_what_is_not_given_up_to_the_first_end(stored: StoredDenoiser) -> None:
+    ids, given_ = torch.tensor([[5, 6, END, END], [5, 6, 7, END]]), torch.tensor([[False] * 4, [True, False, True, True]])
+    place, table = torch.where(given_, 0, torch.arange(1, 5)), make_table("picard", LAW, 100)
+    examples = make_examples(stored, ids, given_, place, table, 1.0, torch.Generator().manual_seed(0))
+    assert examples.counts.tolist() == [[True, True, True, False], [False, True, False, False]]
+
+
+def test_nothing_is_learned_of_a_text_once_a_word_has_settled_that_is_not_its_own(stored: StoredDenoiser) -> None:
+    table, rng = make_table("picard", LAW, 100), np.random.default_rng(0)
+    ids = torch.from_numpy(rng.integers(END, size=(2, 9)))
+    place, nothing = torch.arange(1, 10).expand(2, 9), torch.zeros(2, 9, dtype=torch.bool)
+    examples = make_examples(stored, ids, nothing, place, table, 1.0, torch.Generator().manual_seed(0))
+    examples = examples._replace(known=place <= 2)
+    loss, level = GuessLoss(start_guess(stored, 0)), torch.tensor(table.logsnr[0], dtype=torch.float32)
+    state = begin(examples)
+    wrong = state._replace(ids=state.ids.clone())
+    wrong.ids[0, 1] = (wrong.ids[0, 1] + 1) % END
+    second = type(examples)(*(part[1:] for part in examples))
+    torch.testing.assert_close(loss(wrong, examples, level)[0], loss(begin(second), second, level)[0])
+    assert loss(state, examples, level)[0] != loss(wrong, examples, level)[0]
+
+
 def test_a_guess_sees_what_comes_before_and_its_own_chance_and_no_other(stored: StoredDenoiser) -> None:
     guess, generator = start_guess(stored, 0), torch.Generator().manual_seed(0)
     ids, chance = torch.randint(END, (1, 9), generator=generator), torch.rand(1, 9, generator=generator)
