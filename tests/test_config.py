@@ -108,6 +108,15 @@ def test_a_bad_override_leaves_the_old_file(params_path: Path) -> None:
     assert params_path.read_text() == before and list(params_path.parent.iterdir()) == [params_path]
 
 
+@pytest.mark.parametrize(
+    "told", ["evaluate.num_steps=10001", "evaluate.frontier_steps=[1,0]", "distill.measured_steps=[8,20000]", "export.sampler_steps=20000",
+             "validate.sample_steps=20000"],
+)  # fmt: skip
+def test_steps_that_no_sampler_takes_are_refused_before_anything_runs(told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"between \d and 10,000"):
+        compose([told], tmp_path / "params.yaml")
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="compose"):
         read_section(tmp_path / "params.yaml", "model", Model)

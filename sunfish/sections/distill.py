@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sunfish.problems import require
+from sunfish.sampler import MAX_STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,4 +26,5 @@ class Section:
             require(getattr(self, key) > 0, key, "must be at least 1")
         require(self.rate > 0.0, "rate", "must be above 0")
         require(0.0 <= self.ema_decay < 1.0, "ema_decay", "must lie between 0 and 1, 1 excluded")
-        require(bool(self.measured_steps) and min(self.measured_steps, default=0) >= 1, "measured_steps", "must all be at least 1")
+        in_range = bool(self.measured_steps) and all(1 <= steps <= MAX_STEPS for steps in self.measured_steps)
+        require(in_range, "measured_steps", f"must all lie between 1 and {MAX_STEPS:,}; one at least")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sunfish.problems import require
-from sunfish.sampler import SAMPLERS
+from sunfish.sampler import MAX_STEPS, SAMPLERS
 from sunfish.stagger import ORDERS
 
 
@@ -53,7 +53,7 @@ class Section:
             "shown_samples",
         ):
             require(getattr(self, key) > 0, key, "must be at least 1")
-        require(self.num_steps >= 1, "num_steps", "must be at least 1")
+        require(1 <= self.num_steps <= MAX_STEPS, "num_steps", f"must lie between 1 and {MAX_STEPS:,}")
         require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
         require(0.0 < self.settle <= 1.0, "settle", "must lie above 0 and be at most 1 (1: never)")
         require(0.0 <= self.floor < 1.0, "floor", "must be at least 0 (any token may be drawn) and below 1")
@@ -61,6 +61,6 @@ class Section:
         require(self.window_steps >= 1, "window_steps", "must be at least 1")
         require(self.bound_together is None or self.bound_together >= 1, "bound_together", "must be at least 1, or null for all at once")
         require(self.temperature > 0.0, "temperature", "must be above 0")
-        require(all(n >= 1 for n in self.frontier_steps), "frontier_steps", "must all be at least 1")
+        require(all(1 <= n <= MAX_STEPS for n in self.frontier_steps), "frontier_steps", f"must all lie between 1 and {MAX_STEPS:,}")
         require(all(n >= 1 for n in self.frontier_windows), "frontier_windows", "must all be at least 1")
         require(all(heat > 0.0 for heat in self.frontier_temperatures), "frontier_temperatures", "must all be above 0")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sunfish.problems import require
-from sunfish.sampler import SAMPLERS
+from sunfish.sampler import MAX_STEPS, SAMPLERS
 from sunfish.stagger import ORDERS
 
 PRODUCTS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "head", "inward")
@@ -61,7 +61,7 @@ class Section:
         require(self.tie_margin > 0, "tie_margin", "must be above 0")
         require(self.max_relative_error > 0, "max_relative_error", "must be above 0")
         require(self.sampler_name in SAMPLERS, "sampler_name", f"must be one of {', '.join(SAMPLERS)}")
-        require(self.sampler_steps >= 1, "sampler_steps", "must be at least 1")
+        require(1 <= self.sampler_steps <= MAX_STEPS, "sampler_steps", f"must lie between 1 and {MAX_STEPS:,}")
         require(self.sampler_temperature > 0.0, "sampler_temperature", "must be above 0")
         require(0.0 < self.sampler_settle <= 1.0, "sampler_settle", "must lie above 0 and be at most 1 (1: never)")
         require(0.0 <= self.sampler_floor < 1.0, "sampler_floor", "must be at least 0 (any token may be drawn) and below 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sunfish.problems import require
+from sunfish.sampler import MAX_STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,6 @@ class Section:
         for key in ("max_parameters", "data_batches", "overfit_rows", "overfit_steps", "mini_run_steps", "mini_run_rows"):
             require(getattr(self, key) > 0, key, "must be at least 1")
         require(self.max_row_length >= 8, "max_row_length", "must be at least 8")
-        require(self.sample_steps >= 2, "sample_steps", "must be at least 2")
+        require(2 <= self.sample_steps <= MAX_STEPS, "sample_steps", f"must lie between 2 and {MAX_STEPS:,}")
         for key in ("overfit_eps_mse", "overfit_ce"):
             require(getattr(self, key) > 0, key, "must be above 0")
