@@ -35,6 +35,7 @@ ALL_AT_ONCE = [*IN_TURN, "model.told_length=true", "diffusion.blocks=null", "eva
 ALL_AT_ONCE += ["evaluate.bound_together=null", "export.sampler_name=ancestral"]
 LEVERS: dict[str, list[str]] = {
     "default": [],
+    "not told the word before": ["model.told_before=false"],
     "no output prior": ["model.output_prior=false"],
     "told how long the text is": ["model.told_length=true"],
     "a head of its own": ["model.tied_head=false"],
@@ -43,13 +44,17 @@ LEVERS: dict[str, list[str]] = {
     "next tokens not learned": ["diffusion.blocks.next_token=0.0", "diffusion.blocks.noisy_share=1.0", *IN_TURN],
     "next tokens count once": ["diffusion.blocks.next_token=1.0"],
     "next tokens count four times": ["diffusion.blocks.next_token=4.0"],
+    "next tokens count eight times": ["diffusion.blocks.next_token=8.0"],
     "a noisy copy of every row": ["diffusion.blocks.noisy_share=1.0"],
     "a noisy copy of every fourth row": ["diffusion.blocks.noisy_share=0.25"],
     "noise alone in a fifth of the blocks": ["diffusion.blocks.blind_share=0.2"],
     "noise alone in half of the blocks": ["diffusion.blocks.blind_share=0.5"],
-    "blocks to 6": ["diffusion.blocks.size_max=6"],
+    "blocks to 4": ["diffusion.blocks.size_max=4"],
+    "blocks to 12": ["diffusion.blocks.size_max=12"],
     "random order": ["model.told_length=true", "diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],
     "first estimates in a quarter": ["diffusion.self_conditioning=0.25"],
+    "given in two fifths": ["diffusion.known.row_share=0.4"],
+    "given in a fifth": ["diffusion.known.row_share=0.2"],
     "nothing given": ["diffusion.known.row_share=0.0"],
     "cosine law": ["diffusion.law.kind=cosine"],
     "no averaging": ["pretrain.ema_decay=0.0"],
@@ -58,6 +63,8 @@ LEVERS: dict[str, list[str]] = {
     "all at once, eps_mse, cosine law": ["experiment=founding", "diffusion.law.kind=cosine"],
 }  # fmt: skip
 NOT_MEASURED = ("frontier", "infill", "shown", "speed")  # what the evaluation's settings say of what is not looked at here
+ONE_STEP_ROWS = 2000  # of a walk of one step a word: tells levers apart where consistent stories do not
+EXCESS = ("excess_nats_per_row", "excess_nats_per_row_standard_error")
 SHOWN = (
     "sentences_valid",
     "stories_consistent",
@@ -129,8 +136,10 @@ def train_and_judge(told: list[str], shards: Path) -> dict[str, Any]:
         subject = Subject.read(folder / "denoiser", shards, params["data"], params["evaluate"]).with_judge()
         judged = subject.judge(subject.write_texts(subject.section.num_samples, seed=1), near=True)
         bound = measure_bound(subject)[1] if params["diffusion"].objective in ("ce", "elbo") else {}
+        one_step = measure_bound(subject.told(bound_rows=ONE_STEP_ROWS), 0)[1] if subject.section.window_steps == 1 else {}
     kept = {key: bound[key] for key in ("nats_per_token", "nats_per_token_standard_error", "bound_over_entropy") if key in bound}
     taken = {key: trained[key] for key in ("steps", "parameters", "rows_per_second")}
+    kept |= {f"one_step_{key}": one_step[key] for key in ("nats_per_token", *EXCESS) if key in one_step}
     return {**kept, **{key: judged[key] for key in SHOWN if key in judged}, **taken}
 
 

@@ -28,7 +28,16 @@ from sunfish.schedule import linear_beta, uniform
 from sunfish.sections.model import Section
 
 SMALL = Section(
-    name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, tied_head=True, output_prior=True, told_length=True
+    name="small",
+    num_layers=2,
+    num_heads=2,
+    width=32,
+    emb_dim=16,
+    cond_dim=8,
+    tied_head=True,
+    output_prior=True,
+    told_before=True,
+    told_length=True,
 )
 
 

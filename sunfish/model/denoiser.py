@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
 from sunfish.model.readout import token_nats
-from sunfish.model.sight import Sight, see_turns, show_copies
+from sunfish.model.sight import Sight, follow_clean, see_turns, show_copies
 from sunfish.model.transformer import UNSEEN, Hidden, Transformer
 from sunfish.sections.model import Section
 
@@ -70,7 +70,9 @@ class Denoiser(nn.Module):
     exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
     length), so that the network has only context to learn. Every position has a noise level of its own, and is told where in the row
     it stands: from its end, which tells how long the text must be, or from its beginning. Known positions hold clean embeddings and stay
-    as they are; their logits say what comes next. Where an `end_id` ends texts, sampling writes nothing behind it (`step.end_texts`).
+    as they are; their logits say what comes next. An open position is told the word before it where that is clean already
+    (`told_before`), as a model that writes from left to right is told it at every step. Where an `end_id` ends texts, sampling writes
+    nothing behind it (`step.end_texts`).
 
     Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).
     """
@@ -81,7 +83,7 @@ class Denoiser(nn.Module):
         self.embedding = Embedding(vocab_size, section.emb_dim)
         self.noise_level = Told(LEVEL_PERIODS, section.cond_dim, section.width)
         self.position = Told(ROW_PERIODS, section.cond_dim, section.width)
-        self.inward = nn.Linear(2 * section.emb_dim, section.width, bias=False)
+        self.inward = nn.Linear(section.inward_dim, section.width, bias=False)
         self.known_flag = nn.Parameter(torch.empty(section.width))
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
         self.head = nn.Linear(section.width, section.emb_dim if section.tied_head else vocab_size, bias=False)
@@ -140,7 +142,8 @@ class Denoiser(nn.Module):
         copies = 1 if sight is None else sight.copies
         positions = self._positions(x_t.shape[1] // copies)
         positions = positions if copies == 1 else positions.repeat(copies, 1)
-        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known) + positions, sight)
+        before = self._before(x_t, known, sight) if self.section.told_before else None
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known, before) + positions, sight)
         hidden = hidden if cold is None else hidden * cold
         evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
         prior = evidence * x_t if self.section.output_prior else None
@@ -166,15 +169,22 @@ class Denoiser(nn.Module):
         beside = self.section.output_prior and not self.section.tied_head
         return Readout(torch.cat((weight, table), dim=-1) if beside else weight, self.head_bias, table)
 
-    def _inputs(self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known) -> Hidden:
-        """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, and the noise level or a flag.
+    def _before(self, x_t: Embeddings, known: Known, sight: Sight | None) -> Embeddings:
+        """Return the clean word before each open position, (batch, pos, emb); zeros where it is none, or not yet."""
+        copies = 1 if sight is None else sight.copies
+        words = F.pad(x_t[:, : x_t.shape[1] // copies - 1], (0, 0, 1, 0)).repeat(1, copies, 1)
+        return torch.where(follow_clean(known, sight)[..., None], words, 0.0)
+
+    def _inputs(self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, before: Embeddings | None) -> Hidden:
+        """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, the word before, and the noise
+        level or a flag.
 
         The estimate fades with the noise, so that a position which tells nothing looks like a gap and not like noise.
         """
         given = known[..., None]
         linear = torch.where(given, x_t, data_share(logsnr)[..., None] * x_t)
-        noisy = torch.cat((linear, torch.where(given, 0.0, x_0_prev)), dim=-1)
-        return self.inward(noisy) + torch.where(given, self.known_flag, self.noise_level(logsnr))
+        noisy = (linear, torch.where(given, 0.0, x_0_prev), *(() if before is None else (before,)))
+        return self.inward(torch.cat(noisy, dim=-1)) + torch.where(given, self.known_flag, self.noise_level(logsnr))
 
     def _positions(self, length: int) -> Float[Tensor, "pos width"]:
         """Return what each position of a row is told of where it stands."""
@@ -240,7 +250,7 @@ def count_parameters(section: Section, vocab_size: int) -> int:
     block = 12 * width**2 + 4 * width  # attention 4, MLP 8; two norms
     told = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: the noise level, the position
     head = width * (emb if section.tied_head else vocab_size) + vocab_size
-    around = vocab_size * emb + 2 * emb * width + width + head  # table, inward, flag
+    around = vocab_size * emb + section.inward_dim * width + width + head  # table, inward, flag
     return section.num_layers * block + 2 * told + around
 
 
@@ -257,4 +267,6 @@ def init_weights(denoiser: Denoiser, seed: int) -> None:
             else:
                 std = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-        denoiser.inward.weight[:, denoiser.section.emb_dim :] = 0  # the estimate before, of which some trainings never tell
+        inward, emb = denoiser.inward.weight, denoiser.section.emb_dim
+        inward[:, emb : 2 * emb] = 0  # the estimate before, of which some trainings never tell
+        inward[:, 2 * emb :] = inward[:, :emb].repeat(1, inward.shape[1] // emb // 3)  # the word before begins as if it were one's own

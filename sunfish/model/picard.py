@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sunfish.model.embedding import Embeddings, Ids
 from sunfish.model.sight import Known, Turns
-from sunfish.model.step import Moved, all_before, comes_before, draw, end_texts
+from sunfish.model.step import Moved, all_before, behind_end, comes_before, draw, end_texts
 from sunfish.sampler import COLUMNS
 
 LOGSNR, FLOOR = COLUMNS.index("logsnr"), COLUMNS.index("floor")
@@ -51,6 +51,10 @@ class Picard(nn.Module):
         said = torch.where(known, ids, draw(probabilities, chance, table[-1, FLOOR]))
         again = known | (said == ids) & ~guesses
         before = comes_before(place)
-        settled = known | (left == 1)[:, None] | ~guesses & all_before(again, before)
+        last = (left == 1)[:, None]
+        settled = known | last | ~guesses & all_before(again, before)
+        if self.denoiser.end_id is not None:  # nothing settles on a word that an end takes back in this call
+            taken_back = behind_end(said, settled, before, self.denoiser.end_id) & (said != self.denoiser.end_id)
+            settled = known | last | settled & all_before(known | ~taken_back, before)
         said, settled = end_texts(said, known, settled, before, self.denoiser.end_id)
         return Moved(x, x_0_hat, said, settled, torch.ones_like(age), said, probabilities.amax(dim=-1))

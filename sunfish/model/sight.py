@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -107,6 +108,18 @@ def _two_copies(first: tuple[Seen, Seen], second: tuple[Seen, Seen]) -> Sight:
 
 def _alike(seen: Seen, document: Turns | None) -> Seen:
     return seen if document is None else seen & (document[:, None, :] == document[:, :, None])
+
+
+def follow_clean(known: Known, sight: Sight | None) -> Known:
+    """Return which open positions see the word right before them, clean: in their own copy, or in the first of two."""
+    copies = 1 if sight is None else sight.copies
+    length = known.shape[1] // copies
+    here = torch.arange(1, length, device=known.device)
+    clean = F.pad(known[:, : length - 1], (1, 0)).repeat(1, copies)
+    if sight is None:
+        return clean & ~known
+    each = sight.together[:, 0].unflatten(1, (copies, length))  # (batch, copies, pos, pos of all copies)
+    return clean & ~known & F.pad(each[:, :, here, here - 1], (1, 0)).flatten(1)
 
 
 def number_documents(ids: Int[Tensor, "batch pos"], end_id: int | None) -> Turns | None:

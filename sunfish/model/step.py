@@ -110,11 +110,16 @@ def end_texts(ids: Ids, known: Known, settled: Known, before: Bool[Tensor, "batc
     """
     if end_id is None:
         return ids, settled
-    position = torch.arange(ids.shape[1], device=ids.device)
-    ends = (settled & (ids == end_id))[:, None, :] & (position < position[:, None])
-    behind = (before & ends).any(dim=-1) & ~known
+    behind = behind_end(ids, settled, before, end_id) & ~known
     done = settled | behind & all_before(settled | behind, before)
     return torch.where(behind & done, end_id, ids), done
+
+
+def behind_end(ids: Ids, settled: Known, before: Bool[Tensor, "batch pos pos"], end_id: int) -> Known:
+    """Say of each position whether a settled end stands before it and comes before it in the order."""
+    position = torch.arange(ids.shape[1], device=ids.device)
+    ends = (settled & (ids == end_id))[:, None, :] & (position < position[:, None])
+    return (before & ends).any(dim=-1)
 
 
 def comes_before(place: Turns) -> Bool[Tensor, "batch pos pos"]:

@@ -19,7 +19,13 @@ class Section:
     cond_dim: int  # width of the hidden layer through which a noise level is told
     tied_head: bool  # logits are products with the token embeddings instead of a matrix of their own
     output_prior: bool  # start the logits from each position's exact posterior
+    told_before: bool  # an open position is told the word before it, where that is clean already
     told_length: bool  # positions are counted from the row's end; if not, from its beginning, and the text says itself where it ends
+
+    @property
+    def inward_dim(self) -> int:
+        """Return how many numbers a position reads of words: its own, the estimate before and, if told, the word before it."""
+        return (3 if self.told_before else 2) * self.emb_dim
 
     def __post_init__(self) -> None:
         for key in ("num_layers", "num_heads", "width", "emb_dim", "cond_dim"):

@@ -27,7 +27,7 @@ def forward_operations(model: Section, vocab_size: int, length: int) -> float:
     block = 2 * 12 * model.width**2 + attention
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
     prior = 2 * model.emb_dim * vocab_size if model.output_prior and not model.tied_head else 0
-    return model.num_layers * block + 2 * 2 * model.emb_dim * model.width + head + prior
+    return model.num_layers * block + 2 * model.inward_dim * model.width + head + prior
 
 
 def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float, copies: float = 1.0) -> float:
