@@ -36,6 +36,7 @@ class ToyDenoiser(nn.Module):
     """A closed form in a denoiser's place."""
 
     end_id: int | None = None
+    told_before = False
 
     def __init__(self, denoise: Denoise, embeddings: np.ndarray) -> None:
         super().__init__()

@@ -44,7 +44,8 @@ LAW = uniform(-8, 4, 2)
 @pytest.fixture(scope="module", params=["tied", "untied", "untied, no prior"])
 def stored(request: pytest.FixtureRequest) -> StoredDenoiser:
     """A denoiser of every make, its zero-initialised weights drawn too, so that everything matters."""
-    section = dataclasses.replace(SMALL, tied_head=request.param == "tied", output_prior="no prior" not in request.param)
+    tied = request.param == "tied"  # as the default is, which is not told the word before either
+    section = dataclasses.replace(SMALL, tied_head=tied, told_before=not tied, output_prior="no prior" not in request.param)
     denoiser = Denoiser(section, 41, 0)
     init_weights(denoiser, 0)
     generator = torch.Generator().manual_seed(1)

@@ -23,7 +23,7 @@ from sunfish.training.distilling import GuessLoss, all_right, begin, chance_of, 
 from tests.test_sampler import LAW
 from tests.test_sight import scrambled
 
-END = 9
+END = 7
 
 
 @pytest.fixture

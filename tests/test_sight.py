@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sunfish.evaluation.exported import in_turn
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.sight import OPEN, follow_clean, see_copies, see_turns, show_clean, show_noisy
+from sunfish.model.sight import OPEN, follow_said, see_copies, see_turns, show_clean, show_noisy
 from sunfish.stagger import ORDERS, draw_places
 from sunfish.training.draws import first_open
 from tests.test_model import make
@@ -75,16 +75,16 @@ def test_no_block_sees_its_own_text_nor_any_after_it(order: str, size: int) -> N
 
 def test_an_open_position_is_told_the_clean_word_right_before_it() -> None:
     known = torch.tensor([[True, False, False, True, False]])
-    assert follow_clean(known, None).tolist() == [[False, True, False, False, True]]
+    assert follow_said(known, None).tolist() == [[False, True, False, False, True]]
     x, document = torch.zeros(1, 5, 16), torch.tensor([[0, 0, 0, 0, 1]])
-    assert follow_clean(known, show_noisy(x, torch.zeros(1, 5), known, document).sight).tolist() == [[False, True, False, False, False]]
+    assert follow_said(known, show_noisy(x, torch.zeros(1, 5), known, document).sight).tolist() == [[False, True, False, False, False]]
 
 
 def test_in_two_copies_it_is_told_what_is_before_its_block() -> None:
     place, start = torch.tensor([[1, 2, 3, 0, 4]]), torch.tensor([[1, 1, 3, 1, 3]])
     given = place == 0
     both = torch.cat((torch.ones_like(given), given), dim=1)
-    told = follow_clean(both, see_copies(place, start, ~given))
+    told = follow_said(both, see_copies(place, start, ~given))
     assert told.tolist() == [[False] * 5 + [False, False, True, False, True]]
 
 

@@ -215,7 +215,7 @@ def test_elbo_is_the_bound_and_its_sisters_are_squares(params: dict) -> None:
     assert 0.0 < sums["x0_mse"] < 1.0 and 0.0 < sums["eps_mse"] < 1.0  # embeddings and noise have unit variance
 
 
-BLOCKS = Blocks(order="forward", size_max=6, one_clock=0.5, blind_share=0.2, noisy_share=1.0, next_token=1.0)
+BLOCKS = Blocks(order="forward", size_max=6, one_clock=0.5, blind_share=0.2, told_share=1.0, noisy_share=1.0, next_token=1.0)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from sunfish.model.embedding import Embedding, Embeddings, Ids, Logits, expected_embedding
 from sunfish.model.readout import token_nats
-from sunfish.model.sight import Sight, follow_clean, see_turns, show_copies
+from sunfish.model.sight import Sight, follow_said, see_turns, show_copies
 from sunfish.model.transformer import UNSEEN, Hidden, Transformer
 from sunfish.sections.model import Section
 
@@ -90,6 +90,11 @@ class Denoiser(nn.Module):
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
         self._held: Readout | None = None
 
+    @property
+    def told_before(self) -> bool:
+        """Return whether an open position is told the word before it."""
+        return self.section.told_before
+
     def forward(
         self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, turn: Turns | None,
         temperature: PerExample | None = None,
@@ -116,14 +121,14 @@ class Denoiser(nn.Module):
 
     def predict_blocks(
         self, x_0_prev: Embeddings, x_0: Embeddings, x_t: Embeddings, logsnr: Levels, known: Known, place: Turns, start: Turns,
-        document: Turns | None = None, temperature: PerExample | None = None,
+        document: Turns | None = None, temperature: PerExample | None = None, said: Known | None = None,
     ) -> Prediction:  # fmt: skip
         """Return the prediction for every position of `x_t`, each from the clean text before its block, all blocks in one call.
 
-        `place` and `start` are those of `sight.see_copies`; it says what `forward` says of each block in its turn.
+        `place` and `start` are those of `sight.see_copies`, `said` is `Sight`'s; it says what `forward` says of each block in its turn.
         """
         readout, cold = self.readout(self.embedding.table()), _cold(temperature)
-        shown = show_copies(x_0, x_t, logsnr, known, place, start, document)
+        shown = show_copies(x_0, x_t, logsnr, known, place, start, document, said)
         told = shown.told(torch.cat((torch.zeros_like(x_0_prev), x_0_prev), dim=1))
         return self._read(self._find(*told, cold)[:, x_t.shape[1] :], readout, x_t, known, cold)
 
@@ -170,10 +175,10 @@ class Denoiser(nn.Module):
         return Readout(torch.cat((weight, table), dim=-1) if beside else weight, self.head_bias, table)
 
     def _before(self, x_t: Embeddings, known: Known, sight: Sight | None) -> Embeddings:
-        """Return the clean word before each open position, (batch, pos, emb); zeros where it is none, or not yet."""
+        """Return the word before each open position, (batch, pos, emb); zeros where it is not told."""
         copies = 1 if sight is None else sight.copies
         words = F.pad(x_t[:, : x_t.shape[1] // copies - 1], (0, 0, 1, 0)).repeat(1, copies, 1)
-        return torch.where(follow_clean(known, sight)[..., None], words, 0.0)
+        return torch.where(follow_said(known, sight)[..., None], words, 0.0)
 
     def _inputs(self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, before: Embeddings | None) -> Hidden:
         """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, the word before, and the noise

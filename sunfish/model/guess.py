@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sunfish.files import read_json, replacing, write_json
 from sunfish.model.denoiser import Denoiser, Prediction, Told
 from sunfish.model.embedding import Embeddings, Ids
-from sunfish.model.picard import LOGSNR
+from sunfish.model.picard import CONFIRMED, LOGSNR
 from sunfish.model.sight import Known, Turns, see_turns
 from sunfish.model.step import Moved, comes_before, end_texts
 from sunfish.model.store import StoredDenoiser
@@ -49,7 +49,7 @@ class Guess(nn.Module):
         said = torch.where(known, ids, likeliest)
         before = comes_before(place)
         said, settled = end_texts(said, known, known | (left == 1)[:, None], before, self.denoiser.end_id)
-        return Moved(x, x_0_hat, said, settled, torch.ones_like(age), said, probability)
+        return Moved(x, x_0_hat, said, settled, torch.full_like(age, CONFIRMED), said, probability)
 
     def predict(
         self, x: Embeddings, ids: Ids, known: Known, drafted: Known, chance: Float[Tensor, "batch pos"], place: Turns,
@@ -58,7 +58,7 @@ class Guess(nn.Module):
         """Return what stands for each position's token; of `ids` those count that are `known` or `drafted`, `logsnr` is pure noise's."""
         x_t = torch.where((known | drafted)[..., None], self.denoiser.embed(ids), x)
         level = torch.where(drafted, DRAFT_LOGSNR, logsnr)
-        return self.denoiser.predict(x_t, level, self.chance(chance), known, see_turns(place))
+        return self.denoiser.predict(x_t, level, self.chance(chance), known, see_turns(place)._replace(said=known | drafted))
 
 
 def start_guess(stored: StoredDenoiser, seed: int) -> Guess:

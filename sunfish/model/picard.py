@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sunfish.model.embedding import Embeddings, Ids
-from sunfish.model.sight import Known, Turns
+from sunfish.model.sight import OPEN, Known, Turns, after
 from sunfish.model.step import Moved, all_before, behind_end, comes_before, draw, end_texts
 from sunfish.sampler import COLUMNS
 
+CONFIRMED = 2  # the age of a draft that was said twice, or guessed by who knows what comes next
 LOGSNR, FLOOR = COLUMNS.index("logsnr"), COLUMNS.index("floor")
 
 
@@ -40,21 +42,22 @@ class Picard(nn.Module):
         chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 9"], place: Turns, left: Int[Tensor, " batch"],
         temperature: Float[Tensor, " batch"],
     ) -> Moved:  # fmt: skip
-        given, guesses = place == 0, age == 0
+        given, guesses, tells = place == 0, age == 0, known | (age >= CONFIRMED)
         start = torch.where(given, 1, torch.where(guesses, 1, place))
         level = table[-1, LOGSNR].expand(chance.shape)
         x_t = torch.where(given[..., None], self.denoiser.embed(ids), x)
         x_0_hat, logits = self.denoiser.predict_blocks(
-            torch.zeros_like(x), self.denoiser.embed(ids), x_t, level, given, place, start, temperature=temperature
+            torch.zeros_like(x), self.denoiser.embed(ids), x_t, level, given, place, start, temperature=temperature, said=tells
         )
         probabilities = logits.softmax(dim=-1)
         said = torch.where(known, ids, draw(probabilities, chance, table[-1, FLOOR]))
         again = known | (said == ids) & ~guesses
         before = comes_before(place)
+        told = after(tells) | (place <= F.pad(place[:, :-1], (1, 0), value=OPEN)) if self.denoiser.told_before else torch.ones_like(known)
         last = (left == 1)[:, None]
-        settled = known | last | ~guesses & all_before(again, before)
+        settled = known | last | told & ~guesses & all_before(known | again & told, before)
         if self.denoiser.end_id is not None:  # nothing settles on a word that an end takes back in this call
             taken_back = behind_end(said, settled, before, self.denoiser.end_id) & (said != self.denoiser.end_id)
             settled = known | last | settled & all_before(known | ~taken_back, before)
         said, settled = end_texts(said, known, settled, before, self.denoiser.end_id)
-        return Moved(x, x_0_hat, said, settled, torch.ones_like(age), said, probabilities.amax(dim=-1))
+        return Moved(x, x_0_hat, said, settled, torch.where(again & ~guesses, age + 1, 1), said, probabilities.amax(dim=-1))

@@ -30,10 +30,11 @@ Embeddings = Float[Tensor, "batch pos emb"]
 
 
 class Sight(NamedTuple):
-    """Which positions each one sees; those of all copies, one copy after the other."""
+    """Which positions each one sees, those of all copies, one copy after the other; and which words the one behind them is told."""
 
     together: Bool[Tensor, "batch 1 pos pos"]
     copies: int = 1
+    said: Known | None = None  # of one copy; None: all that are known
 
 
 class Shown(NamedTuple):
@@ -50,13 +51,16 @@ class Shown(NamedTuple):
 
     def beside(self, other: Shown) -> Shown:
         """Return these rows and, behind them, another's of as many positions."""
-        sight = self.sight._replace(together=torch.cat((self.sight.together, other.sight.together)))
+        ours, theirs = self.sight.said, other.sight.said
+        said = None if ours is None or theirs is None else torch.cat((ours, theirs))
+        sight = self.sight._replace(together=torch.cat((self.sight.together, other.sight.together)), said=said)
         x, logsnr, known = (torch.cat(pair) for pair in ((self.x, other.x), (self.logsnr, other.logsnr), (self.known, other.known)))
         return Shown(x, logsnr, known, sight)
 
     def rows(self, rows: Int[Tensor, " some"]) -> Shown:
         """Return some rows of it."""
-        return Shown(self.x[rows], self.logsnr[rows], self.known[rows], self.sight._replace(together=self.sight.together[rows]))
+        said = None if self.sight.said is None else self.sight.said[rows]
+        return Shown(self.x[rows], self.logsnr[rows], self.known[rows], self.sight._replace(together=self.sight.together[rows], said=said))
 
 
 def show_noisy(x_t: Embeddings, logsnr: Levels, known: Known, document: Turns | None = None) -> Shown:
@@ -65,10 +69,11 @@ def show_noisy(x_t: Embeddings, logsnr: Levels, known: Known, document: Turns | 
 
 
 def show_copies(
-    x_0: Embeddings, x_t: Embeddings, logsnr: Levels, known: Known, place: Turns, start: Turns, document: Turns | None = None
-) -> Shown:
-    """Show a clean copy and a noisy one; `place` and `start` are those of `see_copies`, what is not known is open."""
-    sight = see_copies(place, start, ~known, document)
+    x_0: Embeddings, x_t: Embeddings, logsnr: Levels, known: Known, place: Turns, start: Turns, document: Turns | None = None,
+    said: Known | None = None,
+) -> Shown:  # fmt: skip
+    """Show a clean copy and a noisy one; `place` and `start` are those of `see_copies`, what is not known is open; `said` is `Sight`'s."""
+    sight = see_copies(place, start, ~known, document)._replace(said=said)
     both = torch.cat((torch.ones_like(known), known), dim=1)
     return Shown(torch.cat((x_0, x_t), dim=1), torch.cat((logsnr, logsnr), dim=1), both, sight)
 
@@ -77,7 +82,7 @@ def show_clean(x_0: Embeddings, logsnr: Levels, place: Turns, document: Turns | 
     """Show clean copies alone, of an even number of rows: two side by side, as long as one row's two copies, neither seeing the other."""
     seen = _alike(place[:, None, :] <= place[:, :, None], document)
     apart = torch.zeros_like(seen[0::2])
-    sight = _two_copies((seen[0::2], apart), (apart, seen[1::2]))
+    sight = _two_copies((seen[0::2], apart), (apart, seen[1::2]))._replace(said=torch.zeros_like(place[0::2], dtype=torch.bool))
     pairs, length = len(apart), 2 * place.shape[1]
     given = torch.ones((pairs, length), dtype=torch.bool, device=place.device)
     return Shown(x_0.reshape(pairs, length, -1), logsnr.reshape(pairs, length), given, sight)
@@ -110,16 +115,24 @@ def _alike(seen: Seen, document: Turns | None) -> Seen:
     return seen if document is None else seen & (document[:, None, :] == document[:, :, None])
 
 
-def follow_clean(known: Known, sight: Sight | None) -> Known:
-    """Return which open positions see the word right before them, clean: in their own copy, or in the first of two."""
+def follow_said(known: Known, sight: Sight | None) -> Known:
+    """Return which open positions are told the word right before them: they see it, in their own copy or in the first of two, and it is
+    said.
+    """
     copies = 1 if sight is None else sight.copies
     length = known.shape[1] // copies
-    here = torch.arange(1, length, device=known.device)
-    clean = F.pad(known[:, : length - 1], (1, 0)).repeat(1, copies)
+    said = known[:, :length] if sight is None or sight.said is None else sight.said
+    told = after(said).repeat(1, copies) & ~known
     if sight is None:
-        return clean & ~known
+        return told
+    here = torch.arange(1, length, device=known.device)
     each = sight.together[:, 0].unflatten(1, (copies, length))  # (batch, copies, pos, pos of all copies)
-    return clean & ~known & F.pad(each[:, :, here, here - 1], (1, 0)).flatten(1)
+    return told & F.pad(each[:, :, here, here - 1], (1, 0)).flatten(1)
+
+
+def after(said: Known) -> Known:
+    """Return which positions stand right behind one of these."""
+    return F.pad(said[:, :-1], (1, 0))
 
 
 def number_documents(ids: Int[Tensor, "batch pos"], end_id: int | None) -> Turns | None:

@@ -34,13 +34,14 @@ class Blocks:
     size_max: int  # positions denoised together, from 1 on, drawn per row, evenly in its logarithm
     one_clock: float  # share of the blocks whose positions are denoised at once; in the others one after another
     blind_share: float  # of the blocks, how many show noise alone
+    told_share: float  # of the clean words, how many are told to the position behind them, in a model that is (`model.told_before`)
     noisy_share: float  # of the rows, how many have a noisy copy; the others are clean alone and cost half
     next_token: float  # weight of the clean copy's own loss: at each of its positions, the token that comes next
 
     def __post_init__(self) -> None:
         require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}")
         require(self.size_max >= 1, "size_max", "must be at least 1")
-        for key in ("one_clock", "blind_share"):
+        for key in ("one_clock", "blind_share", "told_share"):
             require(0.0 <= getattr(self, key) <= 1.0, key, "must lie between 0 and 1")
         require(0.0 < self.noisy_share <= 1.0, "noisy_share", "must lie above 0 and be at most 1: something must be denoised")
         require(self.next_token >= 0.0, "next_token", "must not be negative")

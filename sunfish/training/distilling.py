@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sunfish.model.embedding import Ids
 from sunfish.model.guess import Guess, start_guess
-from sunfish.model.picard import Picard
+from sunfish.model.picard import CONFIRMED, Picard
 from sunfish.model.sight import Known, Turns, ends_before
 from sunfish.model.step import State, all_before, comes_before
 from sunfish.model.store import StoredDenoiser
@@ -66,7 +66,7 @@ class GuessLoss(nn.Module):
         counts = examples.counts & ~state.known & on_the_way
         weight = counts * (FAR + all_right(nats.detach() * counts, place))
         said = torch.where(state.known, state.ids, logits.argmax(dim=-1))
-        return (nats * weight).sum() / weight.sum().clamp(min=FAR), state._replace(ids=said, age=torch.ones_like(state.age))
+        return (nats * weight).sum() / weight.sum().clamp(min=FAR), state._replace(ids=said, age=torch.full_like(state.age, CONFIRMED))
 
 
 def all_right(nats: Float[Tensor, "batch pos"], place: Turns) -> Float[Tensor, "batch pos"]:

@@ -30,6 +30,7 @@ class Draws(NamedTuple):
     place: np.ndarray  # (rows, pos): each position's place in the order, from 1 on; 0 where given
     start: np.ndarray  # (rows, pos): the place at which its block begins to be open
     estimated: np.ndarray  # bool, (rows,): self-conditioned on a first estimate
+    said: np.ndarray  # bool, (rows, pos): the position behind is told this word, once it is clean
     noisy: np.ndarray  # bool, (rows,): has a noisy copy, and is not only asked what comes next
     noise_seed: int  # of the whole batch's noise
     batch_rows: int
@@ -38,7 +39,7 @@ class Draws(NamedTuple):
     def part(self, rows: slice) -> Draws:
         """Return some of these rows' draws."""
         first = self.first_row + rows.start
-        theirs = {name: getattr(self, name)[rows] for name in ("times", "known", "free", "place", "start", "estimated", "noisy")}
+        theirs = {name: getattr(self, name)[rows] for name in ("times", "known", "free", "place", "start", "estimated", "said", "noisy")}
         return self._replace(**theirs, first_row=first)
 
     @property
@@ -76,7 +77,9 @@ def draw_step(section: Section, seed: int, step: int, batch_rows: int, row_lengt
     noisy = evenly(batch_rows, section.blocks.noisy_share if section.blocks else 1.0)
     estimated = np.zeros(batch_rows, dtype=bool)
     estimated[noisy] = evenly(int(noisy.sum()), section.self_conditioning)
-    return Draws(times, known, free, place, start, estimated, noisy, int(rng.integers(2**62)), batch_rows)
+    noise_seed = int(rng.integers(2**62))
+    said = rng.random(given.shape) < (section.blocks.told_share if section.blocks else 1.0)
+    return Draws(times, known, free, place, start, estimated, said, noisy, noise_seed, batch_rows)
 
 
 def evenly(num: int, share: float) -> np.ndarray:

@@ -76,11 +76,11 @@ def lay_out(clean: Tensor, noisy: Tensor, rows: Rows) -> Tensor:
 def show_rows(x_0: Tensor, x_t: Tensor, logsnr: Tensor, known: Tensor, draws: Draws, rows: Rows, document: Tensor | None) -> Shown:
     """Show the rows that have a noisy copy in two, and behind them the others' clean ones in pairs."""
     twice, alone = rows
-    place, start = (torch.from_numpy(values).to(x_0.device) for values in (draws.place, draws.start))
+    place, start, said = (torch.from_numpy(values).to(x_0.device) for values in (draws.place, draws.start, draws.said))
     if not len(alone):
-        return show_copies(x_0, x_t, logsnr, known, place, start, document)
+        return show_copies(x_0, x_t, logsnr, known, place, start, document, said)
     noisy, clean = (None, None) if document is None else (document[twice], document[alone])
-    shown = show_copies(x_0[twice], x_t[twice], logsnr[twice], known[twice], place[twice], start[twice], noisy)
+    shown = show_copies(x_0[twice], x_t[twice], logsnr[twice], known[twice], place[twice], start[twice], noisy, said[twice])
     return shown.beside(show_clean(x_0[alone], logsnr[alone], place[alone], clean))
 
 
