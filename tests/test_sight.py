@@ -73,19 +73,27 @@ def test_no_block_sees_its_own_text_nor_any_after_it(order: str, size: int) -> N
         assert differs[later].all()
 
 
-def test_an_open_position_is_told_the_clean_word_right_before_it() -> None:
+def test_an_open_position_is_told_the_word_right_before_it_or_what_is_known_of_it() -> None:
     known = torch.tensor([[True, False, False, True, False]])
-    assert follow_said(known, None).tolist() == [[False, True, False, False, True]]
+    said, in_the_making = follow_said(known, None)
+    assert said.tolist() == [[False, True, False, False, True]]
+    assert in_the_making[:, 1:].tolist() == [[False, True, False, False]]
     x, document = torch.zeros(1, 5, 16), torch.tensor([[0, 0, 0, 0, 1]])
-    assert follow_said(known, show_noisy(x, torch.zeros(1, 5), known, document).sight).tolist() == [[False, True, False, False, False]]
+    sight = show_noisy(x, torch.zeros(1, 5), known, document).sight
+    said, in_the_making = follow_said(known, sight)
+    assert said.tolist() == [[False, True, False, False, False]] and in_the_making.tolist() == [[False, False, True, False, False]]
+    said, in_the_making = follow_said(known, sight._replace(said=torch.zeros_like(known)))
+    assert not said.any() and in_the_making.tolist() == [[False, False, True, False, False]]
 
 
-def test_in_two_copies_it_is_told_what_is_before_its_block() -> None:
-    place, start = torch.tensor([[1, 2, 3, 0, 4]]), torch.tensor([[1, 1, 3, 1, 3]])
+def test_in_two_copies_it_is_told_what_is_before_its_block_or_in_it() -> None:
+    place, start = torch.tensor([[1, 2, 3, 0, 4, 5]]), torch.tensor([[1, 1, 3, 1, 4, 4]])
     given = place == 0
     both = torch.cat((torch.ones_like(given), given), dim=1)
-    told = follow_said(both, see_copies(place, start, ~given))
-    assert told.tolist() == [[False] * 5 + [False, False, True, False, True]]
+    said, in_the_making = follow_said(both, see_copies(place, start, ~given))
+    assert not said[:, :6].any() and not in_the_making[:, :6].any()
+    assert said[:, 6:].tolist() == [[False, False, True, False, True, False]]
+    assert in_the_making[:, 6:].tolist() == [[False, True, False, False, False, True]]
 
 
 def test_two_clean_copies_side_by_side_are_each_by_itself() -> None:

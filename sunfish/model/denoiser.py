@@ -70,9 +70,9 @@ class Denoiser(nn.Module):
     exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
     length), so that the network has only context to learn. Every position has a noise level of its own, and is told where in the row
     it stands: from its end, which tells how long the text must be, or from its beginning. Known positions hold clean embeddings and stay
-    as they are; their logits say what comes next. An open position is told the word before it where that is clean already
-    (`told_before`), as a model that writes from left to right is told it at every step. Where an `end_id` ends texts, sampling writes
-    nothing behind it (`step.end_texts`).
+    as they are; their logits say what comes next. An open position is told the word before it as far as that is known (`told_before`), as
+    a model that writes from left to right is told it at every step. Where an `end_id` ends texts, sampling writes nothing behind it
+    (`step.end_texts`).
 
     Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).
     """
@@ -147,8 +147,7 @@ class Denoiser(nn.Module):
         copies = 1 if sight is None else sight.copies
         positions = self._positions(x_t.shape[1] // copies)
         positions = positions if copies == 1 else positions.repeat(copies, 1)
-        before = self._before(x_t, known, sight) if self.section.told_before else None
-        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known, before) + positions, sight)
+        hidden = self.transformer(self._inputs(x_t, logsnr, x_0_prev, known, sight) + positions, sight)
         hidden = hidden if cold is None else hidden * cold
         evidence = torch.where(known, 0.0, matched_filter_scale(logsnr))[..., None]  # a given position needs none, and it would be huge
         prior = evidence * x_t if self.section.output_prior else None
@@ -174,13 +173,15 @@ class Denoiser(nn.Module):
         beside = self.section.output_prior and not self.section.tied_head
         return Readout(torch.cat((weight, table), dim=-1) if beside else weight, self.head_bias, table)
 
-    def _before(self, x_t: Embeddings, known: Known, sight: Sight | None) -> Embeddings:
-        """Return the word before each open position, (batch, pos, emb); zeros where it is not told."""
+    def _before(self, linear: Embeddings, known: Known, sight: Sight | None) -> Embeddings:
+        """Return what each open position is told of the word before it, (batch, pos, emb): the word, or what is known of it, or zeros."""
         copies = 1 if sight is None else sight.copies
-        words = F.pad(x_t[:, : x_t.shape[1] // copies - 1], (0, 0, 1, 0)).repeat(1, copies, 1)
-        return torch.where(follow_said(known, sight)[..., None], words, 0.0)
+        each = F.pad(linear.unflatten(1, (copies, -1))[:, :, :-1], (0, 0, 1, 0))
+        said, in_the_making = follow_said(known, sight)
+        words = torch.where(said[..., None], each[:, :1].expand_as(each).flatten(1, 2), 0.0)
+        return torch.where(in_the_making[..., None], each.flatten(1, 2), words)
 
-    def _inputs(self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, before: Embeddings | None) -> Hidden:
+    def _inputs(self, x_t: Embeddings, logsnr: Levels, x_0_prev: Embeddings, known: Known, sight: Sight | None) -> Hidden:
         """Return what the blocks read: the best linear estimate of x_0, alpha * x_t, the previous estimate, the word before, and the noise
         level or a flag.
 
@@ -188,7 +189,8 @@ class Denoiser(nn.Module):
         """
         given = known[..., None]
         linear = torch.where(given, x_t, data_share(logsnr)[..., None] * x_t)
-        noisy = (linear, torch.where(given, 0.0, x_0_prev), *(() if before is None else (before,)))
+        before = (self._before(linear, known, sight),) if self.section.told_before else ()
+        noisy = (linear, torch.where(given, 0.0, x_0_prev), *before)
         return self.inward(torch.cat(noisy, dim=-1)) + torch.where(given, self.known_flag, self.noise_level(logsnr))
 
     def _positions(self, length: int) -> Float[Tensor, "pos width"]:

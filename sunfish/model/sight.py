@@ -115,19 +115,19 @@ def _alike(seen: Seen, document: Turns | None) -> Seen:
     return seen if document is None else seen & (document[:, None, :] == document[:, :, None])
 
 
-def follow_said(known: Known, sight: Sight | None) -> Known:
-    """Return which open positions are told the word right before them: they see it, in their own copy or in the first of two, and it is
-    said.
-    """
-    copies = 1 if sight is None else sight.copies
-    length = known.shape[1] // copies
-    said = known[:, :length] if sight is None or sight.said is None else sight.said
-    told = after(said).repeat(1, copies) & ~known
+def follow_said(known: Known, sight: Sight | None) -> tuple[Known, Known]:
+    """Return which open positions see a word right before them that is said, in the first copy, and which one in the making, in theirs."""
     if sight is None:
-        return told
-    here = torch.arange(1, length, device=known.device)
-    each = sight.together[:, 0].unflatten(1, (copies, length))  # (batch, copies, pos, pos of all copies)
-    return told & F.pad(each[:, :, here, here - 1], (1, 0)).flatten(1)
+        return after(known) & ~known, ~after(known) & ~known
+    length = known.shape[1] // sight.copies
+    words = known[:, :length] if sight.said is None else sight.said
+    here, open_ = torch.arange(1, length, device=known.device), ~known.unflatten(1, (-1, length))
+    each = sight.together[:, 0].unflatten(1, (-1, length))  # (batch, copies, pos, pos of all copies)
+    first = F.pad(each[:, :, here, here - 1], (1, 0))
+    own = torch.stack([F.pad(each[:, copy, here, copy * length + here - 1], (1, 0)) for copy in range(sight.copies)], dim=1)
+    said = open_ & first & after(words)[:, None]
+    making = open_ & own & F.pad(open_[..., :-1], (1, 0))
+    return said.flatten(1), (making & ~said).flatten(1)
 
 
 def after(said: Known) -> Known:

@@ -19,7 +19,7 @@ class Section:
     cond_dim: int  # width of the hidden layer through which a noise level is told
     tied_head: bool  # logits are products with the token embeddings instead of a matrix of their own
     output_prior: bool  # start the logits from each position's exact posterior
-    told_before: bool  # an open position is told the word before it, where that is clean already
+    told_before: bool  # an open position is told the word before it, as far as that is known
     told_length: bool  # positions are counted from the row's end; if not, from its beginning, and the text says itself where it ends
 
     @property
