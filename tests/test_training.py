@@ -172,9 +172,9 @@ def test_mixed_precision_multiplies_in_bf16_and_keeps_the_noise_level_exact(para
     seen = []
     inputs = Denoiser._inputs
 
-    def watch(self: Denoiser, x_t: Any, logsnr: Any, x_0_prev: Any, known: Any) -> Any:
+    def watch(self: Denoiser, x_t: Any, logsnr: Any, *told: Any) -> Any:
         seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), x_t.dtype, logsnr.dtype))
-        return inputs(self, x_t, logsnr, x_0_prev, known)
+        return inputs(self, x_t, logsnr, *told)
 
     monkeypatch.setattr(Denoiser, "_inputs", watch)
     launch = dataclasses.replace(params["launch"], precision="bf16-mixed")

@@ -30,5 +30,6 @@ def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generat
         given = Given.nothing(1, length)
         steps = [(network.look(), network.moved.age) for _ in walk(table, network, given, table.places(given.known, rng))]
     ids, sure, settled = (np.concatenate(values) for values in zip(*(look for look, _ in steps), strict=True))
-    ages = np.concatenate([age.cpu().numpy() for _, age in steps])
-    return Trajectory(ids, np.where(settled, 1.0, sure), settled, table.rows()[ages, 0])
+    ages, rows = np.concatenate([age.cpu().numpy() for _, age in steps]), table.rows()
+    logsnr = rows[np.minimum(ages, len(rows) - 1), 0]  # a walk at once counts by its age how often a draft was said
+    return Trajectory(ids, np.where(settled, 1.0, sure), settled, logsnr)

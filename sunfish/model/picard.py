@@ -28,6 +28,9 @@ class Picard(nn.Module):
     their last word. So each call settles at least one, and the text is the one that the walk in turn writes on the same noise and chances
     (but for self-conditioning: here no step sees an estimate of its own before it).
 
+    A denoiser that is told the word before (`told_before`) believes a wrong draft too: so it is told one only once that was said twice, or
+    comes from a guess, and a word settles only in a call that tells it the word it follows.
+
     The first call, of age 0, has nothing to see but what is given, and guesses. At the last step whatever was said stands.
 
     Source: [ParaDiGMS] section 3 (Picard iteration), [Forecasting] section 2 (the same for drawn tokens).
