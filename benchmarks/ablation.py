@@ -50,6 +50,7 @@ LEVERS: dict[str, list[str]] = {
     "noise alone in a fifth of the blocks": ["diffusion.blocks.blind_share=0.2"],
     "noise alone in half of the blocks": ["diffusion.blocks.blind_share=0.5"],
     "blocks to 4": ["diffusion.blocks.size_max=4"],
+    "blocks to 6": ["diffusion.blocks.size_max=6"],
     "blocks to 12": ["diffusion.blocks.size_max=12"],
     "random order": ["model.told_length=true", "diffusion.blocks.order=random", "evaluate.order=random", "export.sampler_order=random"],
     "first estimates in a quarter": ["diffusion.self_conditioning=0.25"],
@@ -138,8 +139,8 @@ def train_and_judge(told: list[str], shards: Path) -> dict[str, Any]:
         bound = measure_bound(subject)[1] if params["diffusion"].objective in ("ce", "elbo") else {}
         one_step = measure_bound(subject.told(bound_rows=ONE_STEP_ROWS), 0)[1] if subject.section.window_steps == 1 else {}
     kept = {key: bound[key] for key in ("nats_per_token", "nats_per_token_standard_error", "bound_over_entropy") if key in bound}
-    taken = {key: trained[key] for key in ("steps", "parameters", "rows_per_second")}
     kept |= {f"one_step_{key}": one_step[key] for key in ("nats_per_token", *EXCESS) if key in one_step}
+    taken = {key: trained[key] for key in ("steps", "parameters", "rows_per_second")}
     return {**kept, **{key: judged[key] for key in SHOWN if key in judged}, **taken}
 
 

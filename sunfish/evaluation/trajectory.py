@@ -31,5 +31,5 @@ def follow(denoiser: Denoiser, table: Table, length: int, rng: np.random.Generat
         steps = [(network.look(), network.moved.age) for _ in walk(table, network, given, table.places(given.known, rng))]
     ids, sure, settled = (np.concatenate(values) for values in zip(*(look for look, _ in steps), strict=True))
     ages, rows = np.concatenate([age.cpu().numpy() for _, age in steps]), table.rows()
-    logsnr = rows[np.minimum(ages, len(rows) - 1), 0]  # a walk at once counts by its age how often a draft was said
+    logsnr = rows[np.minimum(ages, len(rows) - 1), 0]  # a walk at once tells by its age whether a draft was said twice
     return Trajectory(ids, np.where(settled, 1.0, sure), settled, logsnr)

@@ -70,8 +70,8 @@ class Denoiser(nn.Module):
     exact posterior of each position by itself, log p(token | x_t) = (alpha / sigma^2) x_t . e_token + const (rows of equal
     length), so that the network has only context to learn. Every position has a noise level of its own, and is told where in the row
     it stands: from its end, which tells how long the text must be, or from its beginning. Known positions hold clean embeddings and stay
-    as they are; their logits say what comes next. An open position is told the word before it as far as that is known (`told_before`), as
-    a model that writes from left to right is told it at every step. Where an `end_id` ends texts, sampling writes nothing behind it
+    as they are; their logits say what comes next. If `told_before`, an open position is told the word before it, as far as that is known,
+    as a model that writes from left to right is told it at every step. Where an `end_id` ends texts, sampling writes nothing behind it
     (`step.end_texts`).
 
     Source: [CDCD] section 3 (score interpolation), [Plaid] section 3.4 (output prior), [AnalogBits] (self-conditioning).

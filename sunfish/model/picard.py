@@ -54,13 +54,11 @@ class Picard(nn.Module):
         )
         probabilities = logits.softmax(dim=-1)
         said = torch.where(known, ids, draw(probabilities, chance, table[-1, FLOOR]))
-        again = known | (said == ids) & ~guesses
-        before = comes_before(place)
+        before, last = comes_before(place), (left == 1)[:, None]
+        twice = (said == ids) & ~guesses
         told = after(tells) | (place <= F.pad(place[:, :-1], (1, 0), value=OPEN)) if self.denoiser.told_before else torch.ones_like(known)
-        last = (left == 1)[:, None]
-        settled = known | last | told & ~guesses & all_before(known | again & told, before)
-        if self.denoiser.end_id is not None:  # nothing settles on a word that an end takes back in this call
-            taken_back = behind_end(said, settled, before, self.denoiser.end_id) & (said != self.denoiser.end_id)
-            settled = known | last | settled & all_before(known | ~taken_back, before)
+        taken_back = behind_end(said, before, self.denoiser.end_id) & (said != self.denoiser.end_id)  # nothing settles on such a word
+        again = known | twice & told & ~taken_back
+        settled = known | last | told & ~guesses & all_before(again, before)
         said, settled = end_texts(said, known, settled, before, self.denoiser.end_id)
-        return Moved(x, x_0_hat, said, settled, torch.where(again & ~guesses, age + 1, 1), said, probabilities.amax(dim=-1))
+        return Moved(x, x_0_hat, said, settled, torch.where(twice, CONFIRMED, 1), said, probabilities.amax(dim=-1))

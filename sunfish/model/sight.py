@@ -118,7 +118,7 @@ def _alike(seen: Seen, document: Turns | None) -> Seen:
 def follow_said(known: Known, sight: Sight | None) -> tuple[Known, Known]:
     """Return which open positions see a word right before them that is said, in the first copy, and which one in the making, in theirs."""
     if sight is None:
-        return after(known) & ~known, ~after(known) & ~known
+        return after(known) & ~known, after(~known) & ~known
     length = known.shape[1] // sight.copies
     words = known[:, :length] if sight.said is None else sight.said
     here, open_ = torch.arange(1, length, device=known.device), ~known.unflatten(1, (-1, length))

@@ -110,16 +110,20 @@ def end_texts(ids: Ids, known: Known, settled: Known, before: Bool[Tensor, "batc
     """
     if end_id is None:
         return ids, settled
-    behind = behind_end(ids, settled, before, end_id) & ~known
+    behind = behind_end(ids, before, end_id) & ~known
     done = settled | behind & all_before(settled | behind, before)
     return torch.where(behind & done, end_id, ids), done
 
 
-def behind_end(ids: Ids, settled: Known, before: Bool[Tensor, "batch pos pos"], end_id: int) -> Known:
-    """Say of each position whether a settled end stands before it and comes before it in the order."""
+def behind_end(ids: Ids, before: Bool[Tensor, "batch pos pos"], end_id: int | None) -> Known:
+    """Say of each position whether an end stands before it and comes before it in the order, settled or not.
+
+    If all that comes before a position has settled or is behind an end, the first of these ends has settled.
+    """
+    if end_id is None:
+        return torch.zeros_like(ids, dtype=torch.bool)
     position = torch.arange(ids.shape[1], device=ids.device)
-    ends = (settled & (ids == end_id))[:, None, :] & (position < position[:, None])
-    return (before & ends).any(dim=-1)
+    return (before & (ids == end_id)[:, None, :] & (position < position[:, None])).any(dim=-1)
 
 
 def comes_before(place: Turns) -> Bool[Tensor, "batch pos pos"]:
