@@ -35,7 +35,7 @@ ALL_AT_ONCE = [*IN_TURN, "model.told_length=true", "diffusion.blocks=null", "eva
 ALL_AT_ONCE += ["evaluate.bound_together=null", "export.sampler_name=ancestral"]
 LEVERS: dict[str, list[str]] = {
     "default": [],
-    "told the word before": ["model.told_before=true"],
+    "not told the word before": ["model.told_before=false"],
     "no output prior": ["model.output_prior=false"],
     "told how long the text is": ["model.told_length=true"],
     "a head of its own": ["model.tied_head=false"],

@@ -48,7 +48,7 @@ def test_every_experiment_is_a_run_sampled_as_it_is_trained(experiment: str, mor
 @pytest.mark.parametrize(
     ("told", "next_token"),
     [
-        ([], 4.0), (["data=files", *PATHS], 1.0), (["model=full"], 1.0), (["experiment=tinystories", *PATHS], 1.0),
+        ([], 8.0), (["data=files", *PATHS], 1.0), (["model=full"], 1.0), (["experiment=tinystories", *PATHS], 1.0),
         (["diffusion=default"], 1.0), (["experiment=founding", "data=files", *PATHS], None),
     ],
 )  # fmt: skip
