@@ -53,6 +53,7 @@ def gather(read: Read) -> dict[str, Any]:
         "params": yaml.safe_load(read("params.yaml")),
         "samples": read("samples/samples.txt").split("\n\n"),
         "twins": json.loads(read("benchmarks/twins/results.json")),
+        "elsewhere": json.loads(read("benchmarks/another_machine.json")),
         "mistakes": json.loads(read("benchmarks/mistakes.json")),
         "seeds": [committed, *json.loads(read("benchmarks/seeds.json"))["trainings"]],
         "founding": next(row for row in trainings if row["lever"] == "all at once, eps_mse, cosine law"),
