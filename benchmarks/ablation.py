@@ -59,6 +59,8 @@ LEVERS: dict[str, list[str]] = {
     "nothing given": ["diffusion.known.row_share=0.0"],
     "cosine law": ["diffusion.law.kind=cosine"],
     "no averaging": ["pretrain.ema_decay=0.0"],
+    "AdamW alone": ["pretrain.optim.muon_lr=null"],
+    "AdamW alone, at a third": ["pretrain.optim.muon_lr=null", "pretrain.optim.adamw_lr=1.5e-3"],
     "half the rates": ["pretrain.optim.muon_lr=0.015", "pretrain.optim.adamw_lr=2.25e-3"],
     "all words at once": ALL_AT_ONCE,
     "all at once, eps_mse, cosine law": ["experiment=founding", "diffusion.law.kind=cosine"],

@@ -1,4 +1,4 @@
-"""The README's numbers, from committed files: `docs/numbers.md.jinja` filled in and put in its place.
+"""The numbers in README.md and docs/NUMBERS.md, from committed files: `docs/*.md.jinja` filled in.
 
 python -m benchmarks.numbers
 """
@@ -28,18 +28,20 @@ Read = Callable[[str], str]  # a path in the project -> its text
 
 
 def main() -> None:
-    """Rewrite the README."""
-    readme = ROOT / "README.md"
-    write_text(readme, with_numbers(readme.read_text(encoding="utf-8"), lambda name: (ROOT / name).read_text(encoding="utf-8")))
+    """Write both anew."""
+    for name, text in with_numbers(lambda name: (ROOT / name).read_text(encoding="utf-8")).items():
+        write_text(ROOT / name, text)
 
 
-def with_numbers(readme: str, read: Read) -> str:
-    """Return the README with the numbers of the files that `read` returns."""
-    before, rest = readme.split(FIRST)
+def with_numbers(read: Read) -> dict[str, str]:
+    """Return the README, of which a part is filled in, and the page of all numbers, with those of the files that `read` returns."""
     loader, blocks = FileSystemLoader(ROOT / "docs"), {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(loader=loader, autoescape=False, undefined=StrictUndefined, **blocks)
     environment.filters |= FORMS
-    return before + environment.get_template("numbers.md.jinja").render(gather(read)) + NEXT + rest.split(NEXT)[1]
+    numbers = gather(read)
+    headline, page = (environment.get_template(f"{name}.md.jinja").render(numbers) for name in ("headline", "numbers"))
+    before, rest = read("README.md").split(FIRST)
+    return {"README.md": before + headline + NEXT + rest.split(NEXT)[1], "docs/NUMBERS.md": page}
 
 
 def gather(read: Read) -> dict[str, Any]:

@@ -63,9 +63,9 @@ def committed(name: str) -> str:
     return (ROOT / name).read_text() if done.returncode else done.stdout
 
 
-def test_the_readme_s_numbers_are_the_committed_files() -> None:
-    readme = committed("README.md")
-    assert with_numbers(readme, committed) == readme, "run `python -m benchmarks.numbers`"
+@pytest.mark.parametrize("name", ["README.md", "docs/NUMBERS.md"])
+def test_printed_numbers_are_the_committed_files(name: str) -> None:
+    assert with_numbers(committed)[name] == committed(name), "run `python -m benchmarks.numbers`"
 
 
 def test_twins_stand_beside_one_another_at_like_entropies() -> None:

@@ -385,6 +385,25 @@ def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: P
         checkpoint.find_checkpoint(tmp_path)
 
 
+def test_without_a_rate_for_muon_adamw_has_all_parameters_and_a_run_carries_on(params: dict, shards: Shards, tmp_path: Path) -> None:
+    section = params["pretrain"]
+    alone = params | {"pretrain": dataclasses.replace(section, optim=dataclasses.replace(section.optim, muon_lr=None, weight_decay=0.1))}
+    run, other = start(alone, shards), start(alone, shards)
+    assert run.optimizers.muon is None
+    decays = {group["weight_decay"]: len(group["params"]) for group in run.optimizers.adamw.param_groups}
+    assert set(decays) == {0.0, 0.1} and sum(decays.values()) == len(list(run.denoiser.parameters()))
+    checkpoints = checkpoints_of(run, tmp_path)
+    for _ in range(2):
+        loop.train_step(run, batch(params, shards))
+    loop.save(run, checkpoints)
+    checkpoints.close()
+    assert loop.resume(other, tmp_path)
+    for each in (run, other):
+        loop.train_step(each, batch(params, shards))
+    for name, tensor in run_tensors(other.denoiser, other.ema, other.optimizers).items():
+        assert torch.equal(tensor, run_tensors(run.denoiser, run.ema, run.optimizers)[name]), name
+
+
 def test_a_checkpoint_written_beside_the_training_holds_the_step_it_was_taken_at(
     params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any
 ) -> None:

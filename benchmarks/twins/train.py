@@ -21,7 +21,7 @@ from sunfish.text.batches import Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.training.cost import step_operations
 from sunfish.training.ema import Ema
-from sunfish.training.optim import clip_gradients, lr_share, make_optimizers, set_lr
+from sunfish.training.optim import clip_gradients, lr_share, make_optimizers
 from sunfish.training.parallel import make_fabric, multiplies_in_bf16
 
 
@@ -52,10 +52,8 @@ def main() -> None:
                 loss = train_loss(twin, feed(step), end, np.random.default_rng((section.seed, step)))
             fabric.backward(loss)
             clip_gradients(twin, section.optim.clip_norm)
-            set_lr(optimizers, section.optim, lr_share(step, steps, section.optim))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            optimizers.step(lr_share(step, steps, section.optim))
+            optimizers.zero_grad()
             ema.update(step)
             progress.add(1, f"loss {float(loss.detach()):.3f}")
             if not torch.isfinite(loss):

@@ -12,7 +12,7 @@ from sunfish.problems import require
 class Optim:
     """Muon on the blocks' matrices, AdamW on the rest; both rates follow warm-up, plateau and cosine."""
 
-    muon_lr: float
+    muon_lr: float | None  # null: AdamW on all
     adamw_lr: float
     weight_decay: float
     beta1: float
@@ -23,7 +23,8 @@ class Optim:
     clip_norm: float
 
     def __post_init__(self) -> None:
-        for key in ("muon_lr", "adamw_lr", "clip_norm"):
+        require(self.muon_lr is None or self.muon_lr > 0, "muon_lr", "must be above 0, or null: AdamW on all")
+        for key in ("adamw_lr", "clip_norm"):
             require(getattr(self, key) > 0, key, "must be above 0")
         for key in ("beta1", "beta2"):
             require(0.0 <= getattr(self, key) < 1.0, key, "must lie between 0 and 1, 1 excluded")

@@ -30,7 +30,7 @@ from sunfish.sections.pretrain import Optim
 from sunfish.text.batches import Feed, Rows
 from sunfish.training.draws import draw_known
 from sunfish.training.ema import Ema
-from sunfish.training.optim import clip_gradients, lr_share, make_optimizers, set_lr
+from sunfish.training.optim import clip_gradients, lr_share, make_optimizers
 from sunfish.training.parallel import make_fabric, multiplies_in_bf16, part_of
 
 FAR = 0.05  # of a token's weight in the loss: what it has however unlikely a call comes so far
@@ -152,10 +152,8 @@ def distil(
                 with fabric.autocast():
                     state = take_call(walk, state, examples, table, heat)
             clip_gradients(guess, optim.clip_norm)
-            set_lr(optimizers, optim, section.rate * lr_share(step, section.steps, optim))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            optimizers.step(section.rate * lr_share(step, section.steps, optim))
+            optimizers.zero_grad()
             ema.update(step)
             losses.append(nats)
             progress.add(1, f"loss {nats:.3f}")

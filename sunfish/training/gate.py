@@ -78,8 +78,8 @@ class Gate:
         blocks = None if founding else self.diffusion.blocks
         diffusion = dataclasses.replace(self.diffusion, objective=objective, law=law, blocks=blocks, known=known or self.diffusion.known)
         usual = self.pretrain.optim
-        rates = {"muon_lr": rate * usual.muon_lr, "adamw_lr": rate * usual.adamw_lr}
-        optim = dataclasses.replace(usual, warmup_steps=min(usual.warmup_steps, steps // 10), **rates)
+        muon_lr, warmup_steps = usual.muon_lr and rate * usual.muon_lr, min(usual.warmup_steps, steps // 10)
+        optim = dataclasses.replace(usual, muon_lr=muon_lr, adamw_lr=rate * usual.adamw_lr, warmup_steps=warmup_steps)
         pretrain = dataclasses.replace(self.pretrain, steps=steps, batch_rows=num_rows, micro_rows=num_rows, optim=optim)
         return start_run(self.fabric, model, diffusion, pretrain, self.shards.vocab_size, end_id=self.rows.between)
 

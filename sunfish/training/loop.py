@@ -27,7 +27,7 @@ from sunfish.training.cost import Meter
 from sunfish.training.draws import Draws, draw_step
 from sunfish.training.ema import Ema
 from sunfish.training.log import RunLog
-from sunfish.training.optim import Optimizers, clip_gradients, lr_share, make_optimizers, set_lr
+from sunfish.training.optim import Optimizers, clip_gradients, lr_share, make_optimizers
 from sunfish.training.parallel import gather, multiplies_in_bf16, part_of, reshard
 from sunfish.training.state import adamw_steps, law_state, restore, run_tensors
 from sunfish.training.step import StepLoss
@@ -114,13 +114,10 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
     share = lr_share(run.step, section.steps, optim)
     record = Record(float(losses[draws.asked].mean()), grad_norm, share, bool(stops.any()))
     if record.is_finite:
-        set_lr(run.optimizers, optim, share)
-        for optimizer in run.optimizers:
-            optimizer.step()
+        run.optimizers.step(share)
         run.ema.update(run.step)
         watch_law(run, draws, losses)
-    for optimizer in run.optimizers:
-        optimizer.zero_grad()
+    run.optimizers.zero_grad()
     run.skipped = 0 if record.is_finite else run.skipped + 1
     run.step += 1
     return record

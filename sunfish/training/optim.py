@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,33 +14,45 @@ from sunfish.training.muon import Muon
 from sunfish.training.parallel import whole
 
 
-class Optimizers(NamedTuple):
-    """Both, each with its own parameters."""
+@dataclass(frozen=True)
+class Optimizers:
+    """Both, each with its own parameters; without a rate for Muon AdamW has them all."""
 
-    muon: Muon
+    section: Optim
+    muon: Muon | None
     adamw: torch.optim.AdamW
 
+    def step(self, share: float) -> None:
+        """Update all parameters at `share` of the peak rates."""
+        for optimizer, peak in self._with_peaks():
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+            optimizer.step()
 
-def split_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """Return (for Muon, for AdamW): matrices inside blocks, and all else that learns."""
-    muon: dict[str, nn.Parameter] = {}
-    adamw: dict[str, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_matrix = parameter.ndim == 2 and "blocks" in name
-            (muon if is_matrix else adamw)[name] = parameter
-    return muon, adamw
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer, _ in self._with_peaks():
+            optimizer.zero_grad()
+
+    def _with_peaks(self) -> list[tuple[torch.optim.Optimizer, float]]:
+        muon = [(self.muon, self.section.muon_lr)] if self.muon and self.section.muon_lr else []
+        return [*muon, (self.adamw, self.section.adamw_lr)]
 
 
 def make_optimizers(model: nn.Module, section: Optim, in_bf16: bool) -> Optimizers:
-    """Return the optimisers; decay on matrices only."""
-    muon, adamw = split_parameters(model)
-    dtype = torch.bfloat16 if in_bf16 else torch.float32
-    betas = section.beta1, section.beta2
-    return Optimizers(
-        Muon(list(muon.values()), section.muon_lr, section.weight_decay, dtype=dtype),
-        torch.optim.AdamW(list(adamw.values()), lr=section.adamw_lr, betas=betas, weight_decay=0.0, fused=True),
-    )
+    """Return the optimisers: Muon for the matrices inside blocks, which alone decay, AdamW for all else that learns."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (matrices if parameter.ndim == 2 and "blocks" in name else others).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}]
+    muon = None
+    if section.muon_lr is None:
+        groups.append({"params": matrices, "weight_decay": section.weight_decay})
+    else:
+        muon = Muon(matrices, section.muon_lr, section.weight_decay, dtype=torch.bfloat16 if in_bf16 else torch.float32)
+    return Optimizers(section, muon, torch.optim.AdamW(groups, section.adamw_lr, (section.beta1, section.beta2), fused=True))
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> float:
@@ -54,10 +67,3 @@ def lr_share(step: int, steps: int, section: Optim) -> float:
     decay_steps = section.decay_share * (steps - section.warmup_steps)
     progress = max(0.0, (step - steps + decay_steps) / decay_steps)
     return section.final_lr_share + (1 - section.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def set_lr(optimizers: Optimizers, section: Optim, share: float) -> None:
-    """Set both optimisers' rates to `share` of their peaks."""
-    for optimizer, peak in zip(optimizers, (section.muon_lr, section.adamw_lr), strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = peak * share

@@ -13,20 +13,20 @@ from sunfish.files import read_json
 from sunfish.training.build import LawKeeper
 from sunfish.training.checkpoint import Tensors, load_tensors
 from sunfish.training.ema import Ema
-from sunfish.training.optim import Optimizers, split_parameters
+from sunfish.training.optim import Optimizers
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensors:
     """Return all tensors of a run by name, the live ones; states an optimiser has not made yet are left out."""
-    muon, adamw = split_parameters(denoiser)
-    momenta, states = optimizers.muon.state, optimizers.adamw.state
+    live, states = dict(denoiser.named_parameters()), optimizers.adamw.state
+    momenta = optimizers.muon.state if optimizers.muon else {}
     return {
-        **{f"model/{name}": tensor.detach() for name, tensor in denoiser.named_parameters()},
+        **{f"model/{name}": parameter.detach() for name, parameter in live.items()},
         **{f"ema/{name}": tensor for name, tensor in ema.average.items()},
-        **{f"muon/{name}": momenta[p]["momentum"] for name, p in muon.items() if p in momenta},
-        **{f"adamw/{key}/{name}": states[p][key] for name, p in adamw.items() if p in states for key in MOMENTS},
+        **{f"muon/{name}": momenta[p]["momentum"] for name, p in live.items() if p in momenta},
+        **{f"adamw/{key}/{name}": states[p][key] for name, p in live.items() if p in states for key in MOMENTS},
     }
 
 
@@ -44,8 +44,9 @@ def law_state(keeper: LawKeeper) -> Any:
 def restore(fabric: Fabric, folder: Path, denoiser: nn.Module, ema: Ema, optimizers: Optimizers, keeper: LawKeeper) -> dict[str, Any]:
     """Fill everything from a checkpoint and return its state: where the run stood."""
     state: dict[str, Any] = read_json(folder / "state.json")
-    optimizers.muon.clear()
-    for parameter in optimizers.adamw.param_groups[0]["params"]:
+    if optimizers.muon:
+        optimizers.muon.clear()
+    for parameter in (p for group in optimizers.adamw.param_groups for p in group["params"]):
         step = torch.tensor(float(state["adamw_steps"]), device=parameter.device)
         optimizers.adamw.state[parameter] = {"step": step, **{key: torch.zeros_like(parameter) for key in MOMENTS}}
     load_tensors(fabric, folder, run_tensors(denoiser, ema, optimizers))
