@@ -1,6 +1,6 @@
 """One sampling step by torch (eager, compiled), OpenVINO and ONNX Runtime (fp32, int8), side by side in one run.
 
-python -m benchmarks.inference --model tiny --shapes 1x64 8x64 1x512      # batch x length
+python -m benchmarks.inference --model tiny --shapes 1x64 8x64 1x512      # batch x length; none: bytes of the files alone
 
 Every engine runs in a process of its own, so that no thread pool disturbs another's; they take turns, a walk each. Weights are drawn,
 not trained: what they hold does not change how long a product takes.
@@ -39,7 +39,7 @@ def make_denoiser(model: str, device: str = "cpu") -> Denoiser:
 
 
 def export(model: str, folder: Path) -> None:
-    """Write the step graph, and in 8 bits, as the export stage does."""
+    """Write the step graph, and in 8 bits, as the export stage does, and record their bytes, weights included."""
     import dataclasses
 
     import onnx_ir as ir
@@ -51,6 +51,8 @@ def export(model: str, folder: Path) -> None:
     save_graphs(folder, {"step": export_step(make_denoiser(model), 20)}, "step.onnx_data")
     kinds = dataclasses.asdict(composed(f"model={model}")["export"].int8)
     save_graphs(folder, {"step_quantized": quantize(ir.load(folder / "step.onnx"), **kinds)}, "step_quantized.onnx_data")
+    fp32, int8 = (sum(file.stat().st_size for file in folder.glob(f"{name}.onnx*")) for name in ("step", "step_quantized"))
+    record("graph files", model=model, bytes={"fp32": fp32, "int8": int8}, int8_of_fp32=round(int8 / fp32, 3))
 
 
 class Worker:
@@ -111,7 +113,7 @@ def measure(arguments: argparse.Namespace, shape: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--shapes", nargs="+", default=["1x64", "8x64", "1x512"], help="batch x length")
+    parser.add_argument("--shapes", nargs="*", default=["1x64", "8x64", "1x512"], help="batch x length")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--steps", type=int, default=STEPS_OF_A_SAMPLE, help="of a walk; a sample is said to have 50")
     parser.add_argument("--rounds", type=int, default=9)
