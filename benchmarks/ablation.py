@@ -61,6 +61,7 @@ LEVERS: dict[str, list[str]] = {
     "no averaging": ["pretrain.ema_decay=0.0"],
     "AdamW alone": ["pretrain.optim.muon_lr=null"],
     "AdamW alone, at a third": ["pretrain.optim.muon_lr=null", "pretrain.optim.adamw_lr=1.5e-3"],
+    "AdamW alone, at twice": ["pretrain.optim.muon_lr=null", "pretrain.optim.adamw_lr=9e-3"],
     "half the rates": ["pretrain.optim.muon_lr=0.015", "pretrain.optim.adamw_lr=2.25e-3"],
     "all words at once": ALL_AT_ONCE,
     "all at once, eps_mse, cosine law": ["experiment=founding", "diffusion.law.kind=cosine"],
