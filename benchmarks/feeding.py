@@ -20,7 +20,7 @@ from sunfish.text.batches import Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import write_tokenizer
 from sunfish.training.loop import start_run, train_step
-from sunfish.training.parallel import make_fabric
+from sunfish.training.parallel import flushing_denormals, make_fabric
 
 NUM_SHARDS, SHARD_TOKENS, DOCUMENTS = 1_000, 100_000_000, 140_000  # as FineWeb's would be: 700 tokens a document
 STEPS = 20
@@ -66,6 +66,7 @@ def open_many(shards: Shards, folder: Path, rounds: int) -> None:
     )  # fmt: skip
 
 
+@flushing_denormals()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path)

@@ -16,7 +16,7 @@ from benchmarks.record import composed, interleave, record, spread
 from sunfish.sections.model import Section
 from sunfish.training.cost import matmul_rate, step_operations
 from sunfish.training.loop import start_run, train_step
-from sunfish.training.parallel import make_fabric
+from sunfish.training.parallel import flushing_denormals, make_fabric
 
 STORIES = 567, 36  # vocabulary and usual row
 
@@ -60,6 +60,7 @@ class Plain(nn.Module):
         return F.mse_loss(x_0_hat, x_0) + F.cross_entropy(logits.flatten(0, 1), ids.flatten())
 
 
+@flushing_denormals()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")

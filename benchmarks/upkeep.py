@@ -14,11 +14,12 @@ from sunfish.text.batches import Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.training.checkpoint import Checkpoints
 from sunfish.training.loop import save, start_run, train_step
-from sunfish.training.parallel import make_fabric
+from sunfish.training.parallel import flushing_denormals, make_fabric
 
 ROUNDS, READS = 9, 50
 
 
+@flushing_denormals()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path)

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from sunfish.config import check, compose
 from sunfish.sharding.shard import Result, shard
@@ -15,13 +13,6 @@ from sunfish.text.shards import Shards
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
-
-
-@pytest.fixture(autouse=True)
-def denormals() -> Iterator[None]:
-    """Undo what a training does to this process: hypothesis draws floats that it would flush to zero."""
-    yield
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

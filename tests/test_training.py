@@ -98,6 +98,28 @@ def test_stopped_and_resumed_is_never_stopped(params: dict, shards: Shards, tmp_
     assert not list((tmp_path / "parts" / "runs").glob("*/LATEST"))  # finished: training again means training anew
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_training_flushes_denormals_and_leaves_them_as_they_were(
+    params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, flushed: bool
+) -> None:
+    step, seen = loop.train_step, set()
+
+    def watched(run: loop.Run, *rest: Any) -> loop.Record:
+        seen.add(flushes())
+        return step(run, *rest)
+
+    def flushes() -> bool:
+        return bool(torch.tensor(1e-40) * 1.0 == 0.0)
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    torch.set_flush_denormal(flushed)
+    try:
+        run_all(params, tmp_path, shards)
+        assert seen == {True} and flushes() is flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves_and_nothing_is_lost(
     params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, number: signal.Signals

@@ -27,7 +27,7 @@ from sunfish.model.guess import read_guess
 from sunfish.model.twin import StoredTwin, read_twin
 from sunfish.problems import report_problems
 from sunfish.progress import Progress, track
-from sunfish.training.parallel import keep_freed_memory
+from sunfish.training.parallel import flushing_denormals, keep_freed_memory
 
 TEMPERATURES = (0.6, 0.8, 1.0)
 STEPS = (8, 16, 32, 128)
@@ -40,6 +40,7 @@ SHOWN = (
 
 
 @report_problems
+@flushing_denormals()
 def main() -> None:
     """Measure SunFish and both twins on the same texts."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -51,7 +52,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     params = check(arguments.params)
-    torch.set_flush_denormal(True)
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     section = dataclasses.replace(params["evaluate"], judge=str(arguments.twins / "autoregressive"))

@@ -22,10 +22,11 @@ from sunfish.text.shards import Shards
 from sunfish.training.cost import step_operations
 from sunfish.training.ema import Ema
 from sunfish.training.optim import clip_gradients, lr_share, make_optimizers
-from sunfish.training.parallel import make_fabric, multiplies_in_bf16
+from sunfish.training.parallel import flushing_denormals, make_fabric, multiplies_in_bf16
 
 
 @report_problems
+@flushing_denormals()
 def main() -> None:
     """Train one twin."""
     parser = argparse.ArgumentParser(description=main.__doc__)

@@ -134,12 +134,7 @@ def _with_openvino(graph: Path) -> Call:
     import openvino
 
     compiled = openvino.Core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def call(told: dict[str, np.ndarray]) -> np.ndarray:
-        compiled(told, share_inputs=False)  # 2026.4: what a program with a loop answers first may be wrong, and only that
-        return np.asarray(compiled(told, share_inputs=False)[0])
-
-    return call
+    return lambda told: np.asarray(compiled(told, share_inputs=False)[0])
 
 
 def has_openvino() -> bool:

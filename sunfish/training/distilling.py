@@ -31,7 +31,7 @@ from sunfish.text.batches import Feed, Rows
 from sunfish.training.draws import draw_known
 from sunfish.training.ema import Ema
 from sunfish.training.optim import clip_gradients, lr_share, make_optimizers
-from sunfish.training.parallel import make_fabric, multiplies_in_bf16, part_of
+from sunfish.training.parallel import flushing_denormals, make_fabric, multiplies_in_bf16, part_of
 
 FAR = 0.05  # of a token's weight in the loss: what it has however unlikely a call comes so far
 
@@ -123,6 +123,7 @@ def chance_of(
     return chance.squeeze(-1).clamp(0.0, 1.0 - 2**-24), share.squeeze(-1) > 0
 
 
+@flushing_denormals()
 def distil(
     teacher: StoredDenoiser, rows: Rows, section: Section, optim: Optim, known: KnownSection, launch: Launch, table: Table, heat: float
 ) -> tuple[Guess, dict[str, Tensor], float]:

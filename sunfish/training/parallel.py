@@ -10,6 +10,8 @@ import ctypes
 import functools
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -38,7 +40,6 @@ def make_fabric(launch: Section, num_parameters: int = 0) -> Fabric:
     """
     if launch.num_threads is not None:
         torch.set_num_threads(launch.num_threads)
-    torch.set_flush_denormal(True)  # a sure softmax is full of them, and CPUs multiply them slowly
     keep_freed_memory()
     has_gpu = find_gpu(launch)
     devices, num_nodes = count_devices(launch, has_gpu)
@@ -47,6 +48,21 @@ def make_fabric(launch: Section, num_parameters: int = 0) -> Fabric:
     fabric = Fabric(accelerator="cuda" if has_gpu else "cpu", strategy=strategy, devices=devices, num_nodes=num_nodes, precision=precision)
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def flushing_denormals() -> Iterator[None]:
+    """Inside the block this thread takes denormals for zero: a sure softmax is full of them, and CPUs multiply them slowly.
+
+    Afterwards it does what it did before. Others in the process may count on denormals: a program that OpenVINO (2026.4) made of a graph
+    with a loop answers with noise for good if they are flushed at its first call.
+    """
+    before = bool(torch.tensor(1e-40) * 1.0 == 0.0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def keep_freed_memory() -> None:

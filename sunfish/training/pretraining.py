@@ -37,7 +37,16 @@ from sunfish.training.checkpoint import Checkpoints, finish_run
 from sunfish.training.cost import Meter, Plan, peak_operations
 from sunfish.training.log import RunLog
 from sunfish.training.loop import Run, resume, start_run, train
-from sunfish.training.parallel import choose_strategy, count_devices, count_processes, find_gpu, make_fabric, part_of, whole
+from sunfish.training.parallel import (
+    choose_strategy,
+    count_devices,
+    count_processes,
+    find_gpu,
+    flushing_denormals,
+    make_fabric,
+    part_of,
+    whole,
+)
 from sunfish.training.stopping import Stopped
 
 SAMPLE_STEPS = 64
@@ -76,6 +85,7 @@ class Job:
         return rows | flatten({"model": self.model, "diffusion": self.diffusion, "pretrain": self.pretrain})
 
 
+@flushing_denormals()
 def pretrain(job: Job, places: Places) -> None:
     """Train and write the averaged weights, the final numbers and the loss curve; the first process writes."""
     shards = open_shards(places.shards, job.data)
