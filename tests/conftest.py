@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from sunfish.config import check, compose
 from sunfish.sharding.shard import Result, shard
@@ -88,16 +91,21 @@ def trained(params: dict, shards: Shards, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def exported(params: dict, trained: Path, shards: Shards) -> Path:
-    """An exported folder, with what the export stage measures."""
+def exported(params: dict, trained: Path, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported folder, and export.json beside it; one for all workers, since it takes more than a minute."""
     from sunfish.evaluation.exported import bound_of
     from sunfish.evaluation.subject import Subject
     from sunfish.export.folder import export_folder
 
-    subject = Subject.read(trained / "denoiser", shards.folder, params["data"], params["evaluate"])
-    rows = params["export"].quality_rows
-    export_folder(trained / "denoiser", trained / "onnx", trained / "export.json", params["export"], lambda g: bound_of(subject, g, rows))
-    return trained / "onnx"
+    own = tmp_path_factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exported"
+    place.mkdir(exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if not (place / "onnx").is_dir():
+            subject = Subject.read(trained / "denoiser", shards.folder, params["data"], params["evaluate"])
+            measure = partial(bound_of, subject, num_rows=params["export"].quality_rows)
+            export_folder(trained / "denoiser", place / "onnx", place / "export.json", params["export"], measure)
+    return place / "onnx"
 
 
 def make_shards(params: dict, folder: Path) -> Result:

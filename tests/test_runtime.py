@@ -153,6 +153,7 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["generate", "--num", "2000000"], "at most 1,000,000"),
         (["generate", "--batch", "0"], "--batch = 0: must be at least 1"),
         (["generate", "--batch", "100000000", "--num", "1000000", "--length", "8"], "are free"),
+        (["infill", "one [MASK] .", "--num", "500000", "--candidates", "3"], "of 3 candidates each"),
         (["generate", "--steps", "20000"], "more than 10,000"),
         (["generate", "--provider", "NoSuchProvider"], "NoSuchProvider is not installed; this onnxruntime has"),
         (["generate", "--prompt", "one \udce9"], "half a surrogate pair"),
@@ -171,6 +172,29 @@ def test_bad_input_is_one_clear_line(exported: Path, sampler: Sampler, arguments
     assert done.exit_code == 1
     assert says.format(longest=sampler.lengths.longest) in done.output
     assert done.output.startswith("error: ") and done.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["generate", "--batch", "1000000"], "are free"),
+        (["generate", "--length", "100000", "--batch", "1000000"], "are free"),
+        (["generate", "--temperature", "0"], "must be above 0"),
+        (["generate", "--steps", "0"], "at least 1 step"),
+        (["infill", "one [MASK] .", "--candidates", "1", "--batch", "1000000"], "are free"),
+        (["infill", "one [MASK] .", "--candidates", "2"], "--num = 1000000 of 2 candidates each: at most 1,000,000 in all"),
+    ],
+)
+def test_what_cannot_be_done_for_many_texts_is_said_before_any_is_begun(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    def begin(*_: Any) -> None:
+        raise AssertionError("a text was begun")
+
+    monkeypatch.setattr("sunfish.runtime.sampler._generators", begin)
+    monkeypatch.setattr("sunfish.runtime.sampler._candidate", begin)
+    done = cli(exported, *arguments, "--num", "1000000")
+    assert done.exit_code == 1 and says in done.output and done.output.startswith("error: ")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ class Sampler:
         Without `length` a text has the room of the training's longest row; where a model is told lengths, that of one drawn from them. A
         text that may be longer than any of these is written piece by piece, each given the end of the one before, until the model ends it.
         """
-        self._check(num, length, MAX_LENGTH)
+        self._check(settings, num, length, MAX_LENGTH)
         rngs = _generators(settings.seed, num)
         if length is not None and length > self.lengths.longest:
             return [self.tokenizer.decode(ids) for ids in self._write_long(length, prompt, rngs, settings)]
@@ -125,15 +125,13 @@ class Sampler:
 
         A gap without a number has another length in each but the first of them, so that it chooses its own.
         """
-        self._check(num)
+        self._check(settings, num, each=self._candidates(settings))
         filled = self._fill(text, num, settings)
         return [self.tokenizer.decode(ids[self._around_gaps(row)(ids)].tolist()) for row, ids, _ in filled]
 
     def _fill(self, text: str, num: int, settings: Settings) -> list[tuple[Row, np.ndarray, int]]:
         """Return `num` fillings: the row, its ids, and which candidate each one was."""
-        candidates: int = self.config["sampler"]["candidates"] if settings.candidates is None else settings.candidates
-        if candidates < 1:
-            raise Problem(f"--candidates = {candidates}: must be at least 1")
+        candidates = self._candidates(settings)
         _require_seed(settings.seed)
         begun = [self._begin_filling(text, settings.seed, place, number) for place in range(num) for number in range(candidates)]
         rows = [row for row, _ in begun]
@@ -161,13 +159,13 @@ class Sampler:
         self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()
     ) -> Iterator[Frame]:
         """Yield every step of the `num` texts that `generate` returns, one text after the other."""
-        self._check(num, length, self.lengths.longest)
+        self._check(settings, num, length, self.lengths.longest)
         for rng in _generators(settings.seed, num):
             yield from self._frames(self._row(length, prompt, rng), rng, settings, self._until_end)
 
     def stream_infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> Iterator[Frame]:
         """Yield every step of the `num` fillings that `infill` returns, one after the other."""
-        self._check(num)
+        self._check(settings, num, each=self._candidates(settings))
         for place, (_, _, number) in enumerate(self._fill(text, num, settings)):
             row, rng = self._begin_filling(text, settings.seed, place, number)
             yield from self._frames(row, rng, settings, self._around_gaps(row))
@@ -200,12 +198,26 @@ class Sampler:
         room = int(self.lengths.draw(1, rng, given + 1)[0]) if length is None else length
         return free_row(room) if prompt is None else prompt_row(self.tokenizer, prompt, room)
 
-    def _check(self, num: int, length: int | None = None, longest: int = 0) -> None:
+    def _candidates(self, settings: Settings) -> int:
+        """Return of how many fillings one is taken, or say that it cannot be."""
+        candidates: int = self.config["sampler"]["candidates"] if settings.candidates is None else settings.candidates
+        if candidates < 1:
+            raise Problem(f"--candidates = {candidates}: must be at least 1")
+        return candidates
+
+    def _check(self, settings: Settings, num: int, length: int | None = None, longest: int = 0, each: int = 1) -> None:
+        """Refuse what cannot be done before anything is drawn for it; `each` is a text's candidates."""
         if not 1 <= num <= MAX_TEXTS:
             raise Problem(f"--num = {num}: must be at least 1 and at most {MAX_TEXTS:,}")
+        if num * each > MAX_TEXTS:
+            raise Problem(f"--num = {num} of {each} candidates each: at most {MAX_TEXTS:,} in all; lower --num or --candidates")
         if length is not None and not 1 <= length <= longest:
             why = "" if longest == MAX_LENGTH else ", the longest this model was trained at: a longer text is no single walk to look at"
             raise Problem(f"--length = {length}: must lie between 1 and {longest:,}{why}")
+        self.table(settings)
+        self.temperature(settings)
+        shortest = int(self.lengths.lengths[0]) if self.lengths.told else self.lengths.longest
+        self._batch(settings, shortest if length is None else min(length, self.lengths.longest), num * each)
 
     def _sample(self, rows: list[Row], rngs: list[np.random.Generator], settings: Settings) -> list[np.ndarray]:
         """Return each row's ids; rows of one length are sampled together."""
