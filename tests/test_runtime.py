@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from sunfish.cli import main
 from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
+from sunfish.runtime.memory import row_bytes
 from sunfish.runtime.prompts import infill_row, prompt_row
 from sunfish.runtime.sampler import Frame, Sampler, Settings
 from sunfish.runtime.watch import draw, watch
@@ -229,6 +230,16 @@ def test_no_room_is_said_before_it_is_tried(exported: Path, sampler: Sampler, mo
         sampler.generate(1, length=8)
     monkeypatch.setattr("sunfish.runtime.memory.free_bytes", lambda: None)
     assert len(sampler.generate(1, length=8, settings=Settings(steps=2))) == 1
+
+
+def test_texts_of_several_lengths_are_refused_only_where_those_of_one_have_no_room(sampler: Sampler, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sampler, "lengths", RowLengths.count([8, 16, 24], 24))
+    monkeypatch.setattr("sunfish.runtime.memory.free_bytes", lambda: 2 * row_bytes(sampler.config, 8))
+    sampler._check(Settings(batch=6), 6)
+    with pytest.raises(Problem, match="3 texts of 8 tokens at once"):
+        sampler._check(Settings(batch=7), 7)
+    with pytest.raises(Problem, match="3 texts of 8 tokens at once"):
+        sampler._check(Settings(batch=3), 3, 8, 24)
 
 
 def test_json_for_programs(exported: Path) -> None:

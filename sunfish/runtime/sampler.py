@@ -216,8 +216,9 @@ class Sampler:
             raise Problem(f"--length = {length}: must lie between 1 and {longest:,}{why}")
         self.table(settings)
         self.temperature(settings)
-        shortest = int(self.lengths.lengths[0]) if self.lengths.told else self.lengths.longest
-        self._batch(settings, shortest if length is None else min(length, self.lengths.longest), num * each)
+        most = self.lengths.longest
+        lengths = self.lengths.lengths.tolist() if self.lengths.told and length is None else [min(length or most, most)]
+        self._batch(settings, lengths[0], -(-num * each // len(lengths)))  # of some length there will be so many, at least
 
     def _sample(self, rows: list[Row], rngs: list[np.random.Generator], settings: Settings) -> list[np.ndarray]:
         """Return each row's ids; rows of one length are sampled together."""
