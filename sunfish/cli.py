@@ -27,18 +27,24 @@ SAMPLING = [
     *LOADING,
     click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
     click.option("--sampler", type=click.Choice(["picard", "ancestral", "ddpm", "ddim", "dpm-solver"]), help="[default: the model's]"),
-    click.option("--steps", type=int, help="Denoiser calls per text: more is better and slower.  [default: the model's]"),
+    click.option(
+        "--steps", type=int,
+        help="Denoiser calls per text: more is better and slower.  [default: the model's, or as many as --window-steps needs]",
+    ),
     click.option("--eta", type=float, help="Of ddim: 0 deterministic ... 1 ancestral.  [default: the model's]"),
     click.option("--temperature", type=float, help="Below 1: safer words, less variety.  [default: the model's]"),
     click.option("--floor", type=float, help="Never draw words less probable than this.  [default: the model's]"),
     click.option("--settle", type=float, help="Fix a word once the model is this sure of it; 1: never.  [default: the model's]"),
-    click.option("--window-steps", type=int, help="Steps that each word takes; as many as --steps: all at once.  [default: the model's]"),
+    click.option(
+        "--window-steps", type=int,
+        help="Steps that each word takes; as many as --steps: all at once.  [default: the model's; of ddim, ddpm, dpm-solver at least 4]",
+    ),
     click.option("--order", type=click.Choice(["forward", "random"]), help="In which words come out.  [default: the model's]"),
     click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text."),
     click.option("--batch", type=int, help="Texts denoised together.  [default: as many as take little memory]"),
     click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
     click.option("--watch", is_flag=True, help="Show each text come out of the noise, step by step; in a terminal."),
-]
+]  # fmt: skip
 
 
 def sampling(command: Any) -> Any:

@@ -106,6 +106,16 @@ def test_a_gap_without_a_number_chooses_its_length(sampler: Sampler) -> None:
     assert list(sampler.stream_infill(text, 1, settings))[-1].text == sampler.infill(text, 1, settings)[0]
 
 
+def test_samplers_that_draw_no_word_take_steps_enough_for_noise_to_have_its_say(sampler: Sampler) -> None:
+    recommended, longest = sampler.config["sampler"], sampler.lengths.longest
+    assert (recommended["name"], recommended["window_steps"]) == ("picard", 1)
+    for name, own, steps in (("ddim", 4, 4 * longest), ("ddpm", 4, 4 * longest), ("ancestral", 1, recommended["steps"])):
+        table = sampler.table(Settings(sampler=name))
+        assert len(table.logsnr) == own and len(table) == max(steps, recommended["steps"])
+    told = sampler.table(Settings(sampler="ddim", steps=9, window_steps=2))
+    assert len(told.logsnr) == 2 and len(told) == 9
+
+
 def test_a_prompt_begins_every_text(sampler: Sampler) -> None:
     assert all(text.startswith("once anna had") for text in sampler.generate(3, prompt="once anna had", settings=Settings(steps=3)))
 

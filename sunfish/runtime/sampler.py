@@ -18,13 +18,15 @@ from sunfish.progress import Progress
 from sunfish.runtime.folder import check_folder
 from sunfish.runtime.memory import require_room, rows_at_once
 from sunfish.runtime.prompts import Row, free_row, given_row, infill_row, prompt_ids, prompt_row
-from sunfish.sampler import Given, Table, make_table, walk
+from sunfish.sampler import MAX_STEPS, Given, Table, make_table, walk
 from sunfish.schedule import NoiseLaw
 from sunfish.session import CPU, PRECISIONS, OnnxNetwork, graph_path, open_session, step_graph
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
 MAX_LENGTH = 100_000  # tokens of a text
+MEANS = ("ddim", "ddpm", "dpm-solver")  # samplers that draw no token, but go to the mean of all
+WINDOW = 4  # steps that each token takes in them unless told otherwise: in one or two noise has hardly a say, and all texts are alike
 Opening = Callable[[str], ort.InferenceSession]  # a graph's name -> the graph, loaded
 Shown = Callable[[np.ndarray], np.ndarray]  # a row's ids -> the positions that people are shown
 
@@ -171,8 +173,15 @@ class Sampler:
             yield from self._frames(row, rng, settings, self._around_gaps(row))
 
     def table(self, settings: Settings) -> Table:
-        """Return the sampler's table, or say what is wrong with the settings."""
+        """Return the sampler's table, or say what is wrong with the settings.
+
+        Where the folder recommends fewer steps a token than noise needs to have its say in `MEANS`, these take `WINDOW` unless told
+        otherwise, and as many in all as one token after another needs.
+        """
         recommended = self.config["sampler"]
+        if settings.sampler in MEANS and settings.sampler != recommended["name"] and recommended["window_steps"] < WINDOW:
+            steps = min(max(recommended["steps"], WINDOW * self.lengths.longest), MAX_STEPS)
+            recommended = {**recommended, "window_steps": WINDOW, "steps": steps}
         names = ("steps", "eta", "settle", "window_steps", "order", "floor")
         told = {name: recommended[name] if getattr(settings, name) is None else getattr(settings, name) for name in names}
         try:
