@@ -193,8 +193,16 @@ def _hold_together(built: dict[str, Any], params_path: Path) -> None:
             f"{params_path}: model.told_length = False: a text says itself where it ends only where its words are written from left to "
             "right (diffusion.blocks.order = forward); set it to true"
         )
-    wants = (("evaluate", "sampler", "infill_candidates"), ("export", "sampler_name", "sampler_candidates"))
-    for section, sampler, candidates in wants:
+    wants = (
+        ("evaluate", "sampler", "order", "infill_candidates"),
+        ("export", "sampler_name", "sampler_order", "sampler_candidates"),
+    )
+    for section, sampler, order, candidates in wants:
+        if not built["model"].told_length and getattr(built[section], order) != "forward":
+            raise ConfigError(
+                f"{params_path}: {section}.{order} = '{getattr(built[section], order)}': a model that is not told how long a text is "
+                "(model.told_length) writes from left to right; set it to forward"
+            )
         if getattr(built[section], sampler) == "picard" and diffusion.blocks is None:
             raise ConfigError(
                 f"{params_path}: {section}.{sampler} = 'picard': writes one word after another, which is not trained where "

@@ -77,6 +77,7 @@ EDITS = [
     (r"  num_heads: \d+", "  num_heads: 3", r"model.num_heads = 3: must divide width = 128"),
     (r"  num_heads: \d+", "  num_heads: four", r"model.num_heads = 'four': should be a whole number, not text"),
     (r"  num_heads: \d+\n", "", r"model.num_heads: this key is missing"),
+    (r"  sampler_order: forward", "  sampler_order: random", r"export.sampler_order = 'random': a model that is not told how long"),
     (r"  order: forward", "  order: random", r"model.told_length = False: a text says itself where it ends only .* set it to true"),
     (r"objective: ce", "objective: crossentropy", r"diffusion.objective = 'crossentropy': should be one of ce, elbo, eps_mse, x0_mse"),
     (r"warmup_steps: \d+", "warmup_steps: 90000", r"pretrain.steps = .* must be more than the warm-up"),

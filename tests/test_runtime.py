@@ -166,6 +166,7 @@ def test_gaps_take_the_space_before_them(sampler: Sampler) -> None:
         (["generate", "--batch", "100000000", "--num", "1000000", "--length", "8"], "are free"),
         (["infill", "one [MASK] .", "--num", "500000", "--candidates", "3"], "of 3 candidates each"),
         (["generate", "--steps", "20000"], "more than 10,000"),
+        (["generate", "--order", "random"], "--order = random: a model that is not told how long"),
         (["generate", "--provider", "NoSuchProvider"], "NoSuchProvider is not installed; this onnxruntime has"),
         (["generate", "--prompt", "one \udce9"], "half a surrogate pair"),
         (["infill", "one \udce9 [MASK]"], "half a surrogate pair"),

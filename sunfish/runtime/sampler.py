@@ -71,9 +71,9 @@ class Sampler:
     def __init__(self, open_graph: Opening, tokenizer: Tokenizer, law: NoiseLaw, config: dict[str, Any]) -> None:
         self.open_graph, self.tokenizer, self.law, self.config = open_graph, tokenizer, law, config
         self.sessions: dict[str, ort.InferenceSession] = {}
+        self.lengths = RowLengths.from_json(config["row_lengths"])
         self.session(step_graph(self.table(Settings())))
         self.guess = self.session("guess") if config.get("guess") else None
-        self.lengths = RowLengths.from_json(config["row_lengths"])
 
     @classmethod
     def load(cls, folder: Path | str, precision: str = "fp32", providers: Sequence[str] = CPU, num_threads: int | None = None) -> Sampler:
@@ -184,6 +184,8 @@ class Sampler:
             recommended = {**recommended, "window_steps": WINDOW, "steps": steps}
         names = ("steps", "eta", "settle", "window_steps", "order", "floor")
         told = {name: recommended[name] if getattr(settings, name) is None else getattr(settings, name) for name in names}
+        if told["order"] != "forward" and not self.lengths.told:
+            raise Problem(f"--order = {told['order']}: a model that is not told how long a text is writes from left to right; leave it out")
         try:
             return make_table(settings.sampler or recommended["name"], self.law, *told.values())
         except ValueError as error:
