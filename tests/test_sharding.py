@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import multiprocess
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -31,7 +32,7 @@ from sunfish.sections.data import Columns, Files, Hub, Length, Pattern, Range, S
 from sunfish.sections.data import Tokenizer as TokenizerSection
 from sunfish.sections.launch import Sharding, Slurm
 from sunfish.sharding import encoder as encoders
-from sunfish.sharding import readers, remote, steps
+from sunfish.sharding import engine, readers, remote, steps
 from sunfish.sharding.encoder import Encoder
 from sunfish.sharding.plan import Plan, make_plan
 from sunfish.sharding.readers import Record, Span, read_span
@@ -585,6 +586,22 @@ def test_a_worker_that_is_killed_is_noticed(long_params: Path, tmp_path: Path) -
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and b"a worker was killed" in errors and b"Traceback" not in errors
     assert start_stage(long_params, tmp_path).wait(timeout=120) == 0
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_killed_worker_is_noticed_whether_it_had_a_task_or_not(tmp_path: Path, is_idle: bool) -> None:
+    def sleep(file: str) -> None:
+        Path(file).write_text(str(os.getpid()))
+        time.sleep(600)
+
+    started, processes = time.monotonic(), multiprocess.get_context("forkserver")
+    with pytest.raises(Problem, match="a worker was killed"), engine._no_worker_dies(), processes.Pool(2) as pool:
+        task = pool.apply_async(sleep, (str(tmp_path / "busy"),))
+        while not (tmp_path / "busy").is_file() or time.monotonic() < started + 2:
+            time.sleep(0.1)
+        busy = int((tmp_path / "busy").read_text())
+        os.kill(next(worker.pid for worker in pool._pool if (worker.pid != busy) == is_idle), signal.SIGKILL)
+        task.get(timeout=60)
 
 
 # ---- clusters ----

@@ -22,6 +22,7 @@ from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.stats import PipelineStats
 from loguru import logger
+from multiprocess.pool import Pool
 
 from sunfish.problems import Problem
 from sunfish.progress import Progress, clock
@@ -29,6 +30,7 @@ from sunfish.sections.launch import Sharding
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_CLUSTER_LOOKS = 5.0
+SECONDS_FOR_THE_DEAD = 5.0
 HOW_WORKERS_END = (None, 0, -signal.SIGTERM)  # not yet, by themselves, by the pool
 MEMORY_GB = 2  # of a task on Ray
 
@@ -153,6 +155,7 @@ def _no_worker_dies() -> Iterator[None]:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
+    usual, Pool._help_stuff_finish = Pool._help_stuff_finish, staticmethod(_empty)
     try:
         yield
     except KeyboardInterrupt:
@@ -164,6 +167,18 @@ def _no_worker_dies() -> Iterator[None]:
         raise
     finally:
         over.set()
+        Pool._help_stuff_finish = staticmethod(usual)
+
+
+def _empty(tasks: Any, feeder: threading.Thread, _: int) -> None:
+    """Empty a pool's queue of tasks as it ends, as the pool itself does, but without waiting for the dead.
+
+    An idle worker waits with the queue's lock in its hands: killed, it takes the lock along, and the pool would wait for it for ever.
+    """
+    tasks._rlock.acquire(timeout=SECONDS_FOR_THE_DEAD)
+    while feeder.is_alive() and tasks._reader.poll():
+        tasks._reader.recv()
+        time.sleep(0)
 
 
 @contextmanager
