@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import multiprocess
 import numpy as np
@@ -588,8 +589,13 @@ def test_a_worker_that_is_killed_is_noticed(long_params: Path, tmp_path: Path) -
     assert start_stage(long_params, tmp_path).wait(timeout=120) == 0
 
 
-@pytest.mark.parametrize("is_idle", [True, False])
-def test_a_killed_worker_is_noticed_whether_it_had_a_task_or_not(tmp_path: Path, is_idle: bool) -> None:
+@pytest.mark.parametrize(("is_idle", "on_interrupt"), [(True, signal.default_int_handler), (False, signal.SIG_IGN)])
+def test_a_killed_worker_is_noticed_idle_or_not_in_the_background_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_idle: bool, on_interrupt: Any
+) -> None:
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    monkeypatch.setattr(engine, "SECONDS_FOR_THE_DEAD", 1.0)
+
     def sleep(file: str) -> None:
         Path(file).write_text(str(os.getpid()))
         time.sleep(600)
@@ -602,6 +608,7 @@ def test_a_killed_worker_is_noticed_whether_it_had_a_task_or_not(tmp_path: Path,
         busy = int((tmp_path / "busy").read_text())
         os.kill(next(worker.pid for worker in pool._pool if (worker.pid != busy) == is_idle), signal.SIGKILL)
         task.get(timeout=60)
+    signal.signal(signal.SIGINT, before)
 
 
 # ---- clusters ----

@@ -135,6 +135,10 @@ def _environment(**values: str) -> Iterator[None]:
             del os.environ[key]
 
 
+class _Killed(BaseException):
+    """A worker was; like an interruption it is not for whoever catches exceptions on the way."""
+
+
 @contextmanager
 def _no_worker_dies() -> Iterator[None]:
     """Notice a worker that was killed: the pool would begin another and wait for the lost task for ever.
@@ -142,31 +146,35 @@ def _no_worker_dies() -> Iterator[None]:
     Raises:
         Problem: one was killed.
     """
-    over, died = threading.Event(), threading.Event()
+    over = threading.Event()
+
+    def wake(*_: object) -> None:
+        if not over.is_set():
+            raise _Killed
 
     def watch() -> None:
         workers: set[Any] = set()
         while not over.wait(SECONDS_BETWEEN_LOOKS):
             workers |= {process for process in multiprocess.active_children() if "PoolWorker" in process.name}
             if any(process.exitcode not in HOW_WORKERS_END for process in workers):
-                died.set()
-                os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread from its wait
+                os.kill(os.getpid(), signal.SIGUSR1)  # wakes the main thread from its wait; a job in the background ignores SIGINT
                 return
 
+    before = signal.signal(signal.SIGUSR1, wake)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     usual, Pool._help_stuff_finish = Pool._help_stuff_finish, staticmethod(_empty)
     try:
         yield
-    except KeyboardInterrupt:
-        if died.is_set():
-            raise Problem(
-                "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. Run it again: "
-                "what is done stays done"
-            ) from None
-        raise
+    except _Killed:
+        raise Problem(
+            "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. Run it again: "
+            "what is done stays done"
+        ) from None
     finally:
         over.set()
+        watcher.join()
+        signal.signal(signal.SIGUSR1, before)
         Pool._help_stuff_finish = staticmethod(usual)
 
 
