@@ -104,7 +104,8 @@ def info(folder: Path, as_json: bool) -> None:
 
 def _load(told: dict[str, Any]) -> tuple[Any, Any]:
     """Return the sampler and its settings, taking the options that load a folder out of those that are left to print."""
-    from sunfish.runtime.sampler import Sampler, Settings
+    from sunfish.runtime.sampler import Sampler
+    from sunfish.runtime.settings import Settings
     from sunfish.session import CPU
 
     folder, precision, providers = told.pop("folder"), told["precision"], told.pop("providers") or CPU

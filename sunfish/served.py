@@ -9,7 +9,8 @@ from typing import Any
 
 import mlflow
 
-from sunfish.runtime.sampler import Sampler, Settings
+from sunfish.runtime.sampler import Sampler
+from sunfish.runtime.settings import Settings
 
 
 class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]

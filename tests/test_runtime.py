@@ -18,7 +18,8 @@ from sunfish.lengths import RowLengths
 from sunfish.problems import Problem
 from sunfish.runtime.memory import row_bytes
 from sunfish.runtime.prompts import infill_row, prompt_row
-from sunfish.runtime.sampler import Frame, Sampler, Settings
+from sunfish.runtime.sampler import Frame, Sampler
+from sunfish.runtime.settings import Settings
 from sunfish.runtime.watch import draw, watch
 from sunfish.sampler import Given, Table
 from sunfish.session import OnnxNetwork
@@ -74,7 +75,7 @@ def test_infilling_keeps_every_given_word(sampler: Sampler) -> None:
 def test_the_filling_is_the_likeliest_of_its_candidates(sampler: Sampler) -> None:
     text, score = "one day [MASK:3] went to the park .", sampler.open_graph("score")
     row = infill_row(sampler.tokenizer, text, sampler.lengths)
-    tried = [ids for number in range(1, 5) for _, ids, _ in sampler._fill(text, 2, Settings(steps=4, candidates=number))]
+    tried = [ids for number in range(1, 5) for _, ids, _ in sampler._fill(text, 2, sampler.resolve(Settings(steps=4, candidates=number)))]
     nats = score.run(["nats"], {"ids": np.stack(tried)})[0].sum(axis=1).reshape(4, 2)
     assert (np.diff(nats, axis=0) <= 0).all() and nats[3].sum() < nats[0].sum()  # more candidates, the first ones among them
     shown = sampler._around_gaps(row)
@@ -96,8 +97,10 @@ def test_a_gap_without_a_number_chooses_its_length(sampler: Sampler) -> None:
     begun = [sampler._begin_filling(text, 0, 0, number)[0] for number in range(12)]
     sizes = [int((~row.known).sum()) - 2 for row in begun]
     assert sizes[0] == 1 and len(set(sizes)) > 3 and max(sizes) <= 8
-    ((row, ids, number),) = sampler._fill(text, 1, settings)
-    every = sampler._sample(*map(list, zip(*(sampler._begin_filling(text, 0, 0, k) for k in range(12)), strict=True)), settings)
+    ((row, ids, number),) = sampler._fill(text, 1, sampler.resolve(settings))
+    every = sampler._sample(
+        *map(list, zip(*(sampler._begin_filling(text, 0, 0, k) for k in range(12)), strict=True)), sampler.resolve(settings)
+    )
     nats = sampler._nats(every)
     assert number == nats.argmin() and np.array_equal(ids, every[number]) and len(row.ids) == len(ids)
     longest = sampler.lengths.longest
@@ -110,9 +113,9 @@ def test_samplers_that_draw_no_word_take_steps_enough_for_noise_to_have_its_say(
     recommended, longest = sampler.config["sampler"], sampler.lengths.longest
     assert (recommended["name"], recommended["window_steps"]) == ("picard", 1)
     for name, own, steps in (("ddim", 4, 4 * longest), ("ddpm", 4, 4 * longest), ("ancestral", 1, recommended["steps"])):
-        table = sampler.table(Settings(sampler=name))
+        table = sampler.resolve(Settings(sampler=name)).table
         assert len(table.logsnr) == own and len(table) == max(steps, recommended["steps"])
-    told = sampler.table(Settings(sampler="ddim", steps=9, window_steps=2))
+    told = sampler.resolve(Settings(sampler="ddim", steps=9, window_steps=2)).table
     assert len(told.logsnr) == 2 and len(told) == 9
 
 
@@ -129,7 +132,7 @@ def test_a_text_longer_than_any_of_the_training_is_written_on_and_on(sampler: Sa
     def never_end(written: list[np.ndarray]) -> list[np.ndarray]:
         return [np.where(ids == sampler.tokenizer.end_id, begun[0], ids) for ids in written]
 
-    texts = sampler._write_long(3 * longest + 1, "once anna had", [np.random.default_rng(k) for k in range(2)], settings)
+    texts = sampler._write_long(3 * longest + 1, "once anna had", [np.random.default_rng(k) for k in range(2)], sampler.resolve(settings))
     assert [len(ids) for ids in texts] == [3 * longest + 1] * 2 and all(ids[: len(begun)] == begun for ids in texts)
     assert all(len(row.ids) <= longest and row.known.sum() <= longest // 2 for told in rows for row in told)
     second = rows[1][0]
@@ -246,11 +249,11 @@ def test_no_room_is_said_before_it_is_tried(exported: Path, sampler: Sampler, mo
 def test_texts_of_several_lengths_are_refused_only_where_those_of_one_have_no_room(sampler: Sampler, monkeypatch: Any) -> None:
     monkeypatch.setattr(sampler, "lengths", RowLengths.count([8, 16, 24], 24))
     monkeypatch.setattr("sunfish.runtime.memory.free_bytes", lambda: 2 * row_bytes(sampler.config, 8))
-    sampler._check(Settings(batch=6), 6)
+    sampler._begin(Settings(batch=6), 6)
     with pytest.raises(Problem, match="3 texts of 8 tokens at once"):
-        sampler._check(Settings(batch=7), 7)
+        sampler._begin(Settings(batch=7), 7)
     with pytest.raises(Problem, match="3 texts of 8 tokens at once"):
-        sampler._check(Settings(batch=3), 3, 8, 24)
+        sampler._begin(Settings(batch=3), 3, 8, 24)
 
 
 def test_json_for_programs(exported: Path) -> None:

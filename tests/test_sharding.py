@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -591,9 +592,9 @@ def test_a_worker_that_is_killed_is_noticed(long_params: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(("is_idle", "on_interrupt"), [(True, signal.default_int_handler), (False, signal.SIG_IGN)])
 def test_a_killed_worker_is_noticed_idle_or_not_in_the_background_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_idle: bool, on_interrupt: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, is_idle: bool, on_interrupt: Any
 ) -> None:
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, on_interrupt)))
     monkeypatch.setattr(engine, "SECONDS_FOR_THE_DEAD", 1.0)
 
     def sleep(file: str) -> None:
@@ -608,7 +609,6 @@ def test_a_killed_worker_is_noticed_idle_or_not_in_the_background_too(
         busy = int((tmp_path / "busy").read_text())
         os.kill(next(worker.pid for worker in pool._pool if (worker.pid != busy) == is_idle), signal.SIGKILL)
         task.get(timeout=60)
-    signal.signal(signal.SIGINT, before)
 
 
 # ---- clusters ----

@@ -45,7 +45,7 @@ def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
 def export_step(denoiser: Denoiser, opset: int, in_loop: bool = False) -> ir.Model:
     """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the next, text, certainty.
 
-    As the body of a loop it has no branches: the first call of a program that OpenVINO made of a loop with one may be wrong.
+    As the body of a loop it has no branches (docs/LOG.md, OpenVINO).
     """
     return _export_step(Step(denoiser, branches=not in_loop), denoiser, opset)
 

@@ -18,34 +18,16 @@ from sunfish.progress import Progress
 from sunfish.runtime.folder import check_folder
 from sunfish.runtime.memory import require_room, rows_at_once
 from sunfish.runtime.prompts import Row, free_row, given_row, infill_row, prompt_ids, prompt_row
-from sunfish.sampler import MAX_STEPS, Given, Table, make_table, walk
+from sunfish.runtime.settings import Sampling, Settings, resolve
+from sunfish.sampler import Given, walk
 from sunfish.schedule import NoiseLaw
 from sunfish.session import CPU, PRECISIONS, OnnxNetwork, graph_path, open_session, step_graph
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
 MAX_LENGTH = 100_000  # tokens of a text
-MEANS = ("ddim", "ddpm", "dpm-solver")  # samplers that draw no token, but go to the mean of all
-WINDOW = 4  # steps that each token takes in them unless told otherwise: in one or two noise has hardly a say, and all texts are alike
 Opening = Callable[[str], ort.InferenceSession]  # a graph's name -> the graph, loaded
 Shown = Callable[[np.ndarray], np.ndarray]  # a row's ids -> the positions that people are shown
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to sample; None takes what the folder recommends."""
-
-    sampler: str | None = None
-    steps: int | None = None
-    eta: float | None = None
-    temperature: float | None = None
-    settle: float | None = None
-    window_steps: int | None = None  # that each position takes; as many as steps: all at once
-    floor: float | None = None  # tokens less probable than this are never drawn
-    order: str | None = None
-    candidates: int | None = None  # fillings of a gap, of which the one that makes the likeliest text is taken
-    seed: int = 0
-    batch: int | None = None  # texts denoised together; None: as many as take little memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +54,7 @@ class Sampler:
         self.open_graph, self.tokenizer, self.law, self.config = open_graph, tokenizer, law, config
         self.sessions: dict[str, ort.InferenceSession] = {}
         self.lengths = RowLengths.from_json(config["row_lengths"])
-        self.session(step_graph(self.table(Settings())))
+        self.session(step_graph(self.resolve(Settings()).table))
         self.guess = self.session("guess") if config.get("guess") else None
 
     @classmethod
@@ -99,14 +81,14 @@ class Sampler:
         Without `length` a text has the room of the training's longest row; where a model is told lengths, that of one drawn from them. A
         text that may be longer than any of these is written piece by piece, each given the end of the one before, until the model ends it.
         """
-        self._check(settings, num, length, MAX_LENGTH)
-        rngs = _generators(settings.seed, num)
+        how = self._begin(settings, num, length, MAX_LENGTH)
+        rngs = _generators(how.seed, num)
         if length is not None and length > self.lengths.longest:
-            return [self.tokenizer.decode(ids) for ids in self._write_long(length, prompt, rngs, settings)]
+            return [self.tokenizer.decode(ids) for ids in self._write_long(length, prompt, rngs, how)]
         rows = [self._row(length, prompt, rng) for rng in rngs]
-        return [self.tokenizer.decode(ids[self._until_end(ids)].tolist()) for ids in self._sample(rows, rngs, settings)]
+        return [self.tokenizer.decode(ids[self._until_end(ids)].tolist()) for ids in self._sample(rows, rngs, how)]
 
-    def _write_long(self, length: int, prompt: str | None, rngs: list[np.random.Generator], settings: Settings) -> list[list[int]]:
+    def _write_long(self, length: int, prompt: str | None, rngs: list[np.random.Generator], how: Sampling) -> list[list[int]]:
         """Return texts of more tokens than a row has: of each row the last half of a row's length is given to the next one."""
         longest, begun = self.lengths.longest, [] if prompt is None else prompt_ids(self.tokenizer, prompt)
         if len(begun) >= length:
@@ -115,7 +97,7 @@ class Sampler:
         while going:
             given = [texts[k][-(longest // 2) :] for k in going]
             rows = [given_row(ids, min(longest, len(ids) + length - len(texts[k]))) for k, ids in zip(going, given, strict=True)]
-            written = self._sample(rows, [rngs[k] for k in going], settings)
+            written = self._sample(rows, [rngs[k] for k in going], how)
             for k, ids, row in zip(going, given, written, strict=True):
                 texts[k] += row[self._until_end(row)][len(ids) :].tolist()
             ended = {k for k, row in zip(going, written, strict=True) if (row == self.tokenizer.end_id).any()}
@@ -127,17 +109,15 @@ class Sampler:
 
         A gap without a number has another length in each but the first of them, so that it chooses its own.
         """
-        self._check(settings, num, each=self._candidates(settings))
-        filled = self._fill(text, num, settings)
+        filled = self._fill(text, num, self._begin(settings, num, fills=True))
         return [self.tokenizer.decode(ids[self._around_gaps(row)(ids)].tolist()) for row, ids, _ in filled]
 
-    def _fill(self, text: str, num: int, settings: Settings) -> list[tuple[Row, np.ndarray, int]]:
+    def _fill(self, text: str, num: int, how: Sampling) -> list[tuple[Row, np.ndarray, int]]:
         """Return `num` fillings: the row, its ids, and which candidate each one was."""
-        candidates = self._candidates(settings)
-        _require_seed(settings.seed)
-        begun = [self._begin_filling(text, settings.seed, place, number) for place in range(num) for number in range(candidates)]
+        candidates = how.candidates
+        begun = [self._begin_filling(text, how.seed, place, number) for place in range(num) for number in range(candidates)]
         rows = [row for row, _ in begun]
-        ids = self._sample(rows, [rng for _, rng in begun], settings)
+        ids = self._sample(rows, [rng for _, rng in begun], how)
         nats = self._nats(ids) if candidates > 1 else np.zeros(num)
         best = nats.reshape(num, candidates).argmin(axis=1)
         chosen = [(place * candidates + number, number) for place, number in enumerate(best.tolist())]
@@ -161,35 +141,20 @@ class Sampler:
         self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = Settings()
     ) -> Iterator[Frame]:
         """Yield every step of the `num` texts that `generate` returns, one text after the other."""
-        self._check(settings, num, length, self.lengths.longest)
-        for rng in _generators(settings.seed, num):
-            yield from self._frames(self._row(length, prompt, rng), rng, settings, self._until_end)
+        how = self._begin(replace(settings, batch=1), num, length, self.lengths.longest)
+        for rng in _generators(how.seed, num):
+            yield from self._frames(self._row(length, prompt, rng), rng, how, self._until_end)
 
     def stream_infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> Iterator[Frame]:
         """Yield every step of the `num` fillings that `infill` returns, one after the other."""
-        self._check(settings, num, each=self._candidates(settings))
-        for place, (_, _, number) in enumerate(self._fill(text, num, settings)):
-            row, rng = self._begin_filling(text, settings.seed, place, number)
-            yield from self._frames(row, rng, settings, self._around_gaps(row))
+        how = self._begin(settings, num, fills=True)
+        for place, (_, _, number) in enumerate(self._fill(text, num, how)):
+            row, rng = self._begin_filling(text, how.seed, place, number)
+            yield from self._frames(row, rng, how, self._around_gaps(row))
 
-    def table(self, settings: Settings) -> Table:
-        """Return the sampler's table, or say what is wrong with the settings.
-
-        Where the folder recommends fewer steps a token than noise needs to have its say in `MEANS`, these take `WINDOW` unless told
-        otherwise, and as many in all as one token after another needs.
-        """
-        recommended = self.config["sampler"]
-        if settings.sampler in MEANS and settings.sampler != recommended["name"] and recommended["window_steps"] < WINDOW:
-            steps = min(max(recommended["steps"], WINDOW * self.lengths.longest), MAX_STEPS)
-            recommended = {**recommended, "window_steps": WINDOW, "steps": steps}
-        names = ("steps", "eta", "settle", "window_steps", "order", "floor")
-        told = {name: recommended[name] if getattr(settings, name) is None else getattr(settings, name) for name in names}
-        if told["order"] != "forward" and not self.lengths.told:
-            raise Problem(f"--order = {told['order']}: a model that is not told how long a text is writes from left to right; leave it out")
-        try:
-            return make_table(settings.sampler or recommended["name"], self.law, *told.values())
-        except ValueError as error:
-            raise Problem(str(error)) from error
+    def resolve(self, settings: Settings) -> Sampling:
+        """Return the settings with nothing left open, or say what is wrong with them."""
+        return resolve(settings, self.config["sampler"], self.law, self.lengths)
 
     def session(self, name: str) -> ort.InferenceSession:
         """Return a graph, loaded once."""
@@ -197,89 +162,67 @@ class Sampler:
             self.sessions[name] = self.open_graph(name)
         return self.sessions[name]
 
-    def temperature(self, settings: Settings) -> float:
-        """Return by what the logits are divided, or say that it cannot be."""
-        temperature: float = self.config["sampler"]["temperature"] if settings.temperature is None else settings.temperature
-        if temperature <= 0:
-            raise Problem(f"--temperature = {temperature}: must be above 0")
-        return temperature
-
     def _row(self, length: int | None, prompt: str | None, rng: np.random.Generator) -> Row:
         given = 0 if prompt is None else len(prompt_ids(self.tokenizer, prompt))
         room = int(self.lengths.draw(1, rng, given + 1)[0]) if length is None else length
         return free_row(room) if prompt is None else prompt_row(self.tokenizer, prompt, room)
 
-    def _candidates(self, settings: Settings) -> int:
-        """Return of how many fillings one is taken, or say that it cannot be."""
-        candidates: int = self.config["sampler"]["candidates"] if settings.candidates is None else settings.candidates
-        if candidates < 1:
-            raise Problem(f"--candidates = {candidates}: must be at least 1")
-        return candidates
-
-    def _check(self, settings: Settings, num: int, length: int | None = None, longest: int = 0, each: int = 1) -> None:
-        """Refuse what cannot be done before anything is drawn for it; `each` is a text's candidates."""
+    def _begin(self, settings: Settings, num: int, length: int | None = None, longest: int = 0, fills: bool = False) -> Sampling:
+        """Resolve the settings, and refuse what cannot be done before anything is drawn for it; a filling has candidates."""
         if not 1 <= num <= MAX_TEXTS:
             raise Problem(f"--num = {num}: must be at least 1 and at most {MAX_TEXTS:,}")
-        if num * each > MAX_TEXTS:
-            raise Problem(f"--num = {num} of {each} candidates each: at most {MAX_TEXTS:,} in all; lower --num or --candidates")
         if length is not None and not 1 <= length <= longest:
             why = "" if longest == MAX_LENGTH else ", the longest this model was trained at: a longer text is no single walk to look at"
             raise Problem(f"--length = {length}: must lie between 1 and {longest:,}{why}")
-        self.table(settings)
-        self.temperature(settings)
+        how = self.resolve(settings)
+        rows = num * (how.candidates if fills else 1)
+        if rows > MAX_TEXTS:
+            raise Problem(f"--num = {num} of {how.candidates} candidates each: at most {MAX_TEXTS:,} in all; lower --num or --candidates")
         most = self.lengths.longest
         lengths = self.lengths.lengths.tolist() if self.lengths.told and length is None else [min(length or most, most)]
-        self._batch(settings, lengths[0], -(-num * each // len(lengths)))  # of some length there will be so many, at least
+        rows_at_once(self.config, lengths[0], -(-rows // len(lengths)), how.batch)  # of some length there will be so many, at least
+        return how
 
-    def _sample(self, rows: list[Row], rngs: list[np.random.Generator], settings: Settings) -> list[np.ndarray]:
+    def _sample(self, rows: list[Row], rngs: list[np.random.Generator], how: Sampling) -> list[np.ndarray]:
         """Return each row's ids; rows of one length are sampled together."""
-        table, temperature = self.table(settings), self.temperature(settings)
         groups: dict[int, list[int]] = {}
         for k, row in enumerate(rows):
             groups.setdefault(len(row.ids), []).append(k)
-        batches = [part for length, group in groups.items() for part in _parts(group, self._batch(settings, length, len(group)))]
+        size = {length: rows_at_once(self.config, length, len(group), how.batch) for length, group in groups.items()}
+        batches = [part for length, group in groups.items() for part in _parts(group, size[length])]
         sampled: dict[int, np.ndarray] = {}
-        with Progress("denoise", len(table) * len(batches), "calls") as progress:
+        with Progress("denoise", len(how.table) * len(batches), "calls") as progress:
             for batch in batches:
-                ids = self._sample_batch([rows[k] for k in batch], [rngs[k] for k in batch], table, temperature, progress)
+                ids = self._sample_batch([rows[k] for k in batch], [rngs[k] for k in batch], how, progress)
                 sampled |= dict(zip(batch, ids, strict=True))
         return [sampled[k] for k in range(len(rows))]
 
-    def _batch(self, settings: Settings, length: int, num: int) -> int:
-        """Return how many rows of a length are denoised together."""
-        if settings.batch is not None and settings.batch < 1:
-            raise Problem(f"--batch = {settings.batch}: must be at least 1")
-        return rows_at_once(self.config, length, num, settings.batch)
-
-    def _sample_batch(
-        self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float, progress: Progress
-    ) -> np.ndarray:
-        given, network = self._start(rows, rngs, table, temperature)
-        place = np.concatenate([table.places(row.known[None], rng) for row, rng in zip(rows, rngs, strict=True)])
+    def _sample_batch(self, rows: list[Row], rngs: list[np.random.Generator], how: Sampling, progress: Progress) -> np.ndarray:
+        given, network = self._start(rows, rngs, how)
+        place = np.concatenate([how.table.places(row.known[None], rng) for row, rng in zip(rows, rngs, strict=True)])
         index = 0
-        for index in walk(table, network, given, place):
+        for index in walk(how.table, network, given, place):
             progress.add()
-        progress.add(len(table) - 1 - index)  # a walk that settled early
+        progress.add(len(how.table) - 1 - index)  # a walk that settled early
         return network.look().ids
 
-    def _start(self, rows: list[Row], rngs: list[np.random.Generator], table: Table, temperature: float) -> tuple[Given, OnnxNetwork]:
+    def _start(self, rows: list[Row], rngs: list[np.random.Generator], how: Sampling) -> tuple[Given, OnnxNetwork]:
         given = Given(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
         length, emb = given.ids.shape[1], self.config["model"]["emb_dim"]
         noise = lambda: np.stack([rng.standard_normal((length, emb), dtype=np.float32) for rng in rngs])  # noqa: E731
         chance = lambda: np.stack([rng.random(length, dtype=np.float32) for rng in rngs])  # noqa: E731
-        return given, OnnxNetwork(self.session(step_graph(table)), noise, chance, temperature, self.guess)
+        return given, OnnxNetwork(self.session(step_graph(how.table)), noise, chance, how.temperature, self.guess)
 
-    def _frames(self, row: Row, rng: np.random.Generator, settings: Settings, shown: Shown) -> Iterator[Frame]:
-        table = self.table(settings)
-        given, network = self._start([row], [rng], table, self.temperature(settings))
+    def _frames(self, row: Row, rng: np.random.Generator, how: Sampling, shown: Shown) -> Iterator[Frame]:
+        given, network = self._start([row], [rng], how)
         frame: Frame | None = None
-        for index in walk(table, network, given, table.places(given.known, rng)):
+        for index in walk(how.table, network, given, how.table.places(given.known, rng)):
             if frame is not None:
                 yield frame
             ids, sure, known = (values[0] for values in network.look())
             where = shown(ids)
             words = self._words(ids[where].tolist())
-            frame = Frame(index + 1, len(table), words, np.where(known, 1.0, sure)[where], known[where])
+            frame = Frame(index + 1, len(how.table), words, np.where(known, 1.0, sure)[where], known[where])
         if frame is not None:
             yield replace(frame, is_last=True)
 
@@ -301,13 +244,7 @@ class Sampler:
 
 def _generators(seed: int, num: int) -> list[np.random.Generator]:
     """Return one generator a text: the k-th text is the same however many are written beside it."""
-    _require_seed(seed)
     return [np.random.default_rng((seed, k)) for k in range(num)]
-
-
-def _require_seed(seed: int) -> None:
-    if seed < 0:
-        raise Problem(f"--seed = {seed}: must not be negative")
 
 
 def _candidate(seed: int, text: int, number: int) -> np.random.Generator:
