@@ -287,7 +287,7 @@ def test_a_missing_or_altered_file_is_named(exported: Path, tmp_path: Path, name
 
 def test_sampling_never_loads_torch(exported: Path) -> None:
     code = (
-        "import sys\nfrom sunfish.runtime.sampler import Sampler, Settings\n"
+        "import sys\nfrom sunfish.runtime.sampler import Sampler\nfrom sunfish.runtime.settings import Settings\n"
         f"Sampler.load({str(exported)!r}).generate(1, settings=Settings(steps=3))\n"
         "print(sorted({'torch', 'lightning', 'transformers', 'omegaconf', 'mlflow'} & set(sys.modules)))"
     )
