@@ -33,6 +33,7 @@ def main() -> None:
     from sunfish.evaluation.subject import Subject
     from sunfish.export.folder import export_folder
     from sunfish.export.register import register
+    from sunfish.runtime.settings import Settings
 
     subject = Subject.read(arguments.denoiser, arguments.shards, data, evaluate)
     export_folder(
@@ -43,7 +44,7 @@ def main() -> None:
         lambda graph: bound_of(subject, graph, section.quality_rows),
         arguments.guess,
     )
-    register(arguments.out, tracking)
+    register(arguments.out, tracking, Settings)
 
 
 if __name__ == "__main__":

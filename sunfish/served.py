@@ -19,9 +19,9 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     def load_context(self, context: Any) -> None:
         self.sampler = Sampler.load(context.artifacts["folder"])
 
-    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would replace the signature, and its params
         settings = Settings(**(params or {}))
-        return [self._answer(text, settings) for text in model_input]
+        return [self._answer(text, settings) for text in model_input.iloc[:, 0]]
 
     def _answer(self, text: str, settings: Settings) -> str:
         if "[MASK" in text:

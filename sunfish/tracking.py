@@ -109,22 +109,26 @@ class Tracker:
         else:
             self._put(lambda: self.client.log_artifact(self.run_id, str(path), folder))
 
-    def log_model(self, script: Path, folder: Path, name: str) -> None:
+    def log_model(self, script: Path, folder: Path, name: str, params: dict[str, tuple[str, Any]]) -> None:
         """Log an exported folder as a model that takes and gives texts, registered as `name`, its alias `newest` moved to it.
 
-        `script` is the model's code; the project's package goes with it, so that it runs where the project is not installed.
+        `script` is the model's code; the project's package goes with it, so that it runs where the project is not installed. `params` are
+        what it may be told beside the texts, by name: MLflow's type, and what it is unless told (None: the model knows).
         """
 
         def send() -> None:
             import mlflow
+            from mlflow.models import ModelSignature
+            from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
+            texts, told = Schema([ColSpec("string")]), ParamSchema([ParamSpec(param, *spec) for param, spec in params.items()])
             logging.getLogger("mlflow").setLevel(logging.WARNING)
             mlflow.set_tracking_uri(self.uri)
             with mlflow.start_run(run_id=self.run_id):
                 logged = mlflow.pyfunc.log_model(
                     name=name, python_model=str(script), artifacts={"folder": str(folder)}, code_paths=[str(PACKAGE)],
-                    input_example=(["the dog [MASK] ."], {"seed": 0}), pip_requirements=["mlflow", *runtime_requirements()],
-                    registered_model_name=name,
+                    input_example=["the dog [MASK] ."], signature=ModelSignature(texts, texts, told),
+                    pip_requirements=["mlflow", *runtime_requirements()], registered_model_name=name,
                 )  # fmt: skip
             self.client.set_registered_model_alias(name, "newest", logged.registered_model_version)
 

@@ -22,6 +22,7 @@ from sunfish.runtime.sampler import Frame, Sampler
 from sunfish.runtime.settings import Settings
 from sunfish.runtime.watch import draw, watch
 from sunfish.sampler import Given, Table
+from sunfish.sections.tracking import Section as Tracking
 from sunfish.session import OnnxNetwork
 from tests.conftest import ROOT
 
@@ -303,6 +304,23 @@ def test_the_readme_s_script_needs_no_torch(exported: Path, tmp_path: Path) -> N
     script += "import sys\nassert 'torch' not in sys.modules\n"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and len(done.stdout.splitlines()) > 4, done.stderr
+
+
+def test_mlflow_answers_as_the_folder_does(exported: Path, sampler: Sampler, tmp_path: Path, monkeypatch: Any) -> None:
+    import mlflow
+
+    from sunfish.export.register import register
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    register(exported, Tracking(enabled=True, experiment="test", uri=uri), Settings)
+    mlflow.set_tracking_uri(uri)
+    model = mlflow.pyfunc.load_model("models:/sunfish@newest")
+    answers = model.predict(["the dog [MASK] .", "one day", ""], params={"seed": 3, "steps": 5})
+    settings = Settings(seed=3, steps=5)
+    freely = [sampler.generate(prompt=prompt, settings=settings)[0] for prompt in ("one day", None)]
+    assert answers == [sampler.infill("the dog [MASK] .", settings=settings)[0], *freely]
 
 
 def test_an_interruption_is_no_traceback(exported: Path, monkeypatch: Any) -> None:
