@@ -15,7 +15,7 @@ repro: $(READY) ## the whole pipeline: shard -> validate -> pretrain -> evaluate
 	@dvc repro
 
 test: $(READY) check ## all tests, slow ones too
-	@OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
+	@OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --max-worker-restart 0
 
 check: $(READY) ## lint, format, types, import contracts, configuration
 	@ruff check .

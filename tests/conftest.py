@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import shutil
 from functools import partial
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from sunfish.config import check, compose
 from sunfish.sharding.shard import Result, shard
@@ -100,7 +100,8 @@ def exported(params: dict, trained: Path, shards: Shards, tmp_path_factory: pyte
     own = tmp_path_factory.getbasetemp()
     place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exported"
     place.mkdir(exist_ok=True)
-    with FileLock(f"{place}.lock"):
+    with Path(f"{place}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "onnx").is_dir():
             subject = Subject.read(trained / "denoiser", shards.folder, params["data"], params["evaluate"])
             measure = partial(bound_of, subject, num_rows=params["export"].quality_rows)

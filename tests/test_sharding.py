@@ -11,12 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import multiprocess
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import tokenizers
 import zstandard
+from datatrove.pipeline.base import PipelineStep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
@@ -34,8 +35,9 @@ from sunfish.sections.data import Columns, Files, Hub, Length, Pattern, Range, S
 from sunfish.sections.data import Tokenizer as TokenizerSection
 from sunfish.sections.launch import Sharding, Slurm
 from sunfish.sharding import encoder as encoders
-from sunfish.sharding import engine, readers, remote, steps
+from sunfish.sharding import readers, remote, steps
 from sunfish.sharding.encoder import Encoder
+from sunfish.sharding.engine import Engine
 from sunfish.sharding.plan import Plan, make_plan
 from sunfish.sharding.readers import Record, Span, read_span
 from sunfish.sharding.shard import Result, shard
@@ -590,25 +592,75 @@ def test_a_worker_that_is_killed_is_noticed(long_params: Path, tmp_path: Path) -
     assert start_stage(long_params, tmp_path).wait(timeout=120) == 0
 
 
+class Sleep(PipelineStep):
+    """Leaves a file that says who works, and goes on for ten minutes; any rank but the first is done at once."""
+
+    name = type = "sleep"
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
+        if rank == 0:
+            self.file.write_text(str(os.getpid()))
+            time.sleep(600)
+        yield from ()
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The processes that another one began to share work with: all that it began but the one that only begins others."""
+    return [child for begun in psutil.Process(pid).children() for child in begun.children() if begun.is_running()]
+
+
 @pytest.mark.parametrize(("is_idle", "on_interrupt"), [(True, signal.default_int_handler), (False, signal.SIG_IGN)])
 def test_a_killed_worker_is_noticed_idle_or_not_in_the_background_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, is_idle: bool, on_interrupt: Any
+    tmp_path: Path, request: pytest.FixtureRequest, is_idle: bool, on_interrupt: Any
 ) -> None:
     request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, on_interrupt)))
-    monkeypatch.setattr(engine, "SECONDS_FOR_THE_DEAD", 1.0)
+    busy, before = tmp_path / "busy", workers_of(os.getpid())
 
-    def sleep(file: str) -> None:
-        Path(file).write_text(str(os.getpid()))
-        time.sleep(600)
-
-    started, processes = time.monotonic(), multiprocess.get_context("forkserver")
-    with pytest.raises(Problem, match="a worker was killed"), engine._no_worker_dies(), processes.Pool(2) as pool:
-        task = pool.apply_async(sleep, (str(tmp_path / "busy"),))
-        while not (tmp_path / "busy").is_file() or time.monotonic() < started + 2:
+    def kill() -> None:
+        while not (busy.is_file() and busy.read_text() and Engine(tmp_path, HERE).completed("sleep") == [1]):
             time.sleep(0.1)
-        busy = int((tmp_path / "busy").read_text())
-        os.kill(next(worker.pid for worker in pool._pool if (worker.pid != busy) == is_idle), signal.SIGKILL)
-        task.get(timeout=60)
+        new = [process for process in workers_of(os.getpid()) if process not in before]
+        assert len(new) == 2
+        next(process for process in new if (process.pid != int(busy.read_text())) == is_idle).kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(Problem, match="a worker was killed"):
+        Engine(tmp_path, dataclasses.replace(HERE, workers=2)).run("sleep", [Sleep(busy)], 2, lambda: 0, "tasks")
+    killer.join()
+    assert all(process in before for process in workers_of(os.getpid()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_workers_end_with_the_process_that_began_them(tmp_path: Path, number: signal.Signals) -> None:
+    script = (
+        "from tests.test_sharding import *\n"
+        f"Engine(Path({str(tmp_path)!r}), dataclasses.replace(HERE, workers=2))"
+        f".run('sleep', [Sleep(Path({str(tmp_path / 'busy')!r}))], 2, lambda: 0, 'tasks')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "busy").is_file() or len(workers := workers_of(process.pid)) < 2:
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(timeout=30) != 0
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
+def test_nothing_here_is_a_fork(section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise AssertionError("a fork of a process with threads may wait for ever for a lock that one of them held")
+
+    monkeypatch.setattr(os, "fork", fork)
+    changed = with_sources(section, files=files(write_jsonl(tmp_path / "a.jsonl", texts)))
+    for workers in (1, 2):
+        run(changed, tmp_path / str(workers), dataclasses.replace(HERE, workers=workers))
+    assert digest(tmp_path / "1") == digest(tmp_path / "2")
 
 
 # ---- clusters ----

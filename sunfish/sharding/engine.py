@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,18 +13,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import multiprocess
 from datatrove.executor.base import PipelineExecutor
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.stats import PipelineStats
 from loguru import logger
-from multiprocess.pool import Pool
 
 from sunfish.problems import Problem
 from sunfish.progress import Progress, clock
@@ -30,19 +32,60 @@ from sunfish.sections.launch import Sharding
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_CLUSTER_LOOKS = 5.0
-SECONDS_FOR_THE_DEAD = 5.0
-HOW_WORKERS_END = (None, 0, -signal.SIGTERM)  # not yet, by themselves, by the pool
 MEMORY_GB = 2  # of a task on Ray
 
 
 class _Local(LocalPipelineExecutor):
-    """Tasks as processes of this machine, one thread each, quiet: what goes wrong is said once, by the process that began it."""
+    """Tasks as processes of this machine, one thread each, quiet: what goes wrong is said once, by the process that began it.
+
+    No process is a fork of this one: its threads' locks would stay locked there for ever.
+    """
+
+    def run(self) -> None:
+        """Do the tasks that have no completion marker.
+
+        Raises:
+            Problem: a worker was killed, or a task says what is wrong.
+        """
+        ranks = self.get_incomplete_ranks(range(self.tasks))
+        if self.workers == 1:
+            for rank in ranks:
+                copy.deepcopy(self)._run_for_rank(rank)  # its steps keep account of what they do, as in the workers' own copies
+            return
+        context, others = multiprocessing.get_context("forkserver"), multiprocessing.active_children()
+        context.set_forkserver_preload(["sunfish.sharding.steps", "sunfish.sharding.engine"])
+        workers = ProcessPoolExecutor(self.workers, context, _end_with_the_parent)
+        try:
+            for _ in workers.map(self._run_for_rank, ranks):
+                pass
+        except BaseException as problem:
+            for process in set(multiprocessing.active_children()) - set(others):
+                process.terminate()
+            if isinstance(problem, BrokenProcessPool):
+                raise Problem(
+                    "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. "
+                    "Run it again: what is done stays done"
+                ) from None
+            raise
+        finally:
+            workers.shutdown(cancel_futures=True)
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         logger.disable("datatrove")
-        if multiprocess.parent_process() is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+def _end_with_the_parent() -> None:
+    """Leave interruptions to the process that began this worker, and end when it does, even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Engine:
@@ -117,9 +160,8 @@ class Engine:
 
 
 def _run_here(executor: LocalPipelineExecutor) -> None:
-    multiprocess.set_forkserver_preload(["sunfish.sharding.steps", "sunfish.sharding.engine"])
     threads = max(1, len(os.sched_getaffinity(0)) // executor.workers)
-    with _environment(RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false"), _no_worker_dies():
+    with _environment(RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false"):
         executor.run()
 
 
@@ -133,60 +175,6 @@ def _environment(**values: str) -> Iterator[None]:
     finally:
         for key in new:
             del os.environ[key]
-
-
-class _Killed(BaseException):
-    """A worker was; like an interruption it is not for whoever catches exceptions on the way."""
-
-
-@contextmanager
-def _no_worker_dies() -> Iterator[None]:
-    """Notice a worker that was killed: the pool would begin another and wait for the lost task for ever.
-
-    Raises:
-        Problem: one was killed.
-    """
-    over = threading.Event()
-
-    def wake(*_: object) -> None:
-        if not over.is_set():
-            raise _Killed
-
-    def watch() -> None:
-        workers: set[Any] = set()
-        while not over.wait(SECONDS_BETWEEN_LOOKS):
-            workers |= {process for process in multiprocess.active_children() if "PoolWorker" in process.name}
-            if any(process.exitcode not in HOW_WORKERS_END for process in workers):
-                os.kill(os.getpid(), signal.SIGUSR1)  # wakes the main thread from its wait; a job in the background ignores SIGINT
-                return
-
-    before = signal.signal(signal.SIGUSR1, wake)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    usual, Pool._help_stuff_finish = Pool._help_stuff_finish, staticmethod(_empty)
-    try:
-        yield
-    except _Killed:
-        raise Problem(
-            "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. Run it again: "
-            "what is done stays done"
-        ) from None
-    finally:
-        over.set()
-        watcher.join()
-        signal.signal(signal.SIGUSR1, before)
-        Pool._help_stuff_finish = staticmethod(usual)
-
-
-def _empty(tasks: Any, feeder: threading.Thread, _: int) -> None:
-    """Empty a pool's queue of tasks as it ends, as the pool itself does, but without waiting for the dead.
-
-    An idle worker waits with the queue's lock in its hands: killed, it takes the lock along, and the pool would wait for it for ever.
-    """
-    tasks._rlock.acquire(timeout=SECONDS_FOR_THE_DEAD)
-    while feeder.is_alive() and tasks._reader.poll():
-        tasks._reader.recv()
-        time.sleep(0)
 
 
 @contextmanager
