@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
+import random
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 
 from sunfish.config import check, compose
+from sunfish.runtime.sampler import Sampler
+from sunfish.sections.data import Section
 from sunfish.sharding.shard import Result, shard
 from sunfish.text.shards import Shards
+from tests.corpora import digest, files, real_section, run
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -83,7 +87,7 @@ def shards(params: dict, tmp_path_factory: pytest.TempPathFactory) -> Shards:
 @pytest.fixture(scope="session")
 def trained(params: dict, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training's folder: denoiser/, curve.csv and all the rest."""
-    from tests.test_training import run_all
+    from tests.runs import run_all
 
     folder = tmp_path_factory.mktemp("trained")
     run_all(params, folder, shards)
@@ -109,11 +113,38 @@ def exported(params: dict, trained: Path, shards: Shards, tmp_path_factory: pyte
     return place / "onnx"
 
 
+@pytest.fixture(scope="session")
+def sampler(exported: Path) -> Sampler:
+    return Sampler.load(exported)
+
+
 def make_shards(params: dict, folder: Path) -> Result:
     """Shard the default corpus here, in this process."""
     result = shard(params["data"], dataclasses.replace(params["launch"].sharding, workers=1), folder, folder.parent / "runs")
     shutil.rmtree(result.work.folder)
     return result
+
+
+@pytest.fixture(scope="session")
+def section(params: dict) -> Section:
+    """A small vocabulary of pieces, shards and tasks that are small too."""
+    tokenizer = dataclasses.replace(params["data"].tokenizer, unit="pieces", vocab_size=400, train_documents=200)
+    return dataclasses.replace(params["data"], tokenizer=tokenizer, shard_tokens=30_000, held_out_share=0.2)
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    rng = random.Random(0)
+    words = ["the", "sea", "größer", "三", "a", "was", "blue", "old", "under", "light"]
+    return [" ".join(rng.choices(words, k=rng.randint(3, 60))) + f" {i}" for i in range(600)]
+
+
+@pytest.fixture(scope="session")
+def real_digest(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of the real FineWeb documents, from files, by one worker."""
+    folder = tmp_path_factory.mktemp("real")
+    run(real_section(real_data, files(real_data / "fineweb" / "*.parquet")), folder)
+    return digest(folder)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from sunfish.problems import Problem
 from sunfish.text.lexicon import SHORT
 from sunfish.text.shards import Shards
 from sunfish.text.stories import split_sentences, write_stories
-from tests.test_training import OFF
+from tests.runs import OFF
 
 FILES = {"metrics": "m.json", "plots": "plots", "samples": "samples.txt", "report": "report.html"}
 

@@ -21,9 +21,9 @@ from sunfish.lengths import RowLengths
 from sunfish.model.twin import Twin, make_twin, write_twin
 from sunfish.problems import Problem
 from sunfish.text.shards import Shards
+from tests.runs import OFF
 from tests.test_evaluation import FILES
 from tests.test_model import SMALL
-from tests.test_training import OFF
 
 CPU = torch.device("cpu")
 WORDS = ["[BOS]", "a", "dog", "ran", "home", "and", "slept"]

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from datatrove.pipeline.base import PipelineStep
+
+from sunfish.config import compose
+from sunfish.problems import Problem
+from sunfish.sections.data import Section
+from sunfish.sharding.engine import Engine
+from tests.corpora import HERE, digest, files, run, with_sources, write_jsonl
+
+
+def start_stage(params: Path, folder: Path) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-m",
+        "stages.shard",
+        "--params",
+        str(params),
+        "--runs",
+        str(folder / "runs"),
+        "--out",
+        str(folder / "shards"),
+    ]
+    command += ["--metrics", str(folder / "metrics.json"), "--plots", str(folder / "plots"), "--report", str(folder / "data.html")]
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.fixture
+def long_params(real_data: Path, tmp_path: Path) -> Path:
+    """The real documents, four times over: several seconds' work, so that a kill comes in time on any machine."""
+    (tmp_path / "in").mkdir()
+    for path in (real_data / "fineweb").glob("*.parquet"):
+        for number in range(4):
+            (tmp_path / "in" / f"{number}_{path.name}").symlink_to(path)
+    overrides = [
+        "data=files",
+        f"data.sources.files.paths=[{tmp_path}/in/*.parquet]",
+        f"data.tokenizer.pretrained={real_data}/gpt2/tokenizer.json",
+        "data.tokenizer.vocab_size=50257",
+        "data.task_bytes=1048576",
+        "data.shard_tokens=500000",
+        "launch.sharding.workers=2",
+        "tracking=off",
+    ]
+    compose(overrides, tmp_path / "params.yaml")
+    return tmp_path / "params.yaml"
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_cost_nothing_but_time(long_params: Path, tmp_path: Path) -> None:
+    rng, kills, killed = random.Random(0), 0, tmp_path / "killed"
+    assert start_stage(long_params, tmp_path / "whole").wait(timeout=120) == 0
+    expected = digest(tmp_path / "whole")
+    while True:
+        process = start_stage(long_params, killed)
+        try:
+            _, errors = process.communicate(timeout=rng.uniform(0.8, 3.0) if kills < 6 else None)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            assert not (killed / "shards").exists() or digest(killed) == expected
+            continue
+        assert process.returncode == 0, errors.decode()
+        break
+    assert kills > 0 and digest(killed) == expected
+    assert (killed / "data.html").is_file() and not list(killed.glob(".*")) and not list((killed / "runs").iterdir())
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_noticed(long_params: Path, tmp_path: Path) -> None:
+    process = start_stage(long_params, tmp_path)
+    workers: list[psutil.Process] = []
+    while len(workers) < 2:
+        time.sleep(0.1)
+        assert process.poll() is None
+        workers = [p for p in psutil.Process(process.pid).children(recursive=True) if p.cpu_times().user > 0.3 and p.children() == []]
+    workers[-1].kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and b"a worker was killed" in errors and b"Traceback" not in errors
+    assert start_stage(long_params, tmp_path).wait(timeout=120) == 0
+
+
+class Sleep(PipelineStep):
+    """Leaves a file that says who works, and goes on for ten minutes; any rank but the first is done at once."""
+
+    name = type = "sleep"
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
+        if rank == 0:
+            self.file.write_text(str(os.getpid()))
+            time.sleep(600)
+        yield from ()
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The processes that another one began to share work with: all that it began but the one that only begins others."""
+    return [child for begun in psutil.Process(pid).children() for child in begun.children() if begun.is_running()]
+
+
+@pytest.mark.parametrize(("is_idle", "on_interrupt"), [(True, signal.default_int_handler), (False, signal.SIG_IGN)])
+def test_a_killed_worker_is_noticed_idle_or_not_in_the_background_too(
+    tmp_path: Path, request: pytest.FixtureRequest, is_idle: bool, on_interrupt: Any
+) -> None:
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, on_interrupt)))
+    busy, before = tmp_path / "busy", workers_of(os.getpid())
+
+    def kill() -> None:
+        while not (busy.is_file() and busy.read_text() and Engine(tmp_path, HERE).completed("sleep") == [1]):
+            time.sleep(0.1)
+        new = [process for process in workers_of(os.getpid()) if process not in before]
+        assert len(new) == 2
+        next(process for process in new if (process.pid != int(busy.read_text())) == is_idle).kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(Problem, match="a worker was killed"):
+        Engine(tmp_path, dataclasses.replace(HERE, workers=2)).run("sleep", [Sleep(busy)], 2, lambda: 0, "tasks")
+    killer.join()
+    assert all(process in before for process in workers_of(os.getpid()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_workers_end_with_the_process_that_began_them(tmp_path: Path, request: pytest.FixtureRequest, number: signal.Signals) -> None:
+    script = (
+        "from tests.test_workers import *\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a job in the background ignores
+        f"Engine(Path({str(tmp_path)!r}), dataclasses.replace(HERE, workers=2))"
+        f".run('sleep', [Sleep(Path({str(tmp_path / 'busy')!r}))], 2, lambda: 0, 'tasks')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    request.addfinalizer(process.kill)
+    while not (tmp_path / "busy").is_file() or len(workers := workers_of(process.pid)) < 2:
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(timeout=30) != 0
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
+def test_nothing_here_is_a_fork(section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise AssertionError("a fork of a process with threads may wait for ever for a lock that one of them held")
+
+    monkeypatch.setattr(os, "fork", fork)
+    changed = with_sources(section, files=files(write_jsonl(tmp_path / "a.jsonl", texts)))
+    for workers in (1, 2):
+        run(changed, tmp_path / str(workers), dataclasses.replace(HERE, workers=workers))
+    assert digest(tmp_path / "1") == digest(tmp_path / "2")
+
+
+# ---- clusters ----
+
+
+FAKE_SLURM = {
+    "sbatch": """#!/bin/bash
+while [[ "$1" == --* ]]; do [[ "$1" == --export=* ]] && export "${1##*,}"; shift; done
+count=$(sed -n 's/#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+echo "array of $((count + 1))" >> "$FAKE_SLURM_LOG"
+export SLURM_NODELIST=localhost SLURM_JOB_ID=7
+for ((i = 0; i <= count; i++)); do SLURM_ARRAY_TASK_ID=$i bash "$1" >> "$FAKE_SLURM_LOG" 2>&1; done
+echo "Submitted batch job 7"
+""",
+    "srun": '#!/bin/bash\nshift 3\nexec "$@"\n',
+    "scontrol": "#!/bin/bash\necho localhost\n",
+    "squeue": "#!/bin/bash\n",
+}
+
+
+@pytest.mark.slow
+def test_slurm_does_the_tasks_through_its_queue(
+    section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real executor and its job scripts, with a queue that does at once what it is given."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, script in FAKE_SLURM.items():
+        (tools / name).write_text(script)
+        (tools / name).chmod(0o755)
+    changed = with_sources(section, small_tasks=False, files=files(write_jsonl(tmp_path / "a.jsonl", texts)))
+    slurm = dataclasses.replace(HERE, executor="slurm")
+    with pytest.raises(Problem, match="sbatch is not here"):
+        run(changed, tmp_path / "slurm", slurm)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SLURM_LOG", str(tmp_path / "log"))
+    run(changed, tmp_path / "slurm", slurm)
+    run(changed, tmp_path / "here")
+    assert digest(tmp_path / "slurm") == digest(tmp_path / "here")
+    assert (tmp_path / "log").read_text().count("array of") >= 2
+    (tools / "srun").write_text("#!/bin/bash\nexit 1\n")
+    with pytest.raises(Problem, match=r"tokenize: 1 of 1 tasks were not done"):
+        run(changed, tmp_path / "failing", slurm)
+
+
+@pytest.mark.slow
+def test_ray_does_the_tasks(section: Section, texts: list[str], tmp_path: Path) -> None:
+    ray_sharding = dataclasses.replace(HERE, executor="ray")
+    changed = with_sources(section, small_tasks=False, files=files(write_jsonl(tmp_path / "a.jsonl", texts)))
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(Problem, match="ray: the package is not here"):
+            run(changed, tmp_path / "ray", ray_sharding)
+        pytest.skip("ray is not installed")
+    run(changed, tmp_path / "ray", ray_sharding)
+    run(changed, tmp_path / "here")
+    assert digest(tmp_path / "ray") == digest(tmp_path / "here")
