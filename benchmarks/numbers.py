@@ -17,10 +17,12 @@ from sunfish.files import write_text
 
 ROOT = Path(__file__).parent.parent
 FIRST, NEXT = "## What it writes\n", "## Changing things\n"
+ENGINES = ("torch eager", "torch compile", "openvino", "onnxruntime fp32", "onnxruntime int8")
 METRICS = ("pretrain", "evaluate", "distill", "export")
 FORMS: dict[str, Callable[[float], str]] = {f"f{digits}": f"{{:.{digits}f}}".format for digits in range(4)} | {
     "percent": lambda value: f"{100 * value:.1f}%",
     "whole": "{:,.0f}".format,
+    "digits3": lambda value: f"{value:.3g}" if value < 1000 else f"{value:,.0f}",
     "comma1": "{:,.1f}".format,
     "comma2": "{:,.2f}".format,
 }
@@ -48,6 +50,7 @@ def gather(read: Read) -> dict[str, Any]:
     """Return all that the template names."""
     numbers = {name: json.loads(read(f"metrics/{name}.json")) for name in METRICS}
     trainings = json.loads(read("benchmarks/ablation.json"))["trainings"]
+    measured = [json.loads(line) for line in read("benchmarks/results.jsonl").splitlines()]
     committed = {"seed": 0, **numbers["evaluate"]["samples"], **numbers["evaluate"]["bound"]}
     held_out = {name: json.loads(read(f"benchmarks/twins/{name}.json"))["held_out"] for name in ("fineweb_sample", "tinystories")}
     return {
@@ -63,12 +66,28 @@ def gather(read: Read) -> dict[str, Any]:
         "long": json.loads(read("benchmarks/twins/long_stories.json")),
         "fineweb": _with_errors(held_out["fineweb_sample"]),
         "tinystories": _with_errors(held_out["tinystories"]),
-        "gpu": _gpu_seconds([json.loads(line) for line in read("benchmarks/results.jsonl").splitlines()]),
+        "gpu": _gpu_seconds(measured),
+        "engines": _steps(measured),
     }
 
 
 def _with_errors(held_out: dict[str, Any]) -> dict[str, str]:
     return {kind: f"{row['nats_per_token']:.2f} ± {row['nats_per_token_standard_error']:.2f}" for kind, row in held_out.items()}
+
+
+def _steps(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each size and shape of the last run of all engines: milliseconds a step by engine, and ONNX Runtime beside them."""
+    steps = [line for line in lines if line["what"] == "sampling step"]
+    steps = [line for line in steps if line["commit"] == steps[-1]["commit"]]
+    shapes = dict.fromkeys((line["model"], line["batch"], line["length"]) for line in steps)
+    found = []
+    for shape in shapes:
+        by = {line["engine"]: line for line in steps if (line["model"], line["batch"], line["length"]) == shape}
+        milliseconds = [by[engine]["step_milliseconds"]["median"] for engine in ENGINES]
+        fp32 = by["onnxruntime fp32"]
+        rate, gain = fp32["share_of_matmul_rate"]["median"], milliseconds[3] / milliseconds[4]
+        found.append({"shape": shape, "ms": milliseconds, "times_eager": fp32["times_eager"], "rate": rate, "int8_times_fp32": gain})
+    return found
 
 
 def _gpu_seconds(lines: list[dict[str, Any]]) -> dict[str, list[str]]:

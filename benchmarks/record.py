@@ -19,7 +19,8 @@ from sunfish.config import check, compose
 def record(what: str, **values: Any) -> None:
     """Print a measurement and append it."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    kind = torch.backends.cpu.get_cpu_capability()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({kind}), {torch.get_num_threads()} threads"
     line = {"what": what, **values, "device": device, "torch": torch.__version__, "commit": commit, "date": time.strftime("%Y-%m-%d")}
     print(json.dumps(line), flush=True)
     with (Path(__file__).parent / "results.jsonl").open("a") as file:
