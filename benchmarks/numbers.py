@@ -17,7 +17,7 @@ from sunfish.files import write_text
 
 ROOT = Path(__file__).parent.parent
 FIRST, NEXT = "## What it writes\n", "## Changing things\n"
-ENGINES = ("torch eager", "torch compile", "openvino", "onnxruntime fp32", "onnxruntime int8")
+TIMED = "4f1e243"  # the commit whose steps the page shows, timed on the machine that the page names
 METRICS = ("pretrain", "evaluate", "distill", "export")
 FORMS: dict[str, Callable[[float], str]] = {f"f{digits}": f"{{:.{digits}f}}".format for digits in range(4)} | {
     "percent": lambda value: f"{100 * value:.1f}%",
@@ -75,19 +75,13 @@ def _with_errors(held_out: dict[str, Any]) -> dict[str, str]:
     return {kind: f"{row['nats_per_token']:.2f} ± {row['nats_per_token_standard_error']:.2f}" for kind, row in held_out.items()}
 
 
-def _steps(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each size and shape of the last run of all engines: milliseconds a step by engine, and ONNX Runtime beside them."""
-    steps = [line for line in lines if line["what"] == "sampling step"]
-    steps = [line for line in steps if line["commit"] == steps[-1]["commit"]]
-    shapes = dict.fromkeys((line["model"], line["batch"], line["length"]) for line in steps)
-    found = []
-    for shape in shapes:
-        by = {line["engine"]: line for line in steps if (line["model"], line["batch"], line["length"]) == shape}
-        milliseconds = [by[engine]["step_milliseconds"]["median"] for engine in ENGINES]
-        fp32 = by["onnxruntime fp32"]
-        rate, gain = fp32["share_of_matmul_rate"]["median"], milliseconds[3] / milliseconds[4]
-        found.append({"shape": shape, "ms": milliseconds, "times_eager": fp32["times_eager"], "rate": rate, "int8_times_fp32": gain})
-    return found
+def _steps(lines: list[dict[str, Any]]) -> dict[tuple[str, int, int], dict[str, Any]]:
+    """Return what was measured of a sampling step, by model, batch and length, and by engine."""
+    steps: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for line in lines:
+        if (line["what"], line["commit"]) == ("sampling step", TIMED):
+            steps.setdefault((line["model"], line["batch"], line["length"]), {})[line["engine"]] = line
+    return steps
 
 
 def _gpu_seconds(lines: list[dict[str, Any]]) -> dict[str, list[str]]:

@@ -89,7 +89,7 @@ def test_a_worker_that_is_killed_is_noticed(long_params: Path, tmp_path: Path) -
     while len(workers) < 2:
         time.sleep(0.1)
         assert process.poll() is None
-        workers = [p for p in psutil.Process(process.pid).children(recursive=True) if p.cpu_times().user > 0.3 and p.children() == []]
+        workers = [worker for worker in workers_of(process.pid) if worker.cpu_times().user > 0.3]
     workers[-1].kill()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and b"a worker was killed" in errors and b"Traceback" not in errors
@@ -97,18 +97,20 @@ def test_a_worker_that_is_killed_is_noticed(long_params: Path, tmp_path: Path) -
 
 
 class Sleep(PipelineStep):
-    """Leaves a file that says who works, and goes on for ten minutes; any rank but the first is done at once."""
+    """Leaves a file that says who works, and goes on for ten minutes; any rank but the first is done at once, or cannot be done."""
 
     name = type = "sleep"
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, problem: str | None = None) -> None:
         super().__init__()
-        self.file = file
+        self.file, self.problem = file, problem
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
         if rank == 0:
             self.file.write_text(str(os.getpid()))
             time.sleep(600)
+        elif self.problem:
+            raise Problem(self.problem)
         yield from ()
 
 
@@ -137,6 +139,14 @@ def test_a_killed_worker_is_noticed_idle_or_not_in_the_background_too(
         Engine(tmp_path, dataclasses.replace(HERE, workers=2)).run("sleep", [Sleep(busy)], 2, lambda: 0, "tasks")
     killer.join()
     assert all(process in before for process in workers_of(os.getpid()))
+
+
+def test_what_cannot_be_done_is_said_before_others_are_done(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(Problem, match="the lights went out"):
+        step = Sleep(tmp_path / "busy", "the lights went out")
+        Engine(tmp_path, dataclasses.replace(HERE, workers=2)).run("sleep", [step], 2, lambda: 0, "tasks")
+    assert time.monotonic() < started + 300
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +30,7 @@ from sunfish.problems import Problem
 from sunfish.progress import Progress, clock
 from sunfish.sections.launch import Sharding
 
-SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_CLUSTER_LOOKS = 5.0
 MEMORY_GB = 2  # of a task on Ray
 
@@ -56,16 +56,16 @@ class _Local(LocalPipelineExecutor):
         context.set_forkserver_preload(["sunfish.sharding.steps", "sunfish.sharding.engine"])
         workers = ProcessPoolExecutor(self.workers, context, _end_with_the_parent)
         try:
-            for _ in workers.map(self._run_for_rank, ranks):
-                pass
-        except BaseException as problem:
+            for task in as_completed([workers.submit(self._run_for_rank, rank) for rank in ranks]):
+                task.result()
+        except BrokenProcessPool:
+            raise Problem(
+                "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. Run it again: "
+                "what is done stays done"
+            ) from None
+        except BaseException:  # what is still running is not waited for
             for process in set(multiprocessing.active_children()) - set(others):
                 process.terminate()
-            if isinstance(problem, BrokenProcessPool):
-                raise Problem(
-                    "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. "
-                    "Run it again: what is done stays done"
-                ) from None
             raise
         finally:
             workers.shutdown(cancel_futures=True)
@@ -189,7 +189,7 @@ def _watching(progress: Progress, done: Callable[[], int], completed: Callable[[
         progress.add(max(0, done() - progress.done), f"{now}/{tasks} tasks{left}")
 
     def watch() -> None:
-        while not over.wait(SECONDS_BETWEEN_LOOKS * 4):
+        while not over.wait(SECONDS_BETWEEN_LOOKS):
             show()
 
     thread = threading.Thread(target=watch, daemon=True)
