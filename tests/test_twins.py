@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -22,6 +23,7 @@ from sunfish.model.twin import Twin, make_twin, read_twin, write_twin
 from sunfish.problems import Problem
 from tests.conftest import ROOT
 from tests.test_model import SMALL
+from tests.test_model import make as make_denoiser
 
 VOCAB, END = 11, 0
 
@@ -69,10 +71,13 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
         assert shares == pytest.approx((logits[0] / heat).softmax(-1).numpy(), abs=0.01)
 
 
+@pytest.mark.parametrize("tied_head", [True, False])
 @pytest.mark.parametrize("kind", ["autoregressive", "masked"])
-def test_a_twin_learns_two_texts_and_writes_them(kind: str, tmp_path: Path) -> None:
+def test_a_twin_learns_two_texts_and_writes_them(kind: str, tied_head: bool, tmp_path: Path) -> None:
     texts = np.array([[1, 2, 3, 4, END, END], [5, 6, 7, 8, 9, END]])
-    twin, rng = make_twin(SMALL, VOCAB, kind, 0), np.random.default_rng(0)
+    section = dataclasses.replace(SMALL, tied_head=tied_head)
+    twin, rng = make_twin(section, VOCAB, kind, 0), np.random.default_rng(0)
+    assert twin.head.weight.shape == make_denoiser(VOCAB, tied_head=tied_head).head.weight.shape
     optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-2)
     for _ in range(300):
         optimizer.zero_grad()

@@ -108,7 +108,8 @@ def draw_by_entropy(path: Path, result: Results) -> None:
             points = [row["entropy_corpus_nats"] for row in rows.values()], [factor * row[key] for row in rows.values()]
             axes.plot(*points, "o-", color=COLORS[kind], label=NAMES[kind])
             for heat, x, y in zip(rows, *points, strict=True):
-                axes.annotate(f"T {heat}", (x, y), textcoords="offset points", xytext=(6, 6), fontsize=8, color=COLORS[kind])
+                aside = 0, -14 if kind == "sunfish" else 7  # where two curves meet, names stand on either side
+                axes.annotate(f"T {heat}", (x, y), textcoords="offset points", xytext=aside, ha="center", fontsize=8, color=COLORS[kind])
         real = result["texts"]["real"]
         axes.plot(real["entropy_corpus_nats"], factor * real[key], "*", color="black", markersize=12, label="real text")
         axes.set(xlabel="entropy of tokens over all texts, nats", ylabel=f"{label}, %" if form == "percent" else label)

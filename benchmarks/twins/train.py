@@ -6,6 +6,7 @@ python -m benchmarks.twins.train masked --shards data/shards --out models/twins/
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import get_args
 
@@ -46,7 +47,8 @@ def main() -> None:
     end = text_end(params["data"], shards.end_id)
     feed = Feed(rows, rows.order(batch_rows, section.seed), slice(0, batch_rows))
     ours = step_operations(model, shards.vocab_size, section.batch_rows, length, diffusion.self_conditioning, diffusion.copies)
-    steps = round(section.steps * ours / step_operations(model, shards.vocab_size, batch_rows, length, 0.0))
+    theirs = dataclasses.replace(model, output_prior=False)  # a twin has none
+    steps = round(section.steps * ours / step_operations(theirs, shards.vocab_size, batch_rows, length, 0.0))
     with Progress(arguments.kind, steps, "steps") as progress:
         for step in range(steps):
             with fabric.autocast():

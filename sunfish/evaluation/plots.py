@@ -96,7 +96,7 @@ def draw_quality_by_entropy(path: Path, metrics: dict[str, Any], key: str) -> No
         points = [(row["entropy_corpus_nats"], row[key]) for row in heats.values()]
         axes.plot(*zip(*points, strict=True), "o-", color=ACCENT, label="temperatures")
         for heat, point in zip(heats, points, strict=True):
-            axes.annotate(f"T {heat}", point, textcoords="offset points", xytext=(6, 6), color=INK)
+            axes.annotate(f"T {heat}", point, textcoords="offset points", xytext=(0, -16), ha="center", color=INK)
         real = metrics["real_text"]
         axes.plot(real["entropy_corpus_nats"], real[key], "*", markersize=14, color=INK, label="real held-out text")
         axes.set(xlabel="entropy of tokens over all texts (nats)", ylabel=key.replace("_", " "), ylim=(-0.02, 1.05))

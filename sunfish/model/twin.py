@@ -1,4 +1,4 @@
-"""The denoiser's twins: its own transformer, embeddings and tied head, reading tokens instead of noisy embeddings.
+"""The denoiser's twins: its own transformer, embeddings and kind of head, reading tokens instead of noisy embeddings.
 
 They are what it is held against (`benchmarks/twins` trains them), and the autoregressive one can judge its texts (`evaluate.judge`).
 """
@@ -39,7 +39,7 @@ class Twin(nn.Module):
         # the masked one is told the row's length, all its words being open at once, and where it stands: masks are alike, angles relative
         self.to_end = Told(ROW_PERIODS, section.cond_dim, section.width) if kind == "masked" else None
         self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
-        self.head = nn.Linear(section.width, section.emb_dim, bias=False)
+        self.head = nn.Linear(section.width, section.emb_dim if section.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -47,7 +47,8 @@ class Twin(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return what the blocks' states, (batch, pos, width), say of the next token, or of the masked one, (batch, pos, vocab)."""
-        return F.linear(self.head(hidden), self.embedding.table()[: self.special]) + self.head_bias
+        found: Tensor = self.head(hidden)
+        return (F.linear(found, self.embedding.table()[: self.special]) if self.section.tied_head else found) + self.head_bias
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Return what the blocks make of a text, (batch, pos, width)."""
