@@ -52,7 +52,7 @@ def gather(read: Read) -> dict[str, Any]:
     trainings = json.loads(read("benchmarks/ablation.json"))["trainings"]
     measured = [json.loads(line) for line in read("benchmarks/results.jsonl").splitlines()]
     committed = {"seed": 0, **numbers["evaluate"]["samples"], **numbers["evaluate"]["bound"]}
-    held_out = {name: json.loads(read(f"benchmarks/twins/{name}.json"))["held_out"] for name in ("fineweb_sample", "tinystories")}
+    real = {name: json.loads(read(f"benchmarks/twins/{name}.json")) for name in ("fineweb_sample", "real_text", "tinystories")}
     return {
         **numbers,
         "params": yaml.safe_load(read("params.yaml")),
@@ -64,8 +64,7 @@ def gather(read: Read) -> dict[str, Any]:
         "founding": next(row for row in trainings if row["lever"] == "all at once, eps_mse, cosine law"),
         "large": json.loads(read("benchmarks/twins/stories_35m.json")),
         "long": json.loads(read("benchmarks/twins/long_stories.json")),
-        "fineweb": _with_errors(held_out["fineweb_sample"]),
-        "tinystories": _with_errors(held_out["tinystories"]),
+        "documents": {name: {**result["how"], **_with_errors(result["held_out"])} for name, result in real.items()},
         "gpu": _gpu_seconds(measured),
         "engines": _steps(measured),
     }

@@ -36,8 +36,11 @@ PATHS = ["data.sources.files.paths=[texts.txt]"]
 
 @pytest.mark.parametrize(
     ("experiment", "more"),
-    [("founding", []), ("twins_35m", []), ("tinystories", PATHS), ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"])],
-)
+    [
+        ("founding", []), ("twins_35m", []), ("real_text", PATHS), ("tinystories", PATHS),
+        ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
+    ],
+)  # fmt: skip
 def test_every_experiment_is_a_run_sampled_as_it_is_trained(experiment: str, more: list[str], tmp_path: Path) -> None:
     compose([f"experiment={experiment}", *more], tmp_path / "params.yaml")
     built = check(tmp_path / "params.yaml")

@@ -21,7 +21,8 @@ CORPORA = {
     "stories_35m": "Stories of the grammar, 35 M parameters",
     "long_stories": "Stories of the longer grammar",
     "tinystories": "TinyStories",
-    "fineweb_sample": "A sample of FineWeb",
+    "real_text": "A sample of FineWeb in 4,096 pieces",
+    "fineweb_sample": "A sample of FineWeb in GPT-2's tokens",
 }
 COLORS = {"sunfish": ACCENT, "sunfish, with a distilled guess": "#f2a48f", "masked": INK, "autoregressive": PALE}
 NAMES = {
