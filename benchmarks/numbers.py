@@ -50,6 +50,7 @@ def gather(read: Read) -> dict[str, Any]:
     """Return all that the template names."""
     numbers = {name: json.loads(read(f"metrics/{name}.json")) for name in METRICS}
     trainings = json.loads(read("benchmarks/ablation.json"))["trainings"]
+    one_step = json.loads(read("benchmarks/ablation_one_step.json"))["trainings"]
     measured = [json.loads(line) for line in read("benchmarks/results.jsonl").splitlines()]
     committed = {"seed": 0, **numbers["evaluate"]["samples"], **numbers["evaluate"]["bound"]}
     real = {name: json.loads(read(f"benchmarks/twins/{name}.json")) for name in ("fineweb_sample", "real_text", "tinystories")}
@@ -62,6 +63,7 @@ def gather(read: Read) -> dict[str, Any]:
         "mistakes": json.loads(read("benchmarks/mistakes.json")),
         "seeds": [committed, *json.loads(read("benchmarks/seeds.json"))["trainings"]],
         "founding": next(row for row in trainings if row["lever"] == "all at once, eps_mse, cosine law"),
+        "longer": max(one_step, key=lambda row: row["steps"]),
         "large": json.loads(read("benchmarks/twins/stories_35m.json")),
         "long": json.loads(read("benchmarks/twins/long_stories.json")),
         "documents": {name: {**result["how"], **_with_errors(result["held_out"])} for name, result in real.items()},
