@@ -16,11 +16,13 @@ from benchmarks import ablation
 from benchmarks.ablation import JUDGED, LEVERS
 from benchmarks.twins.objective import draw_tokens, row_nats, said, train_loss, write_rows
 from benchmarks.twins.page import CORPORA, quality_of, ranks, write_page
+from benchmarks.twins.train import equal_steps
 from sunfish.config import check, compose
 from sunfish.evaluation.mauve import area, mauve
 from sunfish.lengths import RowLengths
 from sunfish.model.twin import Twin, make_twin, read_twin, write_twin
 from sunfish.problems import Problem
+from sunfish.training.cost import step_operations
 from tests.conftest import ROOT
 from tests.test_model import SMALL
 from tests.test_model import make as make_denoiser
@@ -93,6 +95,22 @@ def test_a_twin_learns_two_texts_and_writes_them(kind: str, tied_head: bool, tmp
     right = [any((row[: end + 1] == text[: end + 1]).all() for text, end in zip(texts, ends, strict=True)) for row in rows]
     assert np.mean(right) > 0.8
     assert float(row_nats(again, texts, END, rng, np.ones(2)).mean()) < 6 * math.log(VOCAB)
+
+
+@pytest.mark.parametrize("told", [[], ["model.tied_head=false"], ["diffusion=files", "model.tied_head=false"]])
+def test_a_twin_takes_as_many_operations(told: list[str], tmp_path: Path) -> None:
+    """Counted by hand from its own weights, of which only the first layer is narrower than it is counted."""
+    compose([*told, "tracking=off"], tmp_path / "params.yaml")
+    params = check(tmp_path / "params.yaml")
+    model, diffusion, section, vocab, length = params["model"], params["diffusion"], params["pretrain"], 500, 40
+    rows = round(diffusion.copies * section.batch_rows)
+    steps = equal_steps(model, diffusion, section, rows, vocab, length)
+    twin = make_twin(model, vocab, "autoregressive", 0)
+    products = sum(p.numel() for name, p in twin.named_parameters() if p.ndim == 2 and name != "embedding.weight")
+    products += vocab * model.emb_dim * model.tied_head
+    a_token = 3 * (2 * products + model.num_layers * 4 * length * model.width)
+    ours = section.steps * step_operations(model, vocab, section.batch_rows, length, diffusion.self_conditioning, diffusion.copies)
+    assert 0.95 < steps * rows * length * a_token / ours <= 1.0
 
 
 def test_the_twins_pipeline_names_files_that_are_there() -> None:

@@ -18,6 +18,9 @@ from sunfish.config import check
 from sunfish.model.twin import Kind, make_twin, write_twin
 from sunfish.problems import report_problems
 from sunfish.progress import Progress
+from sunfish.sections.diffusion import Section as Diffusion
+from sunfish.sections.model import Section as Model
+from sunfish.sections.pretrain import Section as Pretrain
 from sunfish.text.batches import Feed, Rows
 from sunfish.text.shards import Shards
 from sunfish.training.cost import step_operations
@@ -42,13 +45,11 @@ def main() -> None:
     wrapped = fabric.setup(make_twin(model, shards.vocab_size, arguments.kind, section.seed))
     twin = wrapped.module
     optimizers, ema = make_optimizers(twin, section.optim, multiplies_in_bf16(fabric)), Ema(twin, section.ema_decay)
-    diffusion, length = params["diffusion"], rows.lengths().usual
+    diffusion = params["diffusion"]
     batch_rows = round(diffusion.copies * section.batch_rows)  # as many positions a step as SunFish's copies have together
     end = text_end(params["data"], shards.end_id)
     feed = Feed(rows, rows.order(batch_rows, section.seed), slice(0, batch_rows))
-    ours = step_operations(model, shards.vocab_size, section.batch_rows, length, diffusion.self_conditioning, diffusion.copies)
-    theirs = dataclasses.replace(model, output_prior=False)  # a twin has none
-    steps = round(section.steps * ours / step_operations(theirs, shards.vocab_size, batch_rows, length, 0.0))
+    steps = equal_steps(model, diffusion, section, batch_rows, shards.vocab_size, rows.lengths().usual)
     with Progress(arguments.kind, steps, "steps") as progress:
         for step in range(steps):
             with fabric.autocast():
@@ -62,6 +63,16 @@ def main() -> None:
             if not torch.isfinite(loss):
                 raise SystemExit(f"step {step}: the loss is {float(loss)}")
     write_twin(arguments.out, twin, ema.average, rows.lengths(), shards.manifest["tokenizer_sha256"])
+
+
+def equal_steps(model: Model, diffusion: Diffusion, section: Pretrain, batch_rows: int, vocab_size: int, length: int) -> int:
+    """Return how many steps of `batch_rows` rows take a twin as many operations as the configured steps take SunFish.
+
+    A twin has no output prior; its first layer is counted as wide as SunFish's, which is a little too much.
+    """
+    ours = step_operations(model, vocab_size, section.batch_rows, length, diffusion.self_conditioning, diffusion.copies)
+    theirs = step_operations(dataclasses.replace(model, output_prior=False), vocab_size, batch_rows, length, 0.0)
+    return round(section.steps * ours / theirs)
 
 
 if __name__ == "__main__":
