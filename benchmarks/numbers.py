@@ -53,7 +53,7 @@ def gather(read: Read) -> dict[str, Any]:
     one_step = json.loads(read("benchmarks/ablation_one_step.json"))["trainings"]
     measured = [json.loads(line) for line in read("benchmarks/results.jsonl").splitlines()]
     committed = {"seed": 0, **numbers["evaluate"]["samples"], **numbers["evaluate"]["bound"]}
-    real = {name: json.loads(read(f"benchmarks/twins/{name}.json")) for name in ("fineweb_sample", "real_text", "tinystories")}
+    real = {name: json.loads(read(f"benchmarks/twins/{name}.json"))["held_out"] for name in ("fineweb_sample", "real_text", "tinystories")}
     return {
         **numbers,
         "params": yaml.safe_load(read("params.yaml")),
@@ -63,10 +63,10 @@ def gather(read: Read) -> dict[str, Any]:
         "mistakes": json.loads(read("benchmarks/mistakes.json")),
         "seeds": [committed, *json.loads(read("benchmarks/seeds.json"))["trainings"]],
         "founding": next(row for row in trainings if row["lever"] == "all at once, eps_mse, cosine law"),
-        "longer": max(one_step, key=lambda row: row["steps"]),
+        "longer": next(row for row in one_step if "pretrain.steps=15000" in row["told"]),
         "large": json.loads(read("benchmarks/twins/stories_35m.json")),
         "long": json.loads(read("benchmarks/twins/long_stories.json")),
-        "documents": {name: {**result["how"], **_with_errors(result["held_out"])} for name, result in real.items()},
+        "documents": {name: _with_errors(held_out) for name, held_out in real.items()},
         "gpu": _gpu_seconds(measured),
         "engines": _steps(measured),
     }
