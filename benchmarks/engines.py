@@ -1,4 +1,5 @@
-"""One engine in a process of its own: it walks whenever it reads a line, and answers with seconds and memory. See inference.py.
+"""One engine in a process of its own: it walks whenever it reads a line, and answers with seconds and memory.
+See inference.py.
 
 What does not need torch does not load it, so that memory is the engine's own.
 """
@@ -14,21 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from sunfish.sampler import Given, ddim, finish
-from sunfish.schedule import uniform
+from sunfish.sampling.solvers import Given, ddim, finish
+from sunfish.diffusion.schedule import uniform
 
 THREADS = 2
 LAW = uniform(-11.0, 4.0, 2)
 
 
-def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: int, steps: int) -> Callable[[], None]:
+def walker(
+    engine: str, model: str, folder: Path, batch: int, length: int, emb: int, steps: int
+) -> Callable[[], None]:
     """Return one walk of `steps` rows."""
     given, table, place = Given.nothing(batch, length), ddim(LAW, steps), np.zeros((batch, length), np.int64)
     if engine.startswith("torch"):
         import torch
 
         from benchmarks.inference import make_denoiser
-        from sunfish.model.inference import TorchNetwork
+        from sunfish.sampling.torch_backend import TorchNetwork
 
         torch.set_num_threads(THREADS)
         denoiser = make_denoiser(model)
@@ -45,19 +48,31 @@ def walker(engine: str, model: str, folder: Path, batch: int, length: int, emb: 
     noise = lambda: rng.standard_normal((batch, length, emb), dtype=np.float32)  # noqa: E731
     if engine == "openvino":
         step = openvino_step(folder / "step.onnx")
-        still = {"chance": np.zeros((batch, length), np.float32), "table": table.rows().astype(np.float32), "place": place}
+        still = {
+            "chance": np.zeros((batch, length), np.float32),
+            "table": table.rows().astype(np.float32),
+            "place": place,
+        }
         still |= {"temperature": np.ones(batch, np.float32)}
 
         def walk_openvino() -> None:
             x = noise()
-            state = {"x": x, "x_0_prev": np.zeros_like(x), "ids": given.ids, "known": given.known, "age": place}
+            state = {
+                "x": x,
+                "x_0_prev": np.zeros_like(x),
+                "ids": given.ids,
+                "known": given.known,
+                "age": place,
+            }
             for left in range(steps, 0, -1):
                 state = step({**state, **still, "noise": x, "left": np.full(batch, left)})
 
         return walk_openvino
-    from sunfish.session import OnnxNetwork, open_session
+    from sunfish.sampling.onnx_backend import OnnxNetwork, open_session
 
-    session = open_session(folder / ("step.onnx" if engine.endswith("fp32") else "step_quantized.onnx"), THREADS)
+    session = open_session(
+        folder / ("step.onnx" if engine.endswith("fp32") else "step_quantized.onnx"), THREADS
+    )
     onnx_network = OnnxNetwork(session, noise, lambda: rng.random((batch, length), dtype=np.float32))
 
     def walk_onnxruntime() -> None:
@@ -70,7 +85,11 @@ def openvino_step(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.
     """Return the step graph behind OpenVINO, in fp32, for one answer at a time."""
     import openvino
 
-    settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings = {
+        "INFERENCE_NUM_THREADS": THREADS,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
     told = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next", "age": "age_next"}
 
@@ -82,7 +101,9 @@ def openvino_step(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.
 
 
 def peak_kib() -> int:
-    """Return this process's most memory; getrusage would count the parent's too, which a new process begins as a copy of."""
+    """Return this process's most memory; getrusage would count the parent's too, which a new process begins
+    as a copy of.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 

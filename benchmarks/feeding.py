@@ -1,4 +1,5 @@
-"""Rows for training: how fast they are read beside how fast the tiny model trains, and how long 1,000 shards take to open.
+"""RowDataset for training: how fast they are read beside how fast the tiny model trains, and how long 1,000
+shards take to open.
 
 python -m benchmarks.feeding data/shards [--rounds 5]
 """
@@ -14,34 +15,40 @@ import time
 from pathlib import Path
 
 from benchmarks.record import composed, interleave, record, spread
-from sunfish.config import compose
+from sunfish.config.compose import compose
 from sunfish.files import read_json, write_json
-from sunfish.text.batches import Feed, Rows
+from sunfish.text.batches import Prefetcher, RowDataset
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import write_tokenizer
 from sunfish.training.loop import start_run, train_step
 from sunfish.training.parallel import flushing_denormals, make_fabric
 
-NUM_SHARDS, SHARD_TOKENS, DOCUMENTS = 1_000, 100_000_000, 140_000  # as FineWeb's would be: 700 tokens a document
+NUM_SHARDS, SHARD_TOKENS, DOCUMENTS = (
+    1_000,
+    100_000_000,
+    140_000,
+)  # as FineWeb's would be: 700 tokens a document
 STEPS = 20
 OPEN = """
 import json, sys, time
 begun = time.perf_counter()
 from pathlib import Path
-from sunfish.config import read_section
-from sunfish.sections.data import Section
-from sunfish.text.batches import Feed, Rows
+from sunfish.config.compose import read_section
+from sunfish.config.schema.data import DataConfig
+from sunfish.text.batches import Prefetcher, RowDataset
 from sunfish.text.shards import Shards
 imported = time.perf_counter()
 folder = Path(sys.argv[1])
-rows = Rows(Shards(folder), "train", read_section(folder / "params.yaml", "data", Section))
-ids = Feed(rows, rows.order(128, 0), slice(0, 128))._read(0)
+rows = RowDataset(Shards(folder), "train", read_section(folder / "params.yaml", "data", DataConfig))
+ids = Prefetcher(rows, rows.order(128, 0), slice(0, 128))._read(0)
 print(json.dumps([imported - begun, time.perf_counter() - imported, len(rows), list(ids.shape)]))
 """
 
 
 def open_many(shards: Shards, folder: Path, rounds: int) -> None:
-    """Open 1,000 shards of 100 M tokens in a fresh process, up to the first batch; their files are holes of the right size."""
+    """Open 1,000 shards of 100 M tokens in a fresh process, up to the first batch; their files are holes of
+    the right size.
+    """
     manifest = read_json(shards.folder / "manifest.json")
     write_tokenizer(shards.tokenizer, folder)
     records = []
@@ -50,14 +57,25 @@ def open_many(shards: Shards, folder: Path, rounds: int) -> None:
         for kind, size in (("bin", 2 * SHARD_TOKENS), ("idx", 8 * DOCUMENTS)):
             with (folder / f"{name}.{kind}").open("wb") as file:
                 file.truncate(size)
-        records.append({"name": name, "tokens": SHARD_TOKENS, "documents": DOCUMENTS, "bytes": 1, "bin_sha256": "", "idx_sha256": ""})
+        records.append(
+            {
+                "name": name,
+                "tokens": SHARD_TOKENS,
+                "documents": DOCUMENTS,
+                "bytes": 1,
+                "bin_sha256": "",
+                "idx_sha256": "",
+            }
+        )
     manifest["splits"]["train"] |= {"tokens": NUM_SHARDS * SHARD_TOKENS, "shards": records}
     write_json(folder / "manifest.json", manifest)
     compose(["data=fineweb"], folder / "params.yaml")
     found = []
     for _ in range(rounds):
         begun = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", OPEN, str(folder)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", OPEN, str(folder)], capture_output=True, text=True, check=True
+        )
         found.append((time.perf_counter() - begun, *json.loads(done.stdout)))
     process, imports, opening, num_rows, shape = zip(*found, strict=True)
     record(
@@ -68,7 +86,9 @@ def open_many(shards: Shards, folder: Path, rounds: int) -> None:
 
 @flushing_denormals()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shards", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
@@ -76,16 +96,18 @@ def main() -> None:
     for kind in ("documents", "stream"):
         params = composed("model=tiny", "data=stories", f"data.rows={kind}")
         section = params["pretrain"]
-        run = start_run(make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size)
-        rows = Rows(shards, "train", params["data"])
-        feed = Feed(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
+        run = start_run(
+            make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size
+        )
+        rows = RowDataset(shards, "train", params["data"])
+        feed = Prefetcher(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
         sizes = [feed._read(step).size for step in range(STEPS)]
 
-        def read(feed: Feed = feed) -> None:
+        def read(feed: Prefetcher = feed) -> None:
             for step in range(STEPS):
                 feed._read(step)
 
-        def train(feed: Feed = feed, run=run) -> None:
+        def train(feed: Prefetcher = feed, run=run) -> None:
             for step in range(STEPS):
                 train_step(run, feed._read(step))
 

@@ -1,7 +1,7 @@
 """Products of the blocks in float8 (e4m3), as a GPU has them twice as fast as bf16's: what they cost in text.
 
-python -m benchmarks.float8 models/denoiser data/shards      # on any device; how fast they are: benchmarks.gpu_sampling
-"""
+python -m benchmarks.float8 models/denoiser data/shards      # on any device; how fast they are:
+benchmarks.gpu_sampling"""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.record import record
-from sunfish.config import check
+from sunfish.config.compose import check
 from sunfish.evaluation.held_out import measure_bound
-from sunfish.evaluation.subject import Subject
+from sunfish.evaluation.context import EvalContext
 from sunfish.model.denoiser import Denoiser
-from sunfish.problems import report_problems
+from sunfish.errors import report_errors
 
 LARGEST = 448.0  # of float8 e4m3
 
 
 class Float8Linear(nn.Module):
-    """A product of float8 (e4m3) numbers: weights scaled by output, what comes in by position, summed the fast way."""
+    """A product of float8 (e4m3) numbers: weights scaled by output, what comes in by position, summed the
+    fast way.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -34,33 +36,60 @@ class Float8Linear(nn.Module):
         flat = x.flatten(0, -2)
         scale = flat.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / LARGEST
         inward = (flat.float() / scale).to(torch.float8_e4m3fn)
-        out = torch._scaled_mm(inward, self.weight.T, scale_a=scale, scale_b=self.scale, out_dtype=torch.bfloat16, use_fast_accum=True)
+        out = torch._scaled_mm(
+            inward,
+            self.weight.T,
+            scale_a=scale,
+            scale_b=self.scale,
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
         return out.unflatten(0, x.shape[:-1])
 
 
 def use_float8(denoiser: Denoiser) -> None:
     """Replace the products of the blocks."""
     for block in denoiser.transformer.blocks:
-        for part, name in ((block.attention, "qkv"), (block.attention, "out"), (block.mlp, "up"), (block.mlp, "down")):
+        for part, name in (
+            (block.attention, "qkv"),
+            (block.attention, "out"),
+            (block.mlp, "up"),
+            (block.mlp, "down"),
+        ):
             setattr(part, name, Float8Linear(getattr(part, name)))
 
 
-@report_problems
+@report_errors
 def main() -> None:
     """Hold the same held-out rows and draws against the blocks as they are, and in float8."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("denoiser", type=Path)
     parser.add_argument("shards", type=Path)
     arguments = parser.parse_args()
     params = check(Path("params.yaml"))
-    subject = Subject.read(arguments.denoiser, arguments.shards, params["data"], params["evaluate"])
+    subject = EvalContext.read(arguments.denoiser, arguments.shards, params["data"], params["evaluate"])
     for products in ("as they are", "float8"):
         if products == "float8":
             use_float8(subject.stored.denoiser)
-        bound, texts = measure_bound(subject)[1], subject.judge(subject.write_texts(subject.section.num_samples, seed=1))
+        bound, texts = (
+            measure_bound(subject)[1],
+            subject.judge(subject.write_texts(subject.section.num_samples, seed=1)),
+        )
         kept = {key: bound[key] for key in ("nats_per_token", "nats_per_token_standard_error")}
-        kept |= {key: texts[key] for key in ("sentences_valid", "stories_consistent", "entropy_corpus_nats") if key in texts}
-        record("float8", products=products, rows=subject.section.bound_rows, texts=subject.section.num_samples, **kept)
+        kept |= {
+            key: texts[key]
+            for key in ("sentences_valid", "stories_consistent", "entropy_corpus_nats")
+            if key in texts
+        }
+        record(
+            "float8",
+            products=products,
+            rows=subject.section.bound_rows,
+            texts=subject.section.num_samples,
+            **kept,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""`full` (1.4 B) and `large` (350 M) on one GPU: throughput, share of the dense bf16 peak, memory, with each lever on and off.
+"""`full` (1.4 B) and `large` (350 M) on one GPU: throughput, share of the dense bf16 peak, memory, with each
+lever on and off.
 
 python -m benchmarks.gpu            # a few minutes; every line goes to benchmarks/results.jsonl
 """
@@ -44,7 +45,9 @@ def measure(model: str, lever: str, overrides: list[str], steps: int) -> None:
         record("GPU training step", model=model, lever=lever, out_of_memory=True)
         return
     diffusion = params["diffusion"]
-    operations = step_operations(params["model"], VOCAB_SIZE, section.batch_rows, LENGTH, diffusion.self_conditioning, diffusion.copies)
+    operations = step_operations(
+        params["model"], VOCAB_SIZE, section.batch_rows, LENGTH, diffusion.self_conditioning, diffusion.copies
+    )
     record(
         "GPU training step", model=model, lever=lever, rows=section.batch_rows, micro_rows=section.micro_rows, length=LENGTH,
         step_seconds=spread(seconds, 4), tokens_per_second=spread([section.batch_rows * LENGTH / s for s in seconds], 0),

@@ -1,7 +1,8 @@
-"""The founding table on one GPU: seconds of a text by DDPM 1000, DDIM 50, DDIM 10; torch as it is, and the step as one CUDA graph.
+"""The founding table on one GPU: seconds of a text by DDPM 1000, DDIM 50, DDIM 10; torch as it is, and the
+step as one CUDA graph.
 
-python -m benchmarks.gpu_sampling [--model full] [--length 512] [--batch 1] [--engines eager compiled "compiled, float8"] [--kernels]
-"""
+python -m benchmarks.gpu_sampling [--model full] [--length 512] [--batch 1] [--engines eager compiled
+"compiled, float8"] [--kernels]"""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ from benchmarks.inference import make_denoiser
 from benchmarks.record import record, spread
 from sunfish.evaluation.speed import founding_tables
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.inference import TorchNetwork
-from sunfish.model.step import State
-from sunfish.sampler import Given, Table, finish
-from sunfish.schedule import linear_beta
+from sunfish.sampling.torch_backend import TorchNetwork
+from sunfish.sampling.step import State
+from sunfish.sampling.solvers import Given, Table, finish
+from sunfish.diffusion.schedule import linear_beta
 
 RUNS = 5
 
@@ -67,7 +68,9 @@ class CompiledNetwork(DeviceNetwork):
     def step(self, left: int) -> None:
         torch.compiler.cudagraph_mark_step_begin()
         super().step(left)
-        self.state = State(*(value.clone() for value in self.state))  # the graph writes its answers over the ones before
+        self.state = State(
+            *(value.clone() for value in self.state)
+        )  # the graph writes its answers over the ones before
 
 
 def seconds_of(network: TorchNetwork, table: Table, given: Given) -> float:
@@ -81,7 +84,9 @@ def show_kernels(network: TorchNetwork, table: Table, given: Given) -> None:
     """Print what the GPU did in a walk, the longest first."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         seconds_of(network, table, given)
-    print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=90))
+    print(
+        profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=90)
+    )
 
 
 def measure(name: str, model: str, given: Given, device: str, kernels: bool) -> None:
@@ -111,12 +116,20 @@ def measure(name: str, model: str, given: Given, device: str, kernels: bool) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="full")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--engines", nargs="+", default=["eager", "compiled", "compiled, float8"], choices=list(ENGINES))
-    parser.add_argument("--kernels", action="store_true", help="print where a step's time goes, and time nothing: a profiler slows it")
+    parser.add_argument(
+        "--engines", nargs="+", default=["eager", "compiled", "compiled, float8"], choices=list(ENGINES)
+    )
+    parser.add_argument(
+        "--kernels",
+        action="store_true",
+        help="print where a step's time goes, and time nothing: a profiler slows it",
+    )
     parser.add_argument("--device", default="cuda", help="cpu only shows that the script runs")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():

@@ -1,10 +1,11 @@
-"""One sampling step by torch (eager, compiled), OpenVINO and ONNX Runtime (fp32, int8), side by side in one run.
+"""One sampling step by torch (eager, compiled), OpenVINO and ONNX Runtime (fp32, int8), side by side in one
+run.
 
-python -m benchmarks.inference --model tiny --shapes 1x64 8x64 1x512      # batch x length; none: bytes of the files alone
+python -m benchmarks.inference --model tiny --shapes 1x64 8x64 1x512      # batch x length; none: bytes of the
+files alone
 
-Every engine runs in a process of its own, so that no thread pool disturbs another's; they take turns, a walk each. Weights are drawn,
-not trained: what they hold does not change how long a product takes.
-"""
+Every engine runs in a process of its own, so that no thread pool disturbs another's; they take turns, a walk
+each. Weights are drawn, not trained: what they hold does not change how long a product takes."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def make_denoiser(model: str, device: str = "cpu") -> Denoiser:
 
 
 def export(model: str, folder: Path) -> None:
-    """Write the step graph, and in 8 bits, as the export stage does, and record their bytes, weights included."""
+    """Write the step graph, and in 8 bits, as the export stage does, and record their bytes, weights
+    included.
+    """
     import dataclasses
 
     import onnx_ir as ir
@@ -50,8 +53,15 @@ def export(model: str, folder: Path) -> None:
 
     save_graphs(folder, {"step": export_step(make_denoiser(model), 20)}, "step.onnx_data")
     kinds = dataclasses.asdict(composed(f"model={model}")["export"].int8)
-    save_graphs(folder, {"step_quantized": quantize(ir.load(folder / "step.onnx"), **kinds)}, "step_quantized.onnx_data")
-    fp32, int8 = (sum(file.stat().st_size for file in folder.glob(f"{name}.onnx*")) for name in ("step", "step_quantized"))
+    save_graphs(
+        folder,
+        {"step_quantized": quantize(ir.load(folder / "step.onnx"), **kinds)},
+        "step_quantized.onnx_data",
+    )
+    fp32, int8 = (
+        sum(file.stat().st_size for file in folder.glob(f"{name}.onnx*"))
+        for name in ("step", "step_quantized")
+    )
     record("graph files", model=model, bytes={"fp32": fp32, "int8": int8}, int8_of_fp32=round(int8 / fp32, 3))
 
 
@@ -59,9 +69,23 @@ class Worker:
     """An engine in a process of its own."""
 
     def __init__(self, engine: str, arguments: argparse.Namespace, shape: str) -> None:
-        sizes = [*shape.split("x"), str(composed(f"model={arguments.model}")["model"].emb_dim), str(arguments.steps)]
-        command = [sys.executable, "-m", "benchmarks.engines", engine, arguments.model, str(arguments.folder), *sizes]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        sizes = [
+            *shape.split("x"),
+            str(composed(f"model={arguments.model}")["model"].emb_dim),
+            str(arguments.steps),
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.engines",
+            engine,
+            arguments.model,
+            str(arguments.folder),
+            *sizes,
+        ]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         self.values: list[float] = []
         self.kib = 0
         self.read("ready")
@@ -94,13 +118,22 @@ def measure(arguments: argparse.Namespace, shape: str) -> None:
     for worker in workers.values():
         worker.close()
     batch, length = map(int, shape.split("x"))
-    section, vocab_size = composed(f"model={arguments.model}")["model"], VOCABULARY.get(arguments.model, 50_257)
-    operations = batch * length * (forward_operations(section, vocab_size, length) + 2 * vocab_size * section.emb_dim)
+    section, vocab_size = (
+        composed(f"model={arguments.model}")["model"],
+        VOCABULARY.get(arguments.model, 50_257),
+    )
+    operations = (
+        batch * length * (forward_operations(section, vocab_size, length) + 2 * vocab_size * section.emb_dim)
+    )
     rate = workers.pop("rate").values
     base = workers["torch eager"].values if "torch eager" in workers else None
     for name, worker in workers.items():
         steps = [value / arguments.steps for value in worker.values]
-        beside = {} if base is None else {"times_eager": spread([b / v for b, v in zip(base, worker.values, strict=True)], 2)}
+        beside = (
+            {}
+            if base is None
+            else {"times_eager": spread([b / v for b, v in zip(base, worker.values, strict=True)], 2)}
+        )
         record(
             "sampling step", engine=name, model=arguments.model, batch=batch, length=length, steps_measured=arguments.steps,
             step_milliseconds=spread([1e3 * s for s in steps], 3),
@@ -111,11 +144,15 @@ def measure(arguments: argparse.Namespace, shape: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--shapes", nargs="*", default=["1x64", "8x64", "1x512"], help="batch x length")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
-    parser.add_argument("--steps", type=int, default=STEPS_OF_A_SAMPLE, help="of a walk; a sample is said to have 50")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS_OF_A_SAMPLE, help="of a walk; a sample is said to have 50"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)

@@ -1,8 +1,8 @@
-"""Whole walks on shared noise: how many ids differ between torch and the exported graphs, on many more texts than the export stage walks.
+"""Whole walks on shared noise: how many ids differ between torch and the exported graphs, on many more texts
+than the export stage walks.
 
-python -m benchmarks.parity models/denoiser models/onnx [--texts 1000] [--ddpm-texts 50]
-python -m benchmarks.parity --drawn tiny base          # one call of models with drawn weights, none of them zero
-"""
+python -m benchmarks.parity models/denoiser models/onnx [--texts 1000] [--ddpm-texts 50] python -m
+benchmarks.parity --drawn tiny base          # one call of models with drawn weights, none of them zero"""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from sunfish.export.graph import export_denoiser
 from sunfish.export.parity import call_error, hold_against_torch, in_graph, step_by_step
 from sunfish.export.weights import save_graphs
 from sunfish.files import read_json
-from sunfish.lengths import RowLengths
-from sunfish.model.store import StoredDenoiser, read_denoiser
-from sunfish.schedule import uniform
-from sunfish.session import open_session
+from sunfish.diffusion.lengths import RowLengths
+from sunfish.model.pretrained import StoredDenoiser, read_denoiser
+from sunfish.diffusion.schedule import uniform
+from sunfish.sampling.onnx_backend import open_session
 
 TIE_MARGIN = 1e-4
 
 
 def hold_drawn(model: str) -> None:
     """Record the largest relative error of a single call of a model's graph."""
-    stored = StoredDenoiser(make_denoiser(model), uniform(-11.0, 4.0, 2), RowLengths.count([128], 128), 0, Path())
+    stored = StoredDenoiser(
+        make_denoiser(model), uniform(-11.0, 4.0, 2), RowLengths.count([128], 128), 0, Path()
+    )
     with tempfile.TemporaryDirectory() as folder:
         save_graphs(Path(folder), {"model": export_denoiser(stored.denoiser, 20)}, "weights")
         error = call_error(stored, open_session(Path(folder) / "model.onnx"), np.random.default_rng(0))
@@ -37,7 +39,9 @@ def hold_drawn(model: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("denoiser", type=Path, nargs="?", default=Path("models/denoiser"))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("models/onnx"))
     parser.add_argument("--drawn", nargs="+", default=[], help="models with drawn weights, a call each")
@@ -55,7 +59,13 @@ def main() -> None:
     for name, table, texts in parity_walks(stored.law, settings, arguments.texts, arguments.ddpm_texts):
         temperature = settings["temperature"] if name == "as recommended" else 1.0
         for row in hold_against_torch(stored, engines, name, table, texts, TIE_MARGIN, temperature):
-            record("parity", model=stored.denoiser.section.name, **row, temperature=temperature, settle_above=table.settle_above)
+            record(
+                "parity",
+                model=stored.denoiser.section.name,
+                **row,
+                temperature=temperature,
+                settle_above=table.settle_above,
+            )
 
 
 if __name__ == "__main__":

@@ -13,15 +13,28 @@ from typing import Any
 
 import torch
 
-from sunfish.config import check, compose
+from sunfish.config.compose import check, compose
 
 
 def record(what: str, **values: Any) -> None:
     """Print a measurement and append it."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     kind = torch.backends.cpu.get_cpu_capability()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({kind}), {torch.get_num_threads()} threads"
-    line = {"what": what, **values, "device": device, "torch": torch.__version__, "commit": commit, "date": time.strftime("%Y-%m-%d")}
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU ({kind}), {torch.get_num_threads()} threads"
+    )
+    line = {
+        "what": what,
+        **values,
+        "device": device,
+        "torch": torch.__version__,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+    }
     print(json.dumps(line), flush=True)
     with (Path(__file__).parent / "results.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
@@ -35,7 +48,9 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def interleave(rounds: int, **variants: Callable[[], None]) -> dict[str, list[float]]:
-    """Return seconds of each variant's call, in turn, so that a busy machine is busy for all; the first round is thrown away."""
+    """Return seconds of each variant's call, in turn, so that a busy machine is busy for all; the first round
+    is thrown away.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds + 1):
         for name, call in variants.items():
@@ -49,4 +64,8 @@ def interleave(rounds: int, **variants: Callable[[], None]) -> dict[str, list[fl
 
 def spread(values: list[float], digits: int = 3) -> dict[str, float]:
     """Return median, least and most."""
-    return {"median": round(statistics.median(values), digits), "min": round(min(values), digits), "max": round(max(values), digits)}
+    return {
+        "median": round(statistics.median(values), digits),
+        "min": round(min(values), digits),
+        "max": round(max(values), digits),
+    }

@@ -1,12 +1,12 @@
-"""Documents to shards: tokens per second of a core beside datatrove's DocumentTokenizer and datasets.map, two workers beside one, memory.
+"""Documents to shards: tokens per second of a core beside datatrove's DocumentTokenizer and datasets.map, two
+workers beside one, memory.
 
 python -m benchmarks.sharding rates PARQUET... --tokenizer tokenizer.json [--repeat 3] [--rounds 5]
 python -m benchmarks.sharding workers PARQUET... --tokenizer tokenizer.json [--repeat 8] [--rounds 3]
 python -m benchmarks.sharding memory PARQUET... --tokenizer tokenizer.json [--gigabytes 10]
 
-Every run is a process of its own, one after another in turn; its clock starts when everything is imported. For a rate it is bound to one
-core. Inputs are the given files, repeated.
-"""
+Every run is a process of its own, one after another in turn; its clock starts when everything is imported.
+For a rate it is bound to one core. Inputs are the given files, repeated."""
 
 from __future__ import annotations
 
@@ -46,11 +46,16 @@ def sunfish(paths: list[str], tokenizer: str, out: Path, workers: int, **changes
 
 def task_bytes(paths: list[str], workers: int) -> int:
     """Return the default, or less where that would be one task for several workers."""
-    return min(268_435_456, max(2**20, sum(Path(path).stat().st_size for path in paths) // (1 if workers == 1 else 32)))
+    return min(
+        268_435_456,
+        max(2**20, sum(Path(path).stat().st_size for path in paths) // (1 if workers == 1 else 32)),
+    )
 
 
 def document_tokenizer(paths: list[str], tokenizer: str, out: Path, workers: int) -> int:
-    """datatrove's own: parquet, tokenizer, documents shuffled within a file, as it does unless told otherwise."""
+    """datatrove's own: parquet, tokenizer, documents shuffled within a file, as it does unless told
+    otherwise.
+    """
     import numpy as np
     from datatrove.executor.local import LocalPipelineExecutor
     from datatrove.pipeline.readers import ParquetReader
@@ -69,13 +74,17 @@ def document_tokenizer(paths: list[str], tokenizer: str, out: Path, workers: int
 
 
 def datasets_map(paths: list[str], tokenizer: str, out: Path, workers: int) -> int:
-    """datasets.map, batched, with the same tokenizer, without attention masks; an end token behind each document."""
+    """datasets.map, batched, with the same tokenizer, without attention masks; an end token behind each
+    document.
+    """
     import datasets
     from transformers import PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(tokenizer_file=tokenizer)
     end = fast.convert_tokens_to_ids("<|endoftext|>")
-    data = datasets.load_dataset("parquet", data_files=paths, split="train", cache_dir=str(out / "cache")).select_columns("text")
+    data = datasets.load_dataset(
+        "parquet", data_files=paths, split="train", cache_dir=str(out / "cache")
+    ).select_columns("text")
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         ids = fast(batch["text"], return_attention_mask=False)["input_ids"]
@@ -86,7 +95,11 @@ def datasets_map(paths: list[str], tokenizer: str, out: Path, workers: int) -> i
     return int(sum(done["length"]))
 
 
-VARIANTS: dict[str, Callable[..., int]] = {"sunfish": sunfish, "document_tokenizer": document_tokenizer, "datasets_map": datasets_map}
+VARIANTS: dict[str, Callable[..., int]] = {
+    "sunfish": sunfish,
+    "document_tokenizer": document_tokenizer,
+    "datasets_map": datasets_map,
+}
 _begun = 0.0
 
 
@@ -96,14 +109,25 @@ def begin() -> None:
     _begun = time.perf_counter()
 
 
-def measure(variant: str, paths: list[str], tokenizer: str, workers: int, cores: int, **changes: str) -> dict[str, float]:
-    """Run one variant in a process of its own; return tokens, seconds, and the peak memory of it and of its largest child in MiB."""
+def measure(
+    variant: str, paths: list[str], tokenizer: str, workers: int, cores: int, **changes: str
+) -> dict[str, float]:
+    """Run one variant in a process of its own; return tokens, seconds, and the peak memory of it and of its
+    largest child in MiB.
+    """
     with tempfile.TemporaryDirectory() as folder:
         call = json.dumps([variant, paths, tokenizer, folder, workers, changes])
-        env = os.environ | {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+        env = os.environ | {
+            "RAYON_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        }
         bound = ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))]
         process = subprocess.Popen(
-            [*bound, sys.executable, "-m", "benchmarks.sharding", "one", call], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [*bound, sys.executable, "-m", "benchmarks.sharding", "one", call],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         peaks: dict[int, float] = {}
         over = threading.Event()
@@ -162,7 +186,10 @@ def workers(arguments: argparse.Namespace) -> None:
     """Two workers beside one, each on a core of its own."""
     with tempfile.TemporaryDirectory() as folder:
         paths = repeated(arguments.paths, arguments.repeat or 8, Path(folder))
-        pairs = [[measure("sunfish", paths, arguments.tokenizer, n, n) for n in (1, 2)] for _ in range(arguments.rounds or 3)]
+        pairs = [
+            [measure("sunfish", paths, arguments.tokenizer, n, n) for n in (1, 2)]
+            for _ in range(arguments.rounds or 3)
+        ]
     record(
         "sharding workers", tokens=int(pairs[0][0]["tokens"]), rounds=len(pairs),
         seconds_one=spread([one["seconds"] for one, _ in pairs], 1), seconds_two=spread([two["seconds"] for _, two in pairs], 1),
@@ -171,17 +198,27 @@ def workers(arguments: argparse.Namespace) -> None:
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    """A large input by two workers, and as one file that cannot be divided; all of it is read, one document in eight is tokenized."""
+    """A large input by two workers, and as one file that cannot be divided; all of it is read, one document
+    in eight is tokenized.
+    """
     import pyarrow.parquet as pq
     import zstandard
 
-    texts = [text for path in arguments.paths for text in pq.read_table(path, columns=["text"])["text"].to_pylist()]
-    lines = "".join(json.dumps({"text": text, "turn": str(i % KEPT_OF)}) + "\n" for i, text in enumerate(texts)).encode()
+    texts = [
+        text for path in arguments.paths for text in pq.read_table(path, columns=["text"])["text"].to_pylist()
+    ]
+    lines = "".join(
+        json.dumps({"text": text, "turn": str(i % KEPT_OF)}) + "\n" for i, text in enumerate(texts)
+    ).encode()
     times = -(-arguments.gigabytes * 10**9 // len(lines))
     rule = "[{kind: values, column: turn, values: ['0']}]"
     with tempfile.TemporaryDirectory() as folder:
         plain, packed = Path(folder) / "a.jsonl", Path(folder) / "a.jsonl.zst"
-        with plain.open("wb") as file, packed.open("wb") as target, zstandard.ZstdCompressor(1).stream_writer(target) as writer:
+        with (
+            plain.open("wb") as file,
+            packed.open("wb") as target,
+            zstandard.ZstdCompressor(1).stream_writer(target) as writer,
+        ):
             for _ in range(times):
                 file.write(lines)
                 writer.write(lines)
@@ -202,7 +239,9 @@ def one(call: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("rates", "workers", "memory", "one"))
     parser.add_argument("paths", nargs="+")
     parser.add_argument("--tokenizer", help="path of GPT-2's tokenizer.json")

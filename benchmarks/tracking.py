@@ -1,7 +1,8 @@
-"""What MLflow costs a training: processor seconds of all threads, with a local sqlite, with a server that is not there, and without.
+"""What MLflow costs a training: processor seconds of all threads, with a local sqlite, with a server that is
+not there, and without.
 
-python -m benchmarks.tracking            # the log of 5,800 steps, a line every 20, sent every 20 seconds of a five-minute run
-"""
+python -m benchmarks.tracking            # the log of 5,800 steps, a line every 20, sent every 20 seconds of a
+five-minute run"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.record import record, spread
-from sunfish.sections.tracking import Section
+from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.tracking import Tracker
 
 ROUNDS, LINES, LINES_PER_BATCH, RUN_SECONDS = 3, 290, 20, 300
@@ -24,7 +25,9 @@ KEYS = ("loss", "grad_norm", "lr", "rows_per_second", "tokens_per_second", "shar
 def log_a_run(uri: str | None) -> float:
     """Return the processor seconds that the log of a run takes, libraries loaded and all."""
     before = time.process_time()
-    tracker = Tracker(Section(enabled=uri is not None, experiment="benchmark", uri=uri), {"fingerprint": "benchmark"})
+    tracker = Tracker(
+        TrackingConfig(enabled=uri is not None, experiment="benchmark", uri=uri), {"fingerprint": "benchmark"}
+    )
     for line in range(LINES):
         tracker.log_metrics(dict.fromkeys(KEYS, 1.0), 20 * line)
         if tracker.enabled and line % LINES_PER_BATCH == 0:
@@ -42,7 +45,9 @@ def main() -> None:
         for name, uri in uris.items():
             with tempfile.TemporaryDirectory() as folder:
                 worker = [sys.executable, "-m", "benchmarks.tracking", "worker", uri]
-                done = subprocess.run(worker, check=True, cwd=folder, env=environment, capture_output=True, text=True)
+                done = subprocess.run(
+                    worker, check=True, cwd=folder, env=environment, capture_output=True, text=True
+                )
             seconds[name].append(float(done.stdout.split()[-1]))
     record(
         "tracking", lines=LINES, processor_seconds={name: spread(values) for name, values in seconds.items()},

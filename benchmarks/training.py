@@ -1,4 +1,5 @@
-"""The training step against the machine's own matrix-product rate and a plain PyTorch implementation, interleaved in one run.
+"""The training step against the machine's own matrix-product rate and a plain PyTorch implementation,
+interleaved in one run.
 
 python -m benchmarks.training [--model mini] [--batch 32] [--compile]
 """
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.record import composed, interleave, record, spread
-from sunfish.sections.model import Section
+from sunfish.config.schema.model import ModelConfig
 from sunfish.training.cost import matmul_rate, step_operations
 from sunfish.training.loop import start_run, train_step
 from sunfish.training.parallel import flushing_denormals, make_fabric
@@ -22,12 +23,13 @@ STORIES = 567, 36  # vocabulary and usual row
 
 
 class Plain(nn.Module):
-    """Embedding diffusion as older code trains it: nn.TransformerEncoder on noisy embeddings, time added, x_0 regressed, rounding loss.
+    """Embedding diffusion as older code trains it: nn.TransformerEncoder on noisy embeddings, time added, x_0
+    regressed, rounding loss.
 
-    Logits come from x_0_hat and the embeddings or, for a model with a head of its own, from such a head, so that sizes are equal.
-    """
+    Logits come from x_0_hat and the embeddings or, for a model with a head of its own, from such a head, so
+    that sizes are equal."""
 
-    def __init__(self, model: Section, vocab_size: int, length: int) -> None:
+    def __init__(self, model: ModelConfig, vocab_size: int, length: int) -> None:
         super().__init__()
         width, emb = model.width, model.emb_dim
         self.embedding = nn.Embedding(vocab_size, emb)
@@ -35,7 +37,13 @@ class Plain(nn.Module):
         self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.position = nn.Parameter(torch.zeros(length, width))
         layer = nn.TransformerEncoderLayer(
-            width, model.num_heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            width,
+            model.num_heads,
+            4 * width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
         self.encoder = nn.TransformerEncoder(layer, model.num_layers, enable_nested_tensor=False)
         self.head = None if model.tied_head else nn.Linear(width, vocab_size, bias=False)
@@ -44,7 +52,9 @@ class Plain(nn.Module):
     def hidden(self, x_t: torch.Tensor, t: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
         angles = t[:, None] * self.frequencies
         time = self.time(torch.cat((angles.sin(), angles.cos()), dim=-1))
-        hidden = self.inward(torch.cat((x_t, previous), dim=-1)) + self.position[: x_t.shape[1]] + time[:, None]
+        hidden = (
+            self.inward(torch.cat((x_t, previous), dim=-1)) + self.position[: x_t.shape[1]] + time[:, None]
+        )
         return self.encoder(hidden)
 
     def loss(self, ids: torch.Tensor) -> torch.Tensor:
@@ -69,16 +79,38 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=STORIES[1])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5, help="of each variant in a round")
-    parser.add_argument("--compile", action="store_true", help="our blocks by torch.compile; the plain one stays as it is")
+    parser.add_argument(
+        "--compile", action="store_true", help="our blocks by torch.compile; the plain one stays as it is"
+    )
     arguments = parser.parse_args()
-    batch = [f"pretrain.batch_rows={arguments.batch}", f"pretrain.micro_rows={arguments.batch}"] if arguments.batch else []
-    params = composed(f"model={arguments.model}", *batch, "data=stories", "pretrain.activation_checkpointing=none")
-    vocab_size, length, rows, model = arguments.vocab, arguments.length, params["pretrain"].batch_rows, params["model"]
-    run = start_run(make_fabric(params["launch"]), model, params["diffusion"], params["pretrain"], vocab_size, arguments.compile)
+    batch = (
+        [f"pretrain.batch_rows={arguments.batch}", f"pretrain.micro_rows={arguments.batch}"]
+        if arguments.batch
+        else []
+    )
+    params = composed(
+        f"model={arguments.model}", *batch, "data=stories", "pretrain.activation_checkpointing=none"
+    )
+    vocab_size, length, rows, model = (
+        arguments.vocab,
+        arguments.length,
+        params["pretrain"].batch_rows,
+        params["model"],
+    )
+    run = start_run(
+        make_fabric(params["launch"]),
+        model,
+        params["diffusion"],
+        params["pretrain"],
+        vocab_size,
+        arguments.compile,
+    )
     plain = Plain(model, vocab_size, length)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4)
     ids = np.random.default_rng(0).integers(vocab_size, size=(rows, length))
-    copies = np.resize(ids, (round(params["diffusion"].copies * rows), length))  # as many positions as our copies have together
+    copies = np.resize(
+        ids, (round(params["diffusion"].copies * rows), length)
+    )  # as many positions as our copies have together
     rates: list[float] = []
 
     def ours() -> None:
@@ -92,8 +124,12 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad()
 
-    seconds = interleave(arguments.rounds, rate=lambda: rates.append(matmul_rate(repeats=20)), ours=ours, plain=theirs)
-    operations = step_operations(model, vocab_size, rows, length, params["diffusion"].self_conditioning, params["diffusion"].copies)
+    seconds = interleave(
+        arguments.rounds, rate=lambda: rates.append(matmul_rate(repeats=20)), ours=ours, plain=theirs
+    )
+    operations = step_operations(
+        model, vocab_size, rows, length, params["diffusion"].self_conditioning, params["diffusion"].copies
+    )
     steps = [value / arguments.steps for value in seconds["ours"]]
     record(
         "training step", model=arguments.model, compiled=arguments.compile, rows=rows, length=length, vocabulary=vocab_size,

@@ -1,7 +1,8 @@
-"""What a training costs beside its steps: reading batches, and checkpoints, written in between or beside the steps.
+"""What a training costs beside its steps: reading batches, and checkpoints, written in between or beside the
+steps.
 
-python -m benchmarks.upkeep data/shards [--model mini] [--steps 40]      # steps: enough to last as long as a checkpoint
-"""
+python -m benchmarks.upkeep data/shards [--model mini] [--steps 40]      # steps: enough to last as long as a
+checkpoint"""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.record import composed, interleave, record, spread
-from sunfish.text.batches import Feed, Rows
+from sunfish.text.batches import Prefetcher, RowDataset
 from sunfish.text.shards import Shards
 from sunfish.training.checkpoint import Checkpoints
 from sunfish.training.loop import save, start_run, train_step
@@ -21,17 +22,23 @@ ROUNDS, READS = 9, 50
 
 @flushing_denormals()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shards", type=Path)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
-    params = composed(f"model={arguments.model}", "data=stories", "pretrain.batch_rows=32", "pretrain.micro_rows=32")
+    params = composed(
+        f"model={arguments.model}", "data=stories", "pretrain.batch_rows=32", "pretrain.micro_rows=32"
+    )
     section, shards = params["pretrain"], Shards(arguments.shards)
-    run = start_run(make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size)
-    rows = Rows(shards, "train", params["data"])
-    feed = Feed(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
+    run = start_run(
+        make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size
+    )
+    rows = RowDataset(shards, "train", params["data"])
+    feed = Prefetcher(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
     train_step(run, feed(0))
 
     def read() -> None:
@@ -47,11 +54,23 @@ def main() -> None:
             checkpoints.wait()
 
     with tempfile.TemporaryDirectory() as folder:
-        between, beside = (Checkpoints(run.fabric, Path(folder) / name, 1, name == "beside") for name in ("between", "beside"))
-        seconds = interleave(arguments.rounds, read=read, steps=steps, between=lambda: steps(between), beside=lambda: steps(beside))
+        between, beside = (
+            Checkpoints(run.fabric, Path(folder) / name, 1, name == "beside")
+            for name in ("between", "beside")
+        )
+        seconds = interleave(
+            arguments.rounds,
+            read=read,
+            steps=steps,
+            between=lambda: steps(between),
+            beside=lambda: steps(beside),
+        )
         size = sum(path.stat().st_size for path in Path(folder, "between").rglob("*.safetensors"))
     alone = seconds["steps"]
-    stalls = {name: [1e3 * (s - a) for s, a in zip(seconds[name], alone, strict=True)] for name in ("between", "beside")}
+    stalls = {
+        name: [1e3 * (s - a) for s, a in zip(seconds[name], alone, strict=True)]
+        for name in ("between", "beside")
+    }
     record(
         "upkeep", model=arguments.model, step_ms=spread([1e3 * s / arguments.steps for s in alone], 1), checkpoint_mib=round(size / 2**20),
         read_share_of_step=spread([r / READS / (s / arguments.steps) for r, s in zip(seconds["read"], alone, strict=True)], 4),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sunfish.config import read_section
-from sunfish.problems import report_problems
-from sunfish.sections.data import Section as Data
-from sunfish.sections.evaluate import Section as Evaluate
-from sunfish.sections.tracking import Section as Tracking
+from sunfish.config.compose import read_section
+from sunfish.errors import report_errors
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.evaluate import EvaluateConfig
+from sunfish.config.schema.tracking import TrackingConfig
 
 
-@report_problems
+@report_errors
 def main() -> None:
     """Measure a denoiser: the bound on held-out text, the text it writes, the gaps it fills, its speed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -25,11 +25,14 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True, help="text file of samples")
     parser.add_argument("--report", type=Path, required=True, help="HTML page with all of it")
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data", Data)
-    section = read_section(arguments.params, "evaluate", Evaluate)
-    tracking = read_section(arguments.params, "tracking", Tracking)
+    data = read_section(arguments.params, "data", DataConfig)
+    section = read_section(arguments.params, "evaluate", EvaluateConfig)
+    tracking = read_section(arguments.params, "tracking", TrackingConfig)
 
-    from sunfish.evaluation.evaluate import Places, evaluate  # torch is loaded only once the parameters are known to be good
+    from sunfish.evaluation.evaluate import (
+        Places,
+        evaluate,
+    )  # torch is loaded only once the parameters are known to be good
 
     names = ("denoiser", "shards", "curve", "metrics", "plots", "samples", "report")
     evaluate(data, section, tracking, Places(**{name: getattr(arguments, name) for name in names}))

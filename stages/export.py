@@ -5,37 +5,41 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sunfish.config import read_section
-from sunfish.problems import report_problems
-from sunfish.sections.data import Section as Data
-from sunfish.sections.evaluate import Section as Evaluate
-from sunfish.sections.export import Section as Export
-from sunfish.sections.tracking import Section as Tracking
+from sunfish.config.compose import read_section
+from sunfish.errors import report_errors
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.evaluate import EvaluateConfig
+from sunfish.config.schema.export import ExportConfig
+from sunfish.config.schema.tracking import TrackingConfig
 
 
-@report_problems
+@report_errors
 def main() -> None:
     """Export the denoiser to ONNX, hold it against torch, and measure what 8 bits cost."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--denoiser", type=Path, required=True)
-    parser.add_argument("--shards", type=Path, required=True, help="their held-out rows measure what 8 bits cost")
+    parser.add_argument(
+        "--shards", type=Path, required=True, help="their held-out rows measure what 8 bits cost"
+    )
     parser.add_argument("--guess", type=Path, help="a distilled guess that walks at once begin with")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of the parity numbers")
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data", Data)
-    evaluate = read_section(arguments.params, "evaluate", Evaluate)
-    section = read_section(arguments.params, "export", Export)
-    tracking = read_section(arguments.params, "tracking", Tracking)
+    data = read_section(arguments.params, "data", DataConfig)
+    evaluate = read_section(arguments.params, "evaluate", EvaluateConfig)
+    section = read_section(arguments.params, "export", ExportConfig)
+    tracking = read_section(arguments.params, "tracking", TrackingConfig)
 
-    from sunfish.evaluation.exported import bound_of  # torch is loaded only once the parameters are known to be good
-    from sunfish.evaluation.subject import Subject
+    from sunfish.evaluation.exported import (
+        bound_of,
+    )  # torch is loaded only once the parameters are known to be good
+    from sunfish.evaluation.context import EvalContext
     from sunfish.export.folder import export_folder
     from sunfish.export.register import register
     from sunfish.runtime.settings import Settings
 
-    subject = Subject.read(arguments.denoiser, arguments.shards, data, evaluate)
+    subject = EvalContext.read(arguments.denoiser, arguments.shards, data, evaluate)
     export_folder(
         arguments.denoiser,
         arguments.out,

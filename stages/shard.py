@@ -6,36 +6,46 @@ import argparse
 import shutil
 from pathlib import Path
 
-from sunfish.config import read_section
+from sunfish.config.compose import read_section
 from sunfish.files import project_root, write_json
-from sunfish.problems import report_problems
-from sunfish.sections.data import Section
-from sunfish.sections.launch import Section as Launch
+from sunfish.errors import report_errors
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.launch import LaunchConfig
 
 
-@report_problems
+@report_errors
 def main() -> None:
     """Tokenize the corpus and write it as shards, or carry on where an interrupted run stopped."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--out", type=Path, required=True, help="folder of shards to write")
-    parser.add_argument("--metrics", type=Path, required=True, help="JSON file of what became of the documents")
+    parser.add_argument(
+        "--metrics", type=Path, required=True, help="JSON file of what became of the documents"
+    )
     parser.add_argument("--plots", type=Path, required=True, help="folder of pictures and tables")
     parser.add_argument("--report", type=Path, required=True, help="HTML page: a look at the data")
-    parser.add_argument("--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)")
+    parser.add_argument(
+        "--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)"
+    )
     arguments = parser.parse_args()
-    section = read_section(arguments.params, "data", Section)
-    launch = read_section(arguments.params, "launch", Launch)
+    section = read_section(arguments.params, "data", DataConfig)
+    launch = read_section(arguments.params, "launch", LaunchConfig)
 
-    from sunfish.sharding.look import write_look  # loaded only once the parameters are known to be good
+    from sunfish.sharding.data_report import (
+        write_data_report,
+    )  # loaded only once the parameters are known to be good
     from sunfish.sharding.shard import shard
     from sunfish.text.shards import Shards
 
     result = shard(section, launch.sharding, arguments.out, arguments.runs or project_root() / "runs")
     for name, split in result.manifest["splits"].items():
-        print(f"{arguments.out}: {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['bytes']:,} bytes of text")
-    write_look(arguments.report, arguments.plots, section, result, Shards(arguments.out))
-    write_json(arguments.metrics, {"seconds": round(result.seconds, 2), "sources": result.manifest["sources"]})
+        print(
+            f"{arguments.out}: {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['bytes']:,} bytes of text"
+        )
+    write_data_report(arguments.report, arguments.plots, section, result, Shards(arguments.out))
+    write_json(
+        arguments.metrics, {"seconds": round(result.seconds, 2), "sources": result.manifest["sources"]}
+    )
     shutil.rmtree(result.work.folder)
 
 

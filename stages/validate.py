@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sunfish.config import read_section
+from sunfish.config.compose import read_section
 from sunfish.files import write_json
-from sunfish.problems import Problem, report_problems
-from sunfish.sections.data import Section as Data
-from sunfish.sections.diffusion import Section as Diffusion
-from sunfish.sections.model import Section as Model
-from sunfish.sections.pretrain import Section as Pretrain
-from sunfish.sections.validate import Section as Validate
+from sunfish.errors import UserError, report_errors
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.diffusion import DiffusionConfig
+from sunfish.config.schema.model import ModelConfig
+from sunfish.config.schema.pretrain import PretrainConfig
+from sunfish.config.schema.validate import ValidateConfig
 
 
-@report_problems
+@report_errors
 def main() -> None:
     """Check on the CPU, on the real shards, that the configured model can be trained and sampled."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -24,14 +24,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the verdict")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of values and timings")
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data", Data)
-    model = read_section(arguments.params, "model", Model)
-    diffusion = read_section(arguments.params, "diffusion", Diffusion)
-    pretrain = read_section(arguments.params, "pretrain", Pretrain)
-    bounds = read_section(arguments.params, "validate", Validate)
+    data = read_section(arguments.params, "data", DataConfig)
+    model = read_section(arguments.params, "model", ModelConfig)
+    diffusion = read_section(arguments.params, "diffusion", DiffusionConfig)
+    pretrain = read_section(arguments.params, "pretrain", PretrainConfig)
+    bounds = read_section(arguments.params, "validate", ValidateConfig)
 
     from sunfish.text.shards import Shards
-    from sunfish.training import gate as gates  # torch is loaded only once the parameters are known to be good
+    from sunfish.training import (
+        gate as gates,
+    )  # torch is loaded only once the parameters are known to be good
 
     shards = Shards(arguments.shards)
     shards.verify()
@@ -40,9 +42,11 @@ def main() -> None:
         print(f"for this gate: {gate.scaled}")
     checks = gates.run_checks(gate)
     print(gates.table(checks))
-    write_json(arguments.metrics, {c.name: {"seconds": round(c.seconds, 2), "value": c.value} for c in checks})
+    write_json(
+        arguments.metrics, {c.name: {"seconds": round(c.seconds, 2), "value": c.value} for c in checks}
+    )
     if not all(c.passed for c in checks):
-        raise Problem("the gate stays shut: mend what FAILED says before training")
+        raise UserError("the gate stays shut: mend what FAILED says before training")
     write_json(arguments.out, gates.verdict(gate, checks))
 
 

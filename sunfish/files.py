@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path (a file or a folder to be made) that takes `path`'s place when the block ends well.
+    """Yield a temporary path (a file or a folder to be made) that takes `path`'s place when the block ends
+    well.
 
     Raises:
-        Problem: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -32,7 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(path.parent)):
             raise
-        raise Problem(f"{path}: cannot be written ({error.strerror}); choose another folder or free it") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder or free it"
+        ) from error
     finally:
         _remove(temporary)
 
@@ -74,16 +77,18 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        Problem: the file is missing or is not JSON.
+        UserError: the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise Problem(f"{path}: no such file") from error
+        raise UserError(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Problem(f"{path}: is not JSON ({error}); it may be cut off or altered") from error
+        raise UserError(f"{path}: is not JSON ({error}); it may be cut off or altered") from error
 
 
 def project_root() -> Path:
-    """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the current one."""
+    """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the
+    current one.
+    """
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()

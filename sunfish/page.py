@@ -11,13 +11,19 @@ STYLE = Path(__file__).with_name("page.css")
 
 
 def render(template: Path, pictures_dir: Path, **values: Any) -> str:
-    """Return a page; in the template, `name|picture` is a picture of that folder, `number|show(form)` a number for people."""
+    """Return a page; in the template, `name|picture` is a picture of that folder, `number|show(form)` a
+    number for people.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(loader=FileSystemLoader(template.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(template.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     environment.filters |= {"show": show, "picture": lambda name: embed(pictures_dir / name)}
-    return environment.get_template(template.name).render(style=Markup(STYLE.read_text(encoding="utf-8")), **values)
+    return environment.get_template(template.name).render(
+        style=Markup(STYLE.read_text(encoding="utf-8")), **values
+    )
 
 
 def show(value: float, form: str) -> str:

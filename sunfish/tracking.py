@@ -1,7 +1,8 @@
 """MLflow: one run per model, never able to stop a training.
 
-All calls go through a queue to one thread; what fails is said once and dropped, since the JSON lines on disk are the truth.
-Metrics go in batches: one by one, each is a transaction of some milliseconds in a thread that shares Python's lock with the training.
+All calls go through a queue to one thread; what fails is said once and dropped, since the JSON lines on disk
+are the truth. Metrics go in batches: one by one, each is a transaction of some milliseconds in a thread that
+shares Python's lock with the training.
 
     python -m sunfish.tracking runs/75b8e5187b93cd55     # send what MLflow missed of a run
 """
@@ -22,10 +23,10 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
-from sunfish.config import read_section
+from sunfish.config.compose import read_section
 from sunfish.files import project_root, read_json
-from sunfish.problems import Problem, report_problems
-from sunfish.sections.tracking import Section
+from sunfish.errors import UserError, report_errors
+from sunfish.config.schema.tracking import TrackingConfig
 
 SECONDS_TO_FINISH = 30.0
 SECONDS_BETWEEN_BATCHES = 20.0
@@ -36,7 +37,7 @@ BATCH = 1000  # metrics that MLflow takes at once; parameters and tags a tenth o
 class Tracker:
     """One MLflow run, opened or reopened by `tags` (a run with the same values of them is carried on)."""
 
-    def __init__(self, section: Section, tags: dict[str, str]) -> None:
+    def __init__(self, section: TrackingConfig, tags: dict[str, str]) -> None:
         self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self.enabled, self.failed = section.enabled, False
         self.client: Any = None
@@ -63,7 +64,9 @@ class Tracker:
             from mlflow.entities import Metric
 
             for start in range(0, len(waiting), BATCH):
-                self.client.log_batch(self.run_id, metrics=[Metric(*values) for values in waiting[start : start + BATCH]])
+                self.client.log_batch(
+                    self.run_id, metrics=[Metric(*values) for values in waiting[start : start + BATCH]]
+                )
 
         self._put(send)
 
@@ -75,14 +78,23 @@ class Tracker:
         def send() -> None:
             from mlflow.entities import Metric
 
-            lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+            lines = [
+                json.loads(line) for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
+            ]
             there = {metric.step for metric in self.client.get_metric_history(self.run_id, "loss")}
             now = int(time.time() * 1000)
-            missing = [(key, value, now, line["step"]) for line in lines if line["step"] not in there for key, value in line.items()]
+            missing = [
+                (key, value, now, line["step"])
+                for line in lines
+                if line["step"] not in there
+                for key, value in line.items()
+            ]
             metrics = [Metric(*values) for values in missing if values[0] != "step"]
             for start in range(0, len(metrics), BATCH):
                 self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
-            print(f"{run_dir}: {len({m.step for m in metrics})} of {len(lines)} logged steps were missing and are in MLflow now")
+            print(
+                f"{run_dir}: {len({m.step for m in metrics})} of {len(lines)} logged steps were missing and are in MLflow now"
+            )
 
         self._put(send)
 
@@ -110,18 +122,22 @@ class Tracker:
             self._put(lambda: self.client.log_artifact(self.run_id, str(path), folder))
 
     def log_model(self, script: Path, folder: Path, name: str, params: dict[str, tuple[str, Any]]) -> None:
-        """Log an exported folder as a model that takes and gives texts, registered as `name`, its alias `newest` moved to it.
+        """Log an exported folder as a model that takes and gives texts, registered as `name`, its alias
+        `newest` moved to it.
 
-        `script` is the model's code; the project's package goes with it, so that it runs where the project is not installed. `params` are
-        what it may be told beside the texts, by name: MLflow's type, and what it is unless told (None: the model knows).
-        """
+        `script` is the model's code; the project's package goes with it, so that it runs where the project is
+        not installed. `params` are what it may be told beside the texts, by name: MLflow's type, and what it
+        is unless told (None: the model knows)."""
 
         def send() -> None:
             import mlflow
             from mlflow.models import ModelSignature
             from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
-            texts, told = Schema([ColSpec("string")]), ParamSchema([ParamSpec(param, *spec) for param, spec in params.items()])
+            texts, told = (
+                Schema([ColSpec("string")]),
+                ParamSchema([ParamSpec(param, *spec) for param, spec in params.items()]),
+            )
             logging.getLogger("mlflow").setLevel(logging.WARNING)
             mlflow.set_tracking_uri(self.uri)
             with mlflow.start_run(run_id=self.run_id):
@@ -154,9 +170,11 @@ class Tracker:
                 job()
             except Exception as error:  # whatever it is, training goes on
                 self.failed = True
-                print(f"tracking: MLflow does not answer ({error}); the run's JSON lines go on", file=sys.stderr)
+                print(
+                    f"tracking: MLflow does not answer ({error}); the run's JSON lines go on", file=sys.stderr
+                )
 
-    def _open(self, section: Section, tags: dict[str, str]) -> None:
+    def _open(self, section: TrackingConfig, tags: dict[str, str]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -170,10 +188,16 @@ class Tracker:
         self.uri, self.client = uri, MlflowClient(tracking_uri=uri)
         found = self.client.get_experiment_by_name(section.experiment)
         place = (root / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
-        experiment = found.experiment_id if found else self.client.create_experiment(section.experiment, artifact_location=place)
+        experiment = (
+            found.experiment_id
+            if found
+            else self.client.create_experiment(section.experiment, artifact_location=place)
+        )
         query = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
         runs = self.client.search_runs([experiment], query, max_results=1) if tags else []
-        self.run_id = runs[0].info.run_id if runs else self.client.create_run(experiment, tags=tags).info.run_id
+        self.run_id = (
+            runs[0].info.run_id if runs else self.client.create_run(experiment, tags=tags).info.run_id
+        )
         self.client.update_run(self.run_id, status="RUNNING")
         for key in ("DVC_EXP_NAME", "DVC_STAGE"):
             if os.environ.get(key):
@@ -182,11 +206,13 @@ class Tracker:
 
 def runtime_requirements() -> list[str]:
     """Return the packages of the runtime layer, as installed here: what sampling an exported folder needs."""
-    needed = [re.split(r"[><=! ;\[]", line)[0] for line in requires("sunfish") or [] if "extra ==" not in line]
+    needed = [
+        re.split(r"[><=! ;\[]", line)[0] for line in requires("sunfish") or [] if "extra ==" not in line
+    ]
     return [f"{name}=={version(name)}" for name in needed]
 
 
-@report_problems
+@report_errors
 def main() -> None:
     """Send to MLflow what it missed of a run, from the JSON lines on disk."""
     parser = argparse.ArgumentParser(prog="python -m sunfish.tracking", description=main.__doc__)
@@ -194,12 +220,15 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     arguments = parser.parse_args()
     if not (arguments.run / "log.jsonl").is_file():
-        raise Problem(f"{arguments.run}: holds no log.jsonl; name a run's folder in runs/")
-    tracker = Tracker(read_section(arguments.params, "tracking", Section), {"fingerprint": arguments.run.resolve().name})
+        raise UserError(f"{arguments.run}: holds no log.jsonl; name a run's folder in runs/")
+    tracker = Tracker(
+        read_section(arguments.params, "tracking", TrackingConfig),
+        {"fingerprint": arguments.run.resolve().name},
+    )
     tracker.replay(arguments.run)
     tracker.close()
     if tracker.failed:
-        raise Problem("MLflow still does not answer; the lines stay on disk")
+        raise UserError("MLflow still does not answer; the lines stay on disk")
 
 
 if __name__ == "__main__":

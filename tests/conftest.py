@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sunfish.config import check, compose
-from sunfish.runtime.sampler import Sampler
-from sunfish.sections.data import Section
+from sunfish.config.compose import check, compose
+from sunfish.runtime.generator import Sampler
+from sunfish.config.schema.data import DataConfig
 from sunfish.sharding.shard import Result, shard
 from sunfish.text.shards import Shards
 from tests.corpora import digest, files, real_section, run
@@ -96,9 +96,11 @@ def trained(params: dict, shards: Shards, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def exported(params: dict, trained: Path, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported folder, and export.json beside it; one for all workers, since it takes more than a minute."""
+    """An exported folder, and export.json beside it; one for all workers, since it takes more than a
+    minute.
+    """
     from sunfish.evaluation.exported import bound_of
-    from sunfish.evaluation.subject import Subject
+    from sunfish.evaluation.context import EvalContext
     from sunfish.export.folder import export_folder
 
     own = tmp_path_factory.getbasetemp()
@@ -107,9 +109,13 @@ def exported(params: dict, trained: Path, shards: Shards, tmp_path_factory: pyte
     with Path(f"{place}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "onnx").is_dir():
-            subject = Subject.read(trained / "denoiser", shards.folder, params["data"], params["evaluate"])
+            subject = EvalContext.read(
+                trained / "denoiser", shards.folder, params["data"], params["evaluate"]
+            )
             measure = partial(bound_of, subject, num_rows=params["export"].quality_rows)
-            export_folder(trained / "denoiser", place / "onnx", place / "export.json", params["export"], measure)
+            export_folder(
+                trained / "denoiser", place / "onnx", place / "export.json", params["export"], measure
+            )
     return place / "onnx"
 
 
@@ -120,15 +126,22 @@ def sampler(exported: Path) -> Sampler:
 
 def make_shards(params: dict, folder: Path) -> Result:
     """Shard the default corpus here, in this process."""
-    result = shard(params["data"], dataclasses.replace(params["launch"].sharding, workers=1), folder, folder.parent / "runs")
+    result = shard(
+        params["data"],
+        dataclasses.replace(params["launch"].sharding, workers=1),
+        folder,
+        folder.parent / "runs",
+    )
     shutil.rmtree(result.work.folder)
     return result
 
 
 @pytest.fixture(scope="session")
-def section(params: dict) -> Section:
+def section(params: dict) -> DataConfig:
     """A small vocabulary of pieces, shards and tasks that are small too."""
-    tokenizer = dataclasses.replace(params["data"].tokenizer, unit="pieces", vocab_size=400, train_documents=200)
+    tokenizer = dataclasses.replace(
+        params["data"].tokenizer, unit="pieces", vocab_size=400, train_documents=200
+    )
     return dataclasses.replace(params["data"], tokenizer=tokenizer, shard_tokens=30_000, held_out_share=0.2)
 
 

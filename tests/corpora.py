@@ -7,13 +7,15 @@ import json
 import shutil
 from pathlib import Path
 
-from sunfish.sections.data import Columns, Files, Section, Stories
-from sunfish.sections.data import Tokenizer as TokenizerSection
-from sunfish.sections.launch import Sharding, Slurm
+from sunfish.config.schema.data import Columns, Files, DataConfig, Stories
+from sunfish.config.schema.data import Tokenizer as TokenizerSection
+from sunfish.config.schema.launch import Sharding, Slurm
 from sunfish.sharding.shard import Result, shard
 from sunfish.text.shards import Shards
 
-HERE = Sharding(executor="local", workers=1, slurm=Slurm(partition="cpu", time="1:00", mem_per_cpu_gb=1, qos="normal"))
+HERE = Sharding(
+    executor="local", workers=1, slurm=Slurm(partition="cpu", time="1:00", mem_per_cpu_gb=1, qos="normal")
+)
 COLUMNS = {
     "text_column": "text",
     "url_column": None,
@@ -29,7 +31,7 @@ def files(*paths: Path | str, separator: str | None = None, **changes: object) -
     return Files(kind="files", paths=tuple(map(str, paths)), separator=separator, **(COLUMNS | changes))
 
 
-def with_sources(section: Section, small_tasks: bool = True, **sources: Columns | Stories) -> Section:
+def with_sources(section: DataConfig, small_tasks: bool = True, **sources: Columns | Stories) -> DataConfig:
     """The section with other sources; tasks of a few kilobytes, which no configuration file may ask for."""
     changed = dataclasses.replace(section, sources=sources)
     if small_tasks:
@@ -37,7 +39,7 @@ def with_sources(section: Section, small_tasks: bool = True, **sources: Columns 
     return changed
 
 
-def run(section: Section, folder: Path, sharding: Sharding = HERE) -> Result:
+def run(section: DataConfig, folder: Path, sharding: Sharding = HERE) -> Result:
     result = shard(section, sharding, folder / "shards", folder / "runs")
     shutil.rmtree(result.work.folder)
     return result
@@ -54,18 +56,28 @@ def documents_of(folder: Path, *splits: str) -> list[str]:
     for split in splits or ("train", "heldout"):
         for opened in shards.split(split):
             ends = opened.ends.astype(int)
-            found += [shards.tokenizer.decode_row(opened.tokens[a:b].tolist()) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+            found += [
+                shards.tokenizer.decode_row(opened.tokens[a:b].tolist())
+                for a, b in zip([0, *ends[:-1]], ends, strict=True)
+            ]
     return found
 
 
 def write_jsonl(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": text, "n": i}) + "\n" for i, text in enumerate(texts)), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"text": text, "n": i}) + "\n" for i, text in enumerate(texts)), encoding="utf-8"
+    )
     return path
 
 
-def real_section(real_data: Path, source: Columns) -> Section:
-    tokenizer = {"pretrained": str(real_data / "gpt2" / "tokenizer.json"), "unit": "pieces", "vocab_size": 50_257, "train_documents": 1}
-    return Section(
+def real_section(real_data: Path, source: Columns) -> DataConfig:
+    tokenizer = {
+        "pretrained": str(real_data / "gpt2" / "tokenizer.json"),
+        "unit": "pieces",
+        "vocab_size": 50_257,
+        "train_documents": 1,
+    }
+    return DataConfig(
         sources={"files": source},
         mixing_seed=0,
         duplicates="keep",

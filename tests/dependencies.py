@@ -1,4 +1,6 @@
-"""Which files of this project a stage reaches by import; `python -m tests.dependencies` writes them into every pipeline."""
+"""Which files of this project a stage reaches by import; `python -m tests.dependencies` writes them into
+every pipeline.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PIPELINES = ("dvc.yaml", "distill/dvc.yaml", "benchmarks/twins/dvc.yaml")
+PIPELINES = ("dvc.yaml", "distill/dvc.yaml", "pipelines/baselines/dvc.yaml")
 STAGE = re.compile(r"python -m ([\w.]+)(.*?\n( +)deps:)((?:\n\3  - [^\n]+)+)", re.S)
 
 
@@ -28,7 +30,9 @@ def reached_by(module: str) -> list[str]:
 
 
 def imported_names(path: Path) -> list[str]:
-    """Return every module a file imports, at its top or inside functions, that may be a file of this project."""
+    """Return every module a file imports, at its top or inside functions, that may be a file of this
+    project.
+    """
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -39,12 +43,16 @@ def imported_names(path: Path) -> list[str]:
 
 
 def with_dependencies(text: str) -> str:
-    """Return a pipeline whose stages depend on their data as before, and on exactly the project files that they reach."""
+    """Return a pipeline whose stages depend on their data as before, and on exactly the project files that
+    they reach.
+    """
 
     def renew(found: re.Match[str]) -> str:
         module, between, indent, old = found.groups()
         data = [line for line in old.split(f"\n{indent}  - ")[1:] if not line.endswith(".py")]
-        return f"python -m {module}{between}" + "".join(f"\n{indent}  - {name}" for name in [*data, *reached_by(module)])
+        return f"python -m {module}{between}" + "".join(
+            f"\n{indent}  - {name}" for name in [*data, *reached_by(module)]
+        )
 
     return STAGE.sub(renew, text)
 

@@ -1,4 +1,6 @@
-"""A local HTTP server that misbehaves as servers do: it drops, refuses, errs, dawdles and miscounts; and a stand-in for the Hub."""
+"""A local HTTP server that misbehaves as servers do: it drops, refuses, errs, dawdles and miscounts; and a
+stand-in for the Hub.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,17 @@ class _Handler(BaseHTTPRequestHandler):
         if "/revision/" in path and path.rsplit("/", 1)[-1] not in (REVISION, COMMIT):
             return self._plain(404, "RevisionNotFound")
         siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
-        return self._json({"id": DATASET, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0, "likes": 0})
+        return self._json(
+            {
+                "id": DATASET,
+                "sha": COMMIT,
+                "siblings": siblings,
+                "private": False,
+                "tags": [],
+                "downloads": 0,
+                "likes": 0,
+            }
+        )
 
 
 def _info(path: Path, folder: Path) -> dict[str, object]:

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from sunfish.model.denoiser import Prediction
-from sunfish.model.inference import TorchNetwork
-from sunfish.sampler import Given, Table, walk
-from sunfish.schedule import NoiseLaw, alpha, sigma
+from sunfish.sampling.torch_backend import TorchNetwork
+from sunfish.sampling.solvers import Given, Table, walk
+from sunfish.diffusion.schedule import NoiseSchedule, alpha, sigma
 
 MEAN, STD = 0.7, 0.4  # of Gaussian data
 
 Level = np.ndarray | float  # of each position, (batch, pos, 1), or of all
-Denoise = Callable[[Tensor, Level, Tensor], tuple[Tensor, Tensor]]  # (x, logsnr, x_0_prev) -> (x_0_hat, logits)
+Denoise = Callable[
+    [Tensor, Level, Tensor], tuple[Tensor, Tensor]
+]  # (x, logsnr, x_0_prev) -> (x_0_hat, logits)
 
 
 def gaussian_denoiser(x: Tensor, logsnr: Level, _: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,7 +28,7 @@ def gaussian_denoiser(x: Tensor, logsnr: Level, _: Tensor) -> tuple[Tensor, Tens
     return MEAN + gain * (x - a * MEAN), x
 
 
-def gaussian_flow(x_1: np.ndarray, law: NoiseLaw) -> np.ndarray:
+def gaussian_flow(x_1: np.ndarray, law: NoiseSchedule) -> np.ndarray:
     """Where the deterministic flow carries x_1 at the law's last level down to clean data."""
     a, s = float(alpha(law.logsnr[-1])), float(sigma(law.logsnr[-1]))
     return MEAN + STD * (x_1 - a * MEAN) / np.sqrt(a**2 * STD**2 + s**2)
@@ -43,11 +45,15 @@ class ToyDenoiser(nn.Module):
         self.denoise = denoise
         self.weight = nn.Parameter(torch.from_numpy(embeddings), requires_grad=False)
 
-    def forward(self, x: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, turn: Tensor, temperature: Tensor) -> Prediction:
+    def forward(
+        self, x: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, turn: Tensor, temperature: Tensor
+    ) -> Prediction:
         self.last = Prediction(*self.denoise(x, logsnr[..., None].numpy(), x_0_prev))
         return self.last
 
-    def predict_blocks(self, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, *_: Tensor, **__: Tensor) -> Prediction:
+    def predict_blocks(
+        self, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, *_: Tensor, **__: Tensor
+    ) -> Prediction:
         return Prediction(*self.denoise(x_t, logsnr[..., None].numpy(), x_0_prev))
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -57,7 +63,12 @@ class ToyDenoiser(nn.Module):
 class Toy(TorchNetwork):
     """The project's own step around a closed form, in float64 and with noise of one's choice."""
 
-    def __init__(self, noise: Callable[[], np.ndarray], denoise: Denoise = gaussian_denoiser, embeddings: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        noise: Callable[[], np.ndarray],
+        denoise: Denoise = gaussian_denoiser,
+        embeddings: np.ndarray | None = None,
+    ) -> None:
         table = np.zeros((1, 1)) if embeddings is None else embeddings
         super().__init__(ToyDenoiser(denoise, table), np.random.default_rng(0))  # type: ignore[arg-type]
         self.draw = noise
@@ -70,7 +81,8 @@ class Toy(TorchNetwork):
 
     @property
     def x_0_hat(self) -> np.ndarray:
-        return self.denoiser.last.x_0_hat.numpy()  # type: ignore[union-attr]  # before its last row settles on a token
+        # before its last row settles on a token
+        return self.denoiser.last.x_0_hat.numpy()  # type: ignore[union-attr]
 
 
 def end_of(table: Table, x_1: np.ndarray) -> np.ndarray:

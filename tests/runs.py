@@ -10,25 +10,27 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from sunfish.sections.tracking import Section as Tracking
-from sunfish.text.batches import Rows
+from sunfish.config.schema.tracking import TrackingConfig
+from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
 from sunfish.training import loop
 from sunfish.training.checkpoint import Checkpoints
 from sunfish.training.cost import Meter
 from sunfish.training.parallel import make_fabric
-from sunfish.training.pretraining import Job, Places, pretrain
+from sunfish.training.run import Job, Places, pretrain
 
-OFF = Tracking(enabled=False, experiment="test", uri=None)
+OFF = TrackingConfig(enabled=False, experiment="test", uri=None)
 
 
 def start(params: dict, shards: Shards, **changes: Any) -> loop.Run:
     section = dataclasses.replace(params["pretrain"], **changes)
-    return loop.start_run(make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size)
+    return loop.start_run(
+        make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size
+    )
 
 
 def batch(params: dict, shards: Shards, num: int = 8) -> np.ndarray:
-    ids = Rows(shards, "train", params["data"]).read(np.arange(num))
+    ids = RowDataset(shards, "train", params["data"]).read(np.arange(num))
     return np.pad(ids, ((0, 0), (0, 96 - ids.shape[1])), constant_values=shards.end_id)
 
 
@@ -37,7 +39,9 @@ def checkpoints_of(run: loop.Run, folder: Path, beside: bool = False) -> Checkpo
 
 
 def places(folder: Path, shards: Shards) -> Places:
-    return Places(shards.folder, folder / "denoiser", folder / "metrics.json", folder / "curve.csv", folder / "runs")
+    return Places(
+        shards.folder, folder / "denoiser", folder / "metrics.json", folder / "curve.csv", folder / "runs"
+    )
 
 
 def job_of(params: dict, **changes: Any) -> Job:

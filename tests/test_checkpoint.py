@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 from sunfish.text.shards import Shards
 from sunfish.training import checkpoint, loop
 from sunfish.training.state import run_tensors
@@ -15,7 +15,9 @@ from tests.runs import batch, checkpoints_of, start
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: Path, capsys: Any, beside: bool) -> None:
+def test_checkpoints_are_whole_and_few(
+    params: dict, shards: Shards, tmp_path: Path, capsys: Any, beside: bool
+) -> None:
     (tmp_path / ".step-00000009.tmp").mkdir()  # what a kill in the middle of a save leaves
     run = start(params, shards)
     checkpoints = checkpoints_of(run, tmp_path, beside)
@@ -29,9 +31,12 @@ def test_checkpoints_are_whole_and_few(params: dict, shards: Shards, tmp_path: P
     next((tmp_path / "step-00000003").glob("*.safetensors")).write_bytes(b"cut")
     before = start(params, shards)
     assert loop.resume(before, tmp_path) and before.step == 2
-    assert "step-00000003: " in (said := capsys.readouterr().err) and "is cut off or altered; taking the one before" in said
+    assert (
+        "step-00000003: " in (said := capsys.readouterr().err)
+        and "is cut off or altered; taking the one before" in said
+    )
     next((tmp_path / "step-00000002").glob("*.safetensors")).unlink()
-    with pytest.raises(Problem, match="none of its checkpoints can be read"):
+    with pytest.raises(UserError, match="none of its checkpoints can be read"):
         checkpoint.find_checkpoint(tmp_path)
 
 
@@ -46,7 +51,9 @@ def test_a_checkpoint_written_beside_the_training_holds_the_step_it_was_taken_at
 
     run = start(params, shards)
     loop.train_step(run, batch(params, shards))
-    then = {name: tensor.clone() for name, tensor in run_tensors(run.denoiser, run.ema, run.optimizers).items()}
+    then = {
+        name: tensor.clone() for name, tensor in run_tensors(run.denoiser, run.ema, run.optimizers).items()
+    }
     checkpoints = checkpoints_of(run, tmp_path, beside=True)
     monkeypatch.setattr(checkpoint.dcp, "save", save_late)
     loop.save(run, checkpoints)
@@ -60,7 +67,9 @@ def test_a_checkpoint_written_beside_the_training_holds_the_step_it_was_taken_at
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_a_full_disk_leaves_the_checkpoint_before(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, beside: bool) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before(
+    params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, beside: bool
+) -> None:
     run = start(params, shards)
     checkpoints = checkpoints_of(run, tmp_path, beside)
     loop.train_step(run, batch(params, shards))
@@ -72,7 +81,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(params: dict, shards: Shards, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.dcp, "save", full)
-    with pytest.raises(Problem, match="cannot be written.*No space left.*the checkpoint before is kept"):
+    with pytest.raises(UserError, match="cannot be written.*No space left.*the checkpoint before is kept"):
         loop.save(run, checkpoints)
         checkpoints.wait()
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["step-00000001"]

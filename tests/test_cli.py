@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from sunfish.cli import main
-from sunfish.runtime.sampler import Frame, Sampler
+from sunfish.runtime.cli import main
+from sunfish.runtime.generator import Frame, Sampler
 from sunfish.runtime.settings import Settings
 from sunfish.runtime.watch import draw, watch
-from sunfish.session import OnnxNetwork
+from sunfish.sampling.onnx_backend import OnnxNetwork
 
 
 def cli(exported: Path, *arguments: str) -> Any:
@@ -41,7 +41,10 @@ def cli(exported: Path, *arguments: str) -> Any:
         (["infill", "one [MASK] .", "--num", "500000", "--candidates", "3"], "of 3 candidates each"),
         (["generate", "--steps", "20000"], "more than 10,000"),
         (["generate", "--order", "random"], "--order = random: a model that is not told how long"),
-        (["generate", "--provider", "NoSuchProvider"], "NoSuchProvider is not installed; this onnxruntime has"),
+        (
+            ["generate", "--provider", "NoSuchProvider"],
+            "NoSuchProvider is not installed; this onnxruntime has",
+        ),
         (["generate", "--prompt", "one \udce9"], "half a surrogate pair"),
         (["infill", "one \udce9 [MASK]"], "half a surrogate pair"),
         (["generate", "--steps", "0"], "at least 1 step"),
@@ -53,7 +56,9 @@ def cli(exported: Path, *arguments: str) -> Any:
         (["infill", "--candidates", "0", "one [MASK] ."], "--candidates = 0: must be at least 1"),
     ],
 )
-def test_bad_input_is_one_clear_line(exported: Path, sampler: Sampler, arguments: list[str], says: str) -> None:
+def test_bad_input_is_one_clear_line(
+    exported: Path, sampler: Sampler, arguments: list[str], says: str
+) -> None:
     done = cli(exported, *arguments)
     assert done.exit_code == 1
     assert says.format(longest=sampler.lengths.longest) in done.output
@@ -68,7 +73,10 @@ def test_bad_input_is_one_clear_line(exported: Path, sampler: Sampler, arguments
         (["generate", "--temperature", "0"], "must be above 0"),
         (["generate", "--steps", "0"], "at least 1 step"),
         (["infill", "one [MASK] .", "--candidates", "1", "--batch", "1000000"], "are free"),
-        (["infill", "one [MASK] .", "--candidates", "2"], "--num = 1000000 of 2 candidates each: at most 1,000,000 in all"),
+        (
+            ["infill", "one [MASK] .", "--candidates", "2"],
+            "--num = 1000000 of 2 candidates each: at most 1,000,000 in all",
+        ),
     ],
 )
 def test_what_cannot_be_done_for_many_texts_is_said_before_any_is_begun(
@@ -77,8 +85,8 @@ def test_what_cannot_be_done_for_many_texts_is_said_before_any_is_begun(
     def begin(*_: Any) -> None:
         raise AssertionError("a text was begun")
 
-    monkeypatch.setattr("sunfish.runtime.sampler._generators", begin)
-    monkeypatch.setattr("sunfish.runtime.sampler._candidate", begin)
+    monkeypatch.setattr("sunfish.runtime.generator._generators", begin)
+    monkeypatch.setattr("sunfish.runtime.generator._candidate", begin)
     done = cli(exported, *arguments, "--num", "1000000")
     assert done.exit_code == 1 and says in done.output and done.output.startswith("error: ")
 
@@ -93,7 +101,11 @@ def test_a_folder_says_what_it_is(exported: Path) -> None:
     told = json.loads(CliRunner().invoke(main, ["info", str(exported), "--json"]).stdout)
     assert told["licence"] == "MIT" and all(walk["different_ids"] == 0 for walk in told["parity"]["walks"])
     lines = CliRunner().invoke(main, ["info", str(exported)]).stdout
-    assert f"{told['parameters']:,} parameters" in lines and told["made_from"]["model_sha256"] in lines and "step_quantized.onnx" in lines
+    assert (
+        f"{told['parameters']:,} parameters" in lines
+        and told["made_from"]["model_sha256"] in lines
+        and "step_quantized.onnx" in lines
+    )
     missing = CliRunner().invoke(main, ["info", str(exported / "nowhere")])
     assert missing.exit_code == 1 and "is not an exported model" in missing.output
 
@@ -118,7 +130,9 @@ def test_a_frame_fits_its_terminal() -> None:
     words = ["once", " anna", " had", " a", " dog", " ."]
     frame = Frame(1, 2, words, np.array([1.0, 0.1, 0.3, 0.7, 0.8, 0.9]), np.array([True, *[False] * 5]))
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in draw(frame, 10)]
-    assert lines == ["once ····", "had a dog", "."] and draw(frame, 80)[0].startswith("\x1b[1monce\x1b[0m\x1b[2m ····\x1b[0m")
+    assert lines == ["once ····", "had a dog", "."] and draw(frame, 80)[0].startswith(
+        "\x1b[1monce\x1b[0m\x1b[2m ····\x1b[0m"
+    )
     assert all(len(line) <= 10 for line in lines)
 
 

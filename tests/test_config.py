@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sunfish.config import SECTIONS, ConfigError, check, compose, read_section
-from sunfish.sections.model import Section as Model
+from sunfish.config.compose import SECTIONS, ConfigError, check, compose, read_section
+from sunfish.config.schema.model import ModelConfig
 from tests.conftest import ROOT
 
 
@@ -22,7 +22,9 @@ def params_path(tmp_path: Path) -> Path:
 
 def test_the_committed_params_are_the_composed_defaults(tmp_path: Path) -> None:
     compose([], tmp_path / "params.yaml")
-    assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text(), "run: python -m sunfish.config compose"
+    assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text(), (
+        "run: python -m sunfish.config compose"
+    )
 
 
 @pytest.mark.parametrize("model", ["tiny", "mini", "small", "base", "large", "full"])
@@ -41,11 +43,20 @@ PATHS = ["data.sources.files.paths=[texts.txt]"]
         ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
     ],
 )  # fmt: skip
-def test_every_experiment_is_a_run_sampled_as_it_is_trained(experiment: str, more: list[str], tmp_path: Path) -> None:
+def test_every_experiment_is_a_run_sampled_as_it_is_trained(
+    experiment: str, more: list[str], tmp_path: Path
+) -> None:
     compose([f"experiment={experiment}", *more], tmp_path / "params.yaml")
     built = check(tmp_path / "params.yaml")
-    at_once = built["evaluate"].window_steps >= built["evaluate"].num_steps and built["evaluate"].bound_together is None
-    assert at_once == (built["diffusion"].blocks is None) == (built["export"].sampler_window_steps >= built["export"].sampler_steps)
+    at_once = (
+        built["evaluate"].window_steps >= built["evaluate"].num_steps
+        and built["evaluate"].bound_together is None
+    )
+    assert (
+        at_once
+        == (built["diffusion"].blocks is None)
+        == (built["export"].sampler_window_steps >= built["export"].sampler_steps)
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +66,9 @@ def test_every_experiment_is_a_run_sampled_as_it_is_trained(experiment: str, mor
         (["diffusion=default"], 1.0), (["experiment=founding", "data=files", *PATHS], None),
     ],
 )  # fmt: skip
-def test_the_recipe_follows_the_data_unless_it_is_told(told: list[str], next_token: float | None, tmp_path: Path) -> None:
+def test_the_recipe_follows_the_data_unless_it_is_told(
+    told: list[str], next_token: float | None, tmp_path: Path
+) -> None:
     compose(told, tmp_path / "params.yaml")
     blocks = check(tmp_path / "params.yaml")["diffusion"].blocks
     assert (blocks and blocks.next_token) == next_token
@@ -66,8 +79,15 @@ def test_full_is_the_founding_table(tmp_path: Path) -> None:
     built = check(tmp_path / "params.yaml")
     model, pretrain = built["model"], built["pretrain"]
     assert (model.num_layers, model.num_heads, model.width) == (24, 16, 2048)
-    assert (pretrain.micro_rows, pretrain.batch_rows, pretrain.steps, pretrain.optim.warmup_steps) == (8, 128, 500_000, 5_000)
-    assert pretrain.activation_checkpointing and built["data"].sources["fineweb"].name == "HuggingFaceFW/fineweb"
+    assert (pretrain.micro_rows, pretrain.batch_rows, pretrain.steps, pretrain.optim.warmup_steps) == (
+        8,
+        128,
+        500_000,
+        5_000,
+    )
+    assert (
+        pretrain.activation_checkpointing and built["data"].sources["fineweb"].name == "HuggingFaceFW/fineweb"
+    )
 
 
 def test_a_group_given_by_hand_comes_before_the_model_s(tmp_path: Path) -> None:
@@ -78,20 +98,42 @@ def test_a_group_given_by_hand_comes_before_the_model_s(tmp_path: Path) -> None:
 EDITS = [
     (r"  num_heads: \d+", "  num_hedas: 4", r"model.num_hedas = 4: unknown key; did you mean 'num_heads'\?"),
     (r"  num_heads: \d+", "  num_heads: 3", r"model.num_heads = 3: must divide width = 128"),
-    (r"  num_heads: \d+", "  num_heads: four", r"model.num_heads = 'four': should be a whole number, not text"),
+    (
+        r"  num_heads: \d+",
+        "  num_heads: four",
+        r"model.num_heads = 'four': should be a whole number, not text",
+    ),
     (r"  num_heads: \d+\n", "", r"model.num_heads: this key is missing"),
-    (r"  sampler_order: forward", "  sampler_order: random", r"export.sampler_order = 'random': a model that is not told how long"),
-    (r"  order: forward", "  order: random", r"model.told_length = False: a text says itself where it ends only .* set it to true"),
-    (r"objective: ce", "objective: crossentropy", r"diffusion.objective = 'crossentropy': should be one of ce, elbo, eps_mse, x0_mse"),
+    (
+        r"  sampler_order: forward",
+        "  sampler_order: random",
+        r"export.sampler_order = 'random': a model that is not told how long",
+    ),
+    (
+        r"  order: forward",
+        "  order: random",
+        r"model.told_length = False: a text says itself where it ends only .* set it to true",
+    ),
+    (
+        r"objective: ce",
+        "objective: crossentropy",
+        r"diffusion.objective = 'crossentropy': should be one of ce, elbo, eps_mse, x0_mse",
+    ),
     (r"warmup_steps: \d+", "warmup_steps: 90000", r"pretrain.steps = .* must be more than the warm-up"),
     (r"kind: stories", "kind: story", r"data.sources.stories.kind = 'story': .* did you mean 'stories'\?"),
     (r"model:\n(  .*\n)+", "model: full\n", r"model = 'full': should be a section with keys, not text"),
     (r"launch:", "lanch:", r"lanch: unknown section; did you mean 'launch'\?"),
-    (r"seed: 0\n", "seed: true\n", r"data.sources.stories.seed = True: should be a whole number, not true/false"),
+    (
+        r"seed: 0\n",
+        "seed: true\n",
+        r"data.sources.stories.seed = True: should be a whole number, not true/false",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("pattern", "edit", "says"), EDITS, ids=[edit.strip()[:24] or "missing" for _, edit, _ in EDITS])
+@pytest.mark.parametrize(
+    ("pattern", "edit", "says"), EDITS, ids=[edit.strip()[:24] or "missing" for _, edit, _ in EDITS]
+)
 def test_an_edit_by_hand_is_caught(params_path: Path, pattern: str, edit: str, says: str) -> None:
     params_path.write_text(re.sub(pattern, edit, params_path.read_text(), count=1))
     with pytest.raises(ConfigError, match=says) as error:
@@ -123,13 +165,17 @@ def test_steps_that_no_sampler_takes_are_refused_before_anything_runs(told: str,
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="compose"):
-        read_section(tmp_path / "params.yaml", "model", Model)
+        read_section(tmp_path / "params.yaml", "model", ModelConfig)
 
 
 def test_a_bad_parameter_is_said_in_one_line_and_at_once(params_path: Path) -> None:
     params_path.write_text(params_path.read_text().replace("num_heads:", "num_hedas:"))
     command = [sys.executable, "-m", "stages.pretrain", "--params", str(params_path)]
-    paths = [part for name in ("shards", "out", "metrics", "curve") for part in (f"--{name}", str(params_path.parent / name))]
+    paths = [
+        part
+        for name in ("shards", "out", "metrics", "curve")
+        for part in (f"--{name}", str(params_path.parent / name))
+    ]
     started = time.monotonic()
     done = subprocess.run([*command, *paths], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and time.monotonic() - started < 20

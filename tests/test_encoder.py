@@ -14,7 +14,10 @@ from sunfish.sharding import encoder as encoders
 from sunfish.sharding.encoder import Encoder
 from sunfish.text.tokenizer import Tokenizer, load_pretrained, train_tokenizer
 
-WORDS = ["ab cé 三 11 a. b' c ab ab it's we'll  x\n\n y\t", "the cat sat on the mat, the hat; 1234 12 \u00e9\u0301"] * 3
+WORDS = [
+    "ab cé 三 11 a. b' c ab ab it's we'll  x\n\n y\t",
+    "the cat sat on the mat, the hat; 1234 12 \u00e9\u0301",
+] * 3
 
 
 @pytest.fixture(scope="module", params=["pieces", "words", "gpt2"])
@@ -26,7 +29,10 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 
 @settings(max_examples=60)
-@given(text=st.one_of(st.text(max_size=200), st.text(st.sampled_from("ab cé三1 .'\n\t"), max_size=200)), long=st.integers(1, 20))
+@given(
+    text=st.one_of(st.text(max_size=200), st.text(st.sampled_from("ab cé三1 .'\n\t"), max_size=200)),
+    long=st.integers(1, 20),
+)
 def test_a_corpus_has_the_tokenizer_s_ids_in_parts_or_not(encoder: Encoder, text: str, long: int) -> None:
     expected = [*encoder.tokenizer.encode(text), encoder.tokenizer.end_id]
     assert next(encoder.encode([text])).tolist() == expected
@@ -43,9 +49,17 @@ def test_the_fast_way_is_taken_where_it_is_the_same(encoder: Encoder) -> None:
 
 def test_a_vocabulary_with_an_entry_that_its_merges_do_not_make_goes_the_slow_way() -> None:
     alphabet = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    vocab = alphabet | {"<|endoftext|>": 256, "bc": 257, "ab": 258, "abc": 259}  # bc comes first, so ab and c never meet
+    vocab = alphabet | {
+        "<|endoftext|>": 256,
+        "bc": 257,
+        "ab": 258,
+        "abc": 259,
+    }  # bc comes first, so ab and c never meet
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[("b", "c"), ("a", "b"), ("ab", "c")]))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend.pre_tokenizer, backend.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     backend.add_special_tokens(["<|endoftext|>"])
     assert Encoder(Tokenizer(backend)).fast is None
 
@@ -64,7 +78,11 @@ def test_every_character_of_unicode_has_the_tokenizer_s_ids(real_data: Path) -> 
 @pytest.mark.slow
 def test_real_text_has_the_tokenizer_s_ids(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder(load_pretrained(str(real_data / "gpt2" / "tokenizer.json")))
-    texts = [text for path in sorted((real_data / "fineweb").glob("*.parquet")) for text in pq.read_table(path)["text"].to_pylist()]
+    texts = [
+        text
+        for path in sorted((real_data / "fineweb").glob("*.parquet"))
+        for text in pq.read_table(path)["text"].to_pylist()
+    ]
     texts.append((real_data / "tinystories" / "valid.txt").read_text(encoding="utf-8"))
     expected = [[*ids, encoder.tokenizer.end_id] for ids in encoder.tokenizer.encode_batch(texts)]
     assert [ids.tolist() for ids in encoder.encode(texts)] == expected

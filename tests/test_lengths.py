@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sunfish.lengths import RowLengths
+from sunfish.diffusion.lengths import RowLengths
 
 LAW = RowLengths.count([8, 8, 12, 8, 20], possible=5)
 
@@ -46,5 +46,7 @@ def test_a_law_of_lengths_comes_back_from_json() -> None:
         again = RowLengths.from_json(json.loads(json.dumps(law.to_json())))
         assert np.array_equal(again.lengths, law.lengths) and np.array_equal(again.counts, law.counts)
         assert (again.possible, again.told) == (5, told)
-    before = {key: value for key, value in LAW.to_json().items() if key != "told"}  # as folders have it that were exported before
+    before = {
+        key: value for key, value in LAW.to_json().items() if key != "told"
+    }  # as folders have it that were exported before
     assert RowLengths.from_json(before).told

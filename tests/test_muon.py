@@ -7,7 +7,9 @@ from sunfish.training.muon import Muon, orthogonalize
 
 
 def test_muon_is_the_library_s_in_batches() -> None:
-    """Tall, wide and square matrices, several of a shape: three updates beside torch.optim.Muon's, one matrix at a time."""
+    """Tall, wide and square matrices, several of a shape: three updates beside torch.optim.Muon's, one matrix
+    at a time.
+    """
     shapes = [(24, 8), (8, 24), (8, 8), (24, 8), (8, 24)]
     generator = torch.Generator().manual_seed(0)
     ours = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
@@ -23,7 +25,9 @@ def test_muon_is_the_library_s_in_batches() -> None:
         torch.testing.assert_close(mine, other, atol=0.01, rtol=0)
 
 
-def test_orthogonalizing_keeps_the_directions_and_evens_their_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orthogonalizing_keeps_the_directions_and_evens_their_lengths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     generator = torch.Generator().manual_seed(0)
     matrices = [torch.randn(shape, generator=generator) for shape in [(32, 8), (8, 32), (8, 32), (8, 8)]]
     together = orthogonalize(matrices, torch.float32)

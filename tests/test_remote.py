@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sunfish.problems import Problem
-from sunfish.sections.data import Hub, Section
+from sunfish.errors import UserError
+from sunfish.config.schema.data import Hub, DataConfig
 from sunfish.sharding import remote
 from sunfish.sharding.plan import Plan, make_plan
 from sunfish.sharding.readers import read_span
@@ -34,28 +34,30 @@ def test_real_documents_are_the_same_from_a_server_that_misbehaves(
 
 
 def test_a_server_that_refuses_or_keeps_failing_is_said(
-    section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    section: DataConfig, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "FIRST_WAIT_SECONDS", 0.001)
     write_jsonl(tmp_path / "a.jsonl", texts)
     with serving(tmp_path) as server:
         changed = with_sources(section, files=files(f"{server.url}/a.jsonl"))
         server.always = "403"
-        with pytest.raises(Problem, match=r"a.jsonl: the server refuses it \(status 403\)"):
+        with pytest.raises(UserError, match=r"a.jsonl: the server refuses it \(status 403\)"):
             run(changed, tmp_path / "out")
         server.always = None
-        with pytest.raises(Problem, match="no such file there"):
+        with pytest.raises(UserError, match="no such file there"):
             run(with_sources(section, files=files(f"{server.url}/b.jsonl")), tmp_path / "out")
         plan = make_plan(changed)
         server.always = "500"
-        with pytest.raises(Problem, match=rf"a.jsonl: cannot be read, tried {remote.ATTEMPTS} times"):
+        with pytest.raises(UserError, match=rf"a.jsonl: cannot be read, tried {remote.ATTEMPTS} times"):
             list(read_span(changed.sources["files"], plan.tasks[0].spans[0], []))
-    with pytest.raises(Problem, match="data=stories"):
+    with pytest.raises(UserError, match="data=stories"):
         run(changed, tmp_path / "out")
     assert not (tmp_path / "out" / "shards").exists()
 
 
-def test_s3_and_other_places_are_opened_by_fsspec(section: Section, texts: list[str], tmp_path: Path) -> None:
+def test_s3_and_other_places_are_opened_by_fsspec(
+    section: DataConfig, texts: list[str], tmp_path: Path
+) -> None:
     import fsspec
 
     memory = fsspec.filesystem("memory")
@@ -63,16 +65,20 @@ def test_s3_and_other_places_are_opened_by_fsspec(section: Section, texts: list[
     run(with_sources(section, files=files("memory://bucket/*.jsonl")), tmp_path / "memory")
     run(with_sources(section, files=files(tmp_path / "a.jsonl")), tmp_path / "local")
     assert digest(tmp_path / "memory") == digest(tmp_path / "local")
-    with pytest.raises(Problem, match="nowhere:// cannot be opened here"):
+    with pytest.raises(UserError, match="nowhere:// cannot be opened here"):
         make_plan(with_sources(section, files=files("nowhere://bucket/a.jsonl")))
 
 
 def hub(name: str, **changes: object) -> Hub:
-    return Hub(kind="hub", name=name, config="default", split="train", revision=REVISION, **(COLUMNS | changes))
+    return Hub(
+        kind="hub", name=name, config="default", split="train", revision=REVISION, **(COLUMNS | changes)
+    )
 
 
 @pytest.mark.slow
-def test_the_hub_is_read_from_a_stand_in_that_speaks_its_protocol(real_data: Path, real_digest: str, tmp_path: Path) -> None:
+def test_the_hub_is_read_from_a_stand_in_that_speaks_its_protocol(
+    real_data: Path, real_digest: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "dataset"
     folder.mkdir()
     for path in (real_data / "fineweb").glob("*.parquet"):
@@ -82,32 +88,41 @@ def test_the_hub_is_read_from_a_stand_in_that_speaks_its_protocol(real_data: Pat
             "from tests.test_remote import *\n"
             f"run(real_section(Path({str(real_data)!r}), hub({DATASET!r})), Path({str(tmp_path)!r}))\n"
             f"try: make_plan(real_section(Path({str(real_data)!r}), dataclasses.replace(hub({DATASET!r}), revision='v9')))\n"
-            "except Problem as problem: print(problem)\n"
+            "except UserError as problem: print(problem)\n"
         )
         env = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        done = subprocess.run([sys.executable, "-c", script], env=os.environ | env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | env, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert "revision v9) cannot be streamed" in done.stdout
     assert digest(tmp_path) == real_digest
 
 
-def test_a_dataset_in_a_folder_is_read_as_the_hub_lays_it_out(real_data: Path, section: Section) -> None:
+def test_a_dataset_in_a_folder_is_read_as_the_hub_lays_it_out(real_data: Path, section: DataConfig) -> None:
     plan = make_plan(with_sources(section, hub=hub(str(real_data / "fineweb"))))
     assert (
-        isinstance(plan, Plan) and sum(span.stop - span.start for task in plan.tasks for span in task.spans) == plan.num_bytes() > 5_000_000
+        isinstance(plan, Plan)
+        and sum(span.stop - span.start for task in plan.tasks for span in task.spans)
+        == plan.num_bytes()
+        > 5_000_000
     )
-    with pytest.raises(Problem, match="has no split 'test'; there are train"):
-        make_plan(with_sources(section, hub=dataclasses.replace(hub(str(real_data / "fineweb")), split="test")))
+    with pytest.raises(UserError, match="has no split 'test'; there are train"):
+        make_plan(
+            with_sources(section, hub=dataclasses.replace(hub(str(real_data / "fineweb")), split="test"))
+        )
 
 
-def test_without_a_network_the_hub_says_what_runs(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_hub_says_what_runs(
+    section: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     def refuse(*_: object, **__: object) -> None:
         raise ConnectionError("cannot reach the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
-    with pytest.raises(Problem, match=r"cannot be streamed: cannot reach the Hub.*data=stories"):
+    with pytest.raises(UserError, match=r"cannot be streamed: cannot reach the Hub.*data=stories"):
         make_plan(with_sources(section, hub=hub("HuggingFaceFW/fineweb")))
 
 

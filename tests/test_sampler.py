@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sunfish.sampler import COLUMNS, SAMPLERS, Given, Table, ddim, ddpm, dpm_solver, make_table
-from sunfish.schedule import linear_beta, uniform
+from sunfish.sampling.solvers import COLUMNS, SAMPLERS, Given, Table, ddim, ddpm, dpm_solver, make_table
+from sunfish.diffusion.schedule import linear_beta, uniform
 from tests.oracles import MEAN, STD, Toy, drawn, end_of, gaussian_denoiser, gaussian_flow, walk_all
 
 LAW = uniform(-9, 16, 2)
@@ -32,7 +32,9 @@ def test_samples_have_the_data_s_mean_and_spread(name: str, rng: np.random.Gener
 
 @pytest.mark.parametrize(("name", "error"), [("ancestral", 0.0), ("ddpm", 0.1)])
 def test_drawn_tokens_come_as_often_as_they_should_however_few_the_steps(name: str, error: float) -> None:
-    """One position by itself, four tokens, the exact denoiser: three steps are exact with drawn tokens and far off with their mean."""
+    """One position by itself, four tokens, the exact denoiser: three steps are exact with drawn tokens and
+    far off with their mean.
+    """
     rng, table, shares = np.random.default_rng(0), np.eye(4) * 2.0, np.array([0.55, 0.3, 0.1, 0.05])
 
     def denoise(x: Tensor, logsnr: np.ndarray, _: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +68,11 @@ def test_ddpm_rows_are_the_posterior_of_the_paper() -> None:
 def test_parity_with_diffusers(steps: int, eta: float) -> None:
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.DDIMScheduler(
-        num_train_timesteps=1000, beta_schedule="linear", clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading"
+        num_train_timesteps=1000,
+        beta_schedule="linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="leading",
     )
     scheduler.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
     scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
@@ -79,7 +85,9 @@ def test_parity_with_diffusers(steps: int, eta: float) -> None:
         abar = float(scheduler.alphas_cumprod[t])
         x_0_hat, _ = gaussian_denoiser(theirs, np.log(abar / (1 - abar)), theirs)
         eps = (theirs - abar**0.5 * x_0_hat) / (1 - abar) ** 0.5
-        theirs = scheduler.step(eps, t, theirs, eta=eta, variance_noise=torch.from_numpy(noises[i])).prev_sample
+        theirs = scheduler.step(
+            eps, t, theirs, eta=eta, variance_noise=torch.from_numpy(noises[i])
+        ).prev_sample
     table = ddim(linear_beta(), steps, eta)
     toy = Toy(drawn(iter([x_1, *noises])))
     walk_all(table, toy, Given.nothing(1, 6))
@@ -97,8 +105,15 @@ def test_known_positions_stay(name: str, rng: np.random.Generator) -> None:
         return x * 0.3, x
 
     table = make_table(name, LAW, 10)
-    walk_all(table, Toy(lambda: rng.standard_normal(shape), denoise, embeddings), given, table.places(given.known, rng))
-    assert len(seen) == (2 if name == "picard" else 10)  # nothing here depends on other words, so the second call says the same
+    walk_all(
+        table,
+        Toy(lambda: rng.standard_normal(shape), denoise, embeddings),
+        given,
+        table.places(given.known, rng),
+    )
+    assert len(seen) == (
+        2 if name == "picard" else 10
+    )  # nothing here depends on other words, so the second call says the same
     assert all(np.array_equal(x[given.known], embeddings[[2, 1]]) for x in seen)
 
 
@@ -131,7 +146,17 @@ def test_positions_settle_in_the_order_of_their_certainty_and_stay(rng: np.rando
 def test_a_row_is_what_the_table_says() -> None:
     table = make_table("dpm-solver", LAW, 5, settle_above=0.7)
     wait, *rows = table.rows()
-    assert wait.tolist() == [LAW.logsnr[-1], 1.0, 0.0, 0.0, 0.0, 0.7, 0.0, 1.0, 0.0]  # stand still, at pure noise
+    assert wait.tolist() == [
+        LAW.logsnr[-1],
+        1.0,
+        0.0,
+        0.0,
+        0.0,
+        0.7,
+        0.0,
+        1.0,
+        0.0,
+    ]  # stand still, at pure noise
     for column, name in zip(np.transpose(rows), COLUMNS, strict=True):
         wanted = np.array(np.broadcast_to(0.0 if name == "waits" else getattr(table, name), 5))
         wanted[-1] = 0.0 if name == "settle_above" else wanted[-1]  # all settle at their last row

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sunfish.config import ConfigError, check, compose
-from sunfish.problems import Problem
-from sunfish.sections.data import Length, Pattern, Range, Section, Stories, Values
+from sunfish.config.compose import ConfigError, check, compose
+from sunfish.errors import UserError
+from sunfish.config.schema.data import Length, Pattern, Range, DataConfig, Stories, Values
 from sunfish.sharding import steps
 from sunfish.sharding.plan import make_plan
 from sunfish.sharding.shard import shard
@@ -19,7 +19,7 @@ from tests.corpora import HERE, digest, documents_of, files, real_section, run, 
 # ---- what is kept ----
 
 
-def test_filters_drop_under_their_names(section: Section, tmp_path: Path) -> None:
+def test_filters_drop_under_their_names(section: DataConfig, tmp_path: Path) -> None:
     rows = [
         {
             "text": f"a text of some length {i}" + "!" * (i % 4),
@@ -36,7 +36,9 @@ def test_filters_drop_under_their_names(section: Section, tmp_path: Path) -> Non
         Pattern(kind="pattern", column="url", pattern=r"//x1\.", keep=False),
         Length(kind="length", min=5, max=25),
     )
-    result = run(with_sources(section, files=files(tmp_path / "a.jsonl", filters=rules, url_column="url")), tmp_path)
+    result = run(
+        with_sources(section, files=files(tmp_path / "a.jsonl", filters=rules, url_column="url")), tmp_path
+    )
     keeps = {
         "language": lambda r: r["language"] == "en",
         "language_score": lambda r: 0.3 <= r["language_score"] <= 0.9,
@@ -45,28 +47,42 @@ def test_filters_drop_under_their_names(section: Section, tmp_path: Path) -> Non
     }
     dropped_by = [next((name for name, keep in keeps.items() if not keep(row)), None) for row in rows]
     account = result.manifest["sources"]["files"]
-    assert account["dropped"] == {name: dropped_by.count(name) for name in keeps} and min(account["dropped"].values()) > 5
-    assert sorted(documents_of(tmp_path)) == sorted(row["text"] for row, by in zip(rows, dropped_by, strict=True) if by is None)
+    assert (
+        account["dropped"] == {name: dropped_by.count(name) for name in keeps}
+        and min(account["dropped"].values()) > 5
+    )
+    assert sorted(documents_of(tmp_path)) == sorted(
+        row["text"] for row, by in zip(rows, dropped_by, strict=True) if by is None
+    )
     assert set(result.counts["files"]["hosts"]) == {"x0.org", "x2.org", "x3.org", "x4.org"}
 
 
-def test_a_filter_that_keeps_nothing_says_which(section: Section, texts: list[str], tmp_path: Path) -> None:
+def test_a_filter_that_keeps_nothing_says_which(
+    section: DataConfig, texts: list[str], tmp_path: Path
+) -> None:
     rule = Length(kind="length", min=100_000, max=None)
-    with pytest.raises(Problem, match=r"data.sources.files: no document is left. Dropped: 600 by 'length'"):
-        run(with_sources(section, files=files(write_jsonl(tmp_path / "a.jsonl", texts), filters=(rule,))), tmp_path)
+    with pytest.raises(UserError, match=r"data.sources.files: no document is left. Dropped: 600 by 'length'"):
+        run(
+            with_sources(section, files=files(write_jsonl(tmp_path / "a.jsonl", texts), filters=(rule,))),
+            tmp_path,
+        )
 
 
-def test_limits_take_the_first_documents_and_leave_the_rest_unread(section: Section, texts: list[str], tmp_path: Path) -> None:
+def test_limits_take_the_first_documents_and_leave_the_rest_unread(
+    section: DataConfig, texts: list[str], tmp_path: Path
+) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", texts)
     result = run(with_sources(section, files=files(path, max_documents=70)), tmp_path)
     assert sorted(documents_of(tmp_path)) == sorted(texts[:70])
-    assert result.manifest["sources"]["files"]["documents_in"] < 400  # tasks behind the limit count for nothing
+    assert (
+        result.manifest["sources"]["files"]["documents_in"] < 400
+    )  # tasks behind the limit count for nothing
     result = run(with_sources(section, files=files(path, max_tokens=3000)), tmp_path / "tokens")
     tokens = result.manifest["sources"]["files"]["tokens"]
     assert 3000 <= tokens < 3200
 
 
-def test_duplicates_are_dropped_across_tasks(section: Section, texts: list[str], tmp_path: Path) -> None:
+def test_duplicates_are_dropped_across_tasks(section: DataConfig, texts: list[str], tmp_path: Path) -> None:
     near = [f"{text} and then" if len(text.split()) > 30 else text for text in texts[:100]]
     path = write_jsonl(tmp_path / "a.jsonl", [*texts, *texts[100:200], *near, "hi", "hi"])
     changed = with_sources(section, files=files(path))
@@ -82,17 +98,21 @@ def test_duplicates_are_dropped_across_tasks(section: Section, texts: list[str],
     assert sorted(kept) == sorted({*texts, *near, "hi"})
     kept = documents_of(tmp_path / "drop_near")
     assert len(kept) == len(set(kept)) and len(kept) < counts["drop_exact"]["documents"] - 0.8 * num_changed
-    assert len(set(texts) - set(kept)) < num_changed  # of each cluster one is kept, so of a text and its double never neither
+    assert (
+        len(set(texts) - set(kept)) < num_changed
+    )  # of each cluster one is kept, so of a text and its double never neither
     assert all(text in kept or f"{text} and then" in kept for text in texts)
 
 
-def dataclasses_replace(section: Section, **changes: object) -> Section:
+def dataclasses_replace(section: DataConfig, **changes: object) -> DataConfig:
     changed = dataclasses.replace(section, **{**changes, "task_bytes": 2**20})
     object.__setattr__(changed, "task_bytes", section.task_bytes)
     return changed
 
 
-def test_a_mixture_has_its_shares_anywhere_and_repeats_nothing(section: Section, texts: list[str], tmp_path: Path) -> None:
+def test_a_mixture_has_its_shares_anywhere_and_repeats_nothing(
+    section: DataConfig, texts: list[str], tmp_path: Path
+) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", texts)
     stories = Stories(kind="stories", grammar="short", num_documents=2000, seed=1, weight=1.0)
     changed = with_sources(section, web=files(path, weight=3.0), stories=stories)
@@ -107,12 +127,15 @@ def test_a_mixture_has_its_shares_anywhere_and_repeats_nothing(section: Section,
     sizes = np.array([len(text) for text in train])
     quarter = len(train) // 4
     shares = [
-        float(sizes[a : a + quarter][is_web[a : a + quarter]].sum() / sizes[a : a + quarter].sum()) for a in range(0, 3 * quarter, quarter)
+        float(sizes[a : a + quarter][is_web[a : a + quarter]].sum() / sizes[a : a + quarter].sum())
+        for a in range(0, 3 * quarter, quarter)
     ]
     assert max(shares) - min(shares) < 0.1
     again = dataclasses_replace(changed, mixing_seed=1)
     run(again, tmp_path / "seed")
-    assert documents_of(tmp_path / "seed", "train") != train and sorted(documents_of(tmp_path / "seed")) == sorted(documents_of(tmp_path))
+    assert documents_of(tmp_path / "seed", "train") != train and sorted(
+        documents_of(tmp_path / "seed")
+    ) == sorted(documents_of(tmp_path))
 
 
 def test_weights_are_of_all_sources_or_none_and_names_are_given_once(tmp_path: Path) -> None:
@@ -130,7 +153,9 @@ def test_weights_are_of_all_sources_or_none_and_names_are_given_once(tmp_path: P
 # ---- identical bytes ----
 
 
-def test_workers_and_tasks_have_no_say_in_the_bytes(section: Section, texts: list[str], tmp_path: Path) -> None:
+def test_workers_and_tasks_have_no_say_in_the_bytes(
+    section: DataConfig, texts: list[str], tmp_path: Path
+) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", texts)
     changed = with_sources(section, files=files(path, max_tokens=12_000))
     for workers in (1, 2, 4, 16):
@@ -143,17 +168,24 @@ def test_workers_and_tasks_have_no_say_in_the_bytes(section: Section, texts: lis
 
 @pytest.mark.parametrize("duplicates", ["keep", "drop_exact", "drop_near"])
 def test_what_stands_behind_a_limit_has_no_say_whether_it_was_read_or_not(
-    section: Section, texts: list[str], tmp_path: Path, duplicates: str
+    section: DataConfig, texts: list[str], tmp_path: Path, duplicates: str
 ) -> None:
-    """The limit ends with a piece; behind it stand doubles of what another source has, and of what is kept."""
-    first, others = write_jsonl(tmp_path / "a.jsonl", texts[:90]), write_jsonl(tmp_path / "c.jsonl", texts[100:300])
+    """The limit ends with a piece; behind it stand doubles of what another source has, and of what is
+    kept.
+    """
+    first, others = (
+        write_jsonl(tmp_path / "a.jsonl", texts[:90]),
+        write_jsonl(tmp_path / "c.jsonl", texts[100:300]),
+    )
     assert first.stat().st_size < 20_000
     behind = write_jsonl(tmp_path / "b.jsonl", [*texts[100:300], *texts[:90]])
     limited = with_sources(section, a=files(first, behind, max_documents=90), c=files(others))
     found = set()
     for workers in (1, 4):
         result = run(
-            dataclasses_replace(limited, duplicates=duplicates), tmp_path / str(workers), dataclasses.replace(HERE, workers=workers)
+            dataclasses_replace(limited, duplicates=duplicates),
+            tmp_path / str(workers),
+            dataclasses.replace(HERE, workers=workers),
         )
         found.add(digest(tmp_path / str(workers)))
         assert result.manifest["sources"]["a"]["documents_in"] == 90
@@ -161,7 +193,9 @@ def test_what_stands_behind_a_limit_has_no_say_whether_it_was_read_or_not(
     assert len(found) == 1
 
 
-def test_what_is_done_is_not_done_again(section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_done_is_not_done_again(
+    section: DataConfig, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", texts)
     changed = with_sources(section, files=files(path))
     tasks = len(make_plan(changed).tasks)
@@ -169,23 +203,27 @@ def test_what_is_done_is_not_done_again(section: Section, texts: list[str], tmp_
 
     def fail_at_third(folder: Path, rank: int, *rest: object) -> None:
         if len(done) == 2:
-            raise Problem("the lights went out")
+            raise UserError("the lights went out")
         done.append(rank)
         write_account(folder, rank, *rest)
 
     monkeypatch.setattr(steps, "write_account", fail_at_third)
-    with pytest.raises(Problem, match="the lights went out"):
+    with pytest.raises(UserError, match="the lights went out"):
         run(changed, tmp_path)
     assert not (tmp_path / "shards").exists()
     again: list[int] = []
-    monkeypatch.setattr(steps, "write_account", lambda folder, rank, *rest: (again.append(rank), write_account(folder, rank, *rest)))
+    monkeypatch.setattr(
+        steps,
+        "write_account",
+        lambda folder, rank, *rest: (again.append(rank), write_account(folder, rank, *rest)),
+    )
     run(changed, tmp_path)
     assert done == [0, 1] and again == list(range(2, tasks))
     run(changed, tmp_path / "whole")
     assert digest(tmp_path) == digest(tmp_path / "whole")
 
 
-def test_a_piece_that_was_lost_is_made_again(section: Section, texts: list[str], tmp_path: Path) -> None:
+def test_a_piece_that_was_lost_is_made_again(section: DataConfig, texts: list[str], tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", texts)
     changed = with_sources(section, files=files(path))
     result = shard(changed, HERE, tmp_path / "shards", tmp_path / "runs")
@@ -198,7 +236,9 @@ def test_a_piece_that_was_lost_is_made_again(section: Section, texts: list[str],
 
 
 @pytest.mark.slow
-def test_real_documents_are_the_same_by_two_workers(real_data: Path, real_digest: str, tmp_path: Path) -> None:
+def test_real_documents_are_the_same_by_two_workers(
+    real_data: Path, real_digest: str, tmp_path: Path
+) -> None:
     source = files(real_data / "fineweb" / "*.parquet")
     run(real_section(real_data, source), tmp_path, dataclasses.replace(HERE, workers=2))
     assert digest(tmp_path) == real_digest
@@ -209,7 +249,7 @@ def test_real_documents_are_the_same_by_two_workers(real_data: Path, real_digest
 
 
 def test_a_full_disk_is_said_and_nothing_is_half_written(
-    section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    section: DataConfig, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sunfish.sharding.pieces import PieceWriter
 
@@ -219,7 +259,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(
     path = write_jsonl(tmp_path / "a.jsonl", texts)
     with monkeypatch.context() as patch:
         patch.setattr(PieceWriter, "append", full)
-        with pytest.raises(Problem, match=r"cannot be written \(No space left on device\)"):
+        with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
             run(with_sources(section, files=files(path)), tmp_path)
     assert not (tmp_path / "shards").exists()
     assert not [p for p in (tmp_path / "runs").rglob("*") if p.name.endswith((".tmp", ".bin"))]

@@ -10,16 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sunfish.problems import Problem
-from sunfish.text.batches import BatchOrder, EvenOrder, Rows, Shuffle, _cut_documents
+from sunfish.errors import UserError
+from sunfish.text.batches import BatchOrder, EvenOrder, RowDataset, Shuffle, _cut_documents
 from sunfish.text.shards import Shards, token_dtype
 from sunfish.text.stories import write_stories
 from tests.conftest import make_shards
 
 
 def test_what_was_written_is_read(shards: Shards, params: dict) -> None:
-    ids = [list(shard.tokens[a:b]) for shard in shards.split("train") for a, b in zip([0, *shard.ends[:-1]], shard.ends, strict=True)]
-    held = [list(shard.tokens[a:b]) for shard in shards.split("heldout") for a, b in zip([0, *shard.ends[:-1]], shard.ends, strict=True)]
+    ids = [
+        list(shard.tokens[a:b])
+        for shard in shards.split("train")
+        for a, b in zip([0, *shard.ends[:-1]], shard.ends, strict=True)
+    ]
+    held = [
+        list(shard.tokens[a:b])
+        for shard in shards.split("heldout")
+        for a, b in zip([0, *shard.ends[:-1]], shard.ends, strict=True)
+    ]
     texts = [shards.tokenizer.decode_row(row) for row in ids + held]
     assert sorted(texts) == sorted(islice(write_stories(0), 600))
     assert not {tuple(row) for row in ids} & {tuple(row) for row in held}
@@ -42,42 +50,44 @@ def test_a_flipped_byte_is_named(copy: Path) -> None:
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(Problem, match=r"train-00001.bin: was altered"):
+    with pytest.raises(UserError, match=r"train-00001.bin: was altered"):
         Shards(copy).split("train")
 
 
 def test_a_truncated_or_missing_file_is_named(copy: Path) -> None:
     path = copy / "train-00000.idx"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(Problem, match=r"train-00000.idx: has .* bytes instead of"):
+    with pytest.raises(UserError, match=r"train-00000.idx: has .* bytes instead of"):
         Shards(copy).split("train")
     path.unlink()
-    with pytest.raises(Problem, match=r"train-00000.idx: no such file"):
+    with pytest.raises(UserError, match=r"train-00000.idx: no such file"):
         Shards(copy).split("train")
 
 
 def test_another_tokenizer_is_noticed(copy: Path) -> None:
     path = copy / "tokenizer.json"
     path.write_text(path.read_text() + " ")
-    with pytest.raises(Problem, match="another tokenizer"):
+    with pytest.raises(UserError, match="another tokenizer"):
         Shards(copy)
 
 
 def test_an_unwritable_folder_is_said_before_the_work(params: dict, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Problem, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         make_shards(params, tmp_path / "file" / "shards")
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_large_split_is_checked_by_size_and_whole_by_verify(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_split_is_checked_by_size_and_whole_by_verify(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sunfish.text.shards.CHECKED_BYTES", 10)
     path = copy / "train-00001.bin"
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
     Shards(copy).split("train")
-    with pytest.raises(Problem, match=r"train-00001.bin: was altered"):
+    with pytest.raises(UserError, match=r"train-00001.bin: was altered"):
         Shards(copy).verify()
 
 
@@ -89,13 +99,17 @@ def test_ids_take_two_bytes_where_they_fit() -> None:
 def test_rows_partition_the_documents(lengths: list[int], row_length: int) -> None:
     ends = np.cumsum(lengths).astype("<u8")
     starts, sizes = _cut_documents(ends, row_length)
-    assert [i for s, n in zip(starts, sizes, strict=True) for i in range(s, s + n)] == list(range(int(ends[-1])))
+    assert [i for s, n in zip(starts, sizes, strict=True) for i in range(s, s + n)] == list(
+        range(int(ends[-1]))
+    )
     assert all(n <= row_length for n in sizes) and len(starts) == sum(-(-n // row_length) for n in lengths)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 5))
-def test_an_epoch_visits_rows_once_in_batches_of_like_length(lengths: list[int], batch_rows: int, seed: int) -> None:
+def test_an_epoch_visits_rows_once_in_batches_of_like_length(
+    lengths: list[int], batch_rows: int, seed: int
+) -> None:
     order = BatchOrder(np.array(lengths) * 4, batch_rows, seed)
     count = order.batches_per_epoch
     epoch = [order.indices(step) for step in range(count)]
@@ -103,30 +117,49 @@ def test_an_epoch_visits_rows_once_in_batches_of_like_length(lengths: list[int],
     assert all(len(batch) == batch_rows for batch in epoch) and count == max(1, len(lengths) // batch_rows)
     assert visits.max() == (1 if len(lengths) >= batch_rows else -(-batch_rows // len(lengths)))
     spans = sorted((min(lengths[i] for i in batch), max(lengths[i] for i in batch)) for batch in epoch)
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))  # one batch's lengths do not mix with another's
+    assert all(
+        a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)
+    )  # one batch's lengths do not mix with another's
     again = BatchOrder(np.array(lengths) * 4, batch_rows, seed)
-    assert np.array_equal(again.indices(3 * count), order.indices(3 * count))  # any step, without those before it
+    assert np.array_equal(
+        again.indices(3 * count), order.indices(3 * count)
+    )  # any step, without those before it
 
 
 def test_rows_of_documents_are_as_long_as_the_document(shards: Shards, params: dict) -> None:
-    rows = Rows(shards, "train", params["data"])
+    rows = RowDataset(shards, "train", params["data"])
     every = np.arange(len(rows))
     length, num_tokens = rows.length(every), rows.num_tokens(every)
     assert (length % 4 == 0).all() and (length - num_tokens < 4).all() and len(set(length)) > 3
-    assert rows.tokens_in_rows() == num_tokens.sum() == shards.num_tokens("train") and rows.num_positions() == length.sum()
+    assert (
+        rows.tokens_in_rows() == num_tokens.sum() == shards.num_tokens("train")
+        and rows.num_positions() == length.sum()
+    )
     for ids in rows.batches(rows.first(50), 7):
-        assert len(ids) <= 7 and (ids[:, -1] == shards.end_id).all() and not (ids[:, -5:] == shards.end_id).all(axis=1).any()
+        assert (
+            len(ids) <= 7
+            and (ids[:, -1] == shards.end_id).all()
+            and not (ids[:, -5:] == shards.end_id).all(axis=1).any()
+        )
     assert sum(len(ids) for ids in rows.batches(rows.first(50), 7)) == 50
 
 
 def test_too_little_held_out_text_is_said(shards: Shards, params: dict) -> None:
-    with pytest.raises(Problem, match="does not fill one row"):
-        Rows(shards, "heldout", dataclasses.replace(params["data"], rows="stream", row_length=8_000, row_multiple=1))
+    with pytest.raises(UserError, match="does not fill one row"):
+        RowDataset(
+            shards,
+            "heldout",
+            dataclasses.replace(params["data"], rows="stream", row_length=8_000, row_multiple=1),
+        )
 
 
 def test_rows_of_a_stream_are_its_tokens_in_order(shards: Shards, params: dict) -> None:
-    rows = Rows(shards, "train", dataclasses.replace(params["data"], rows="stream", row_length=32, row_multiple=1))
-    expected = np.concatenate([shard.tokens[: len(shard.tokens) // 32 * 32] for shard in shards.split("train")])
+    rows = RowDataset(
+        shards, "train", dataclasses.replace(params["data"], rows="stream", row_length=32, row_multiple=1)
+    )
+    expected = np.concatenate(
+        [shard.tokens[: len(shard.tokens) // 32 * 32] for shard in shards.split("train")]
+    )
     assert np.array_equal(rows.read(np.arange(len(rows))).ravel(), expected)
     assert rows.tokens_in_rows() == rows.num_positions() == len(expected) > 0.99 * shards.num_tokens("train")
 

@@ -63,16 +63,40 @@ def test_probabilities_of_all_sentences_with_one_form_sum_to_its_share() -> None
     says = [f"{who} put the ball in a box ." for who in ("she", "anna")]
     with_box = sum(math.exp(judge(story + s).log_prob_nats) for s in says)
     rest = {"happy", "glad", "proud", "excited", "cheerful", "calm", "thankful", "joyful"}
-    with_home = sum(math.exp(judge(story + f"{who} went home and was {g} .").log_prob_nats) for who in ("she", "anna") for g in rest)
+    with_home = sum(
+        math.exp(judge(story + f"{who} went home and was {g} .").log_prob_nats)
+        for who in ("she", "anna")
+        for g in rest
+    )
     assert with_box == pytest.approx(with_home)  # both forms have weight 2
 
 
 BROKEN = [
-    ("once anna had a red ball . he played with the ball . anna was happy . it was the best day of all .", 7, "another pronoun"),
-    ("once anna had a red ball . she played with the kite . anna was happy . it was the best day of all .", 11, "another object"),
-    ("once anna had a red ball . she found the ball in the mud . anna was happy . it was the best day of all .", 8, "found, not lost"),
-    ("once anna had a little dog . the cat barked twice . anna was happy . it was the best day of all .", 8, "another animal"),
-    ("once anna had a little dog . the dog meowed twice . anna was happy . it was the best day of all .", 9, "another voice"),
+    (
+        "once anna had a red ball . he played with the ball . anna was happy . it was the best day of all .",
+        7,
+        "another pronoun",
+    ),
+    (
+        "once anna had a red ball . she played with the kite . anna was happy . it was the best day of all .",
+        11,
+        "another object",
+    ),
+    (
+        "once anna had a red ball . she found the ball in the mud . anna was happy . it was the best day of all .",
+        8,
+        "found, not lost",
+    ),
+    (
+        "once anna had a little dog . the cat barked twice . anna was happy . it was the best day of all .",
+        8,
+        "another animal",
+    ),
+    (
+        "once anna had a little dog . the dog meowed twice . anna was happy . it was the best day of all .",
+        9,
+        "another voice",
+    ),
     ("once anna had a little dog . the dog was very hungry . anna was happy .", 17, "stops too early"),
     ("", 0, "nothing"),
 ]
@@ -89,12 +113,24 @@ PICKED = "once anna had a little dog . anna picked five figs . "
 SWAPPED = "once anna had a red ball . her friend tom came along . tom had a shell . she traded the ball for the shell . "
 BROKEN_LONG = [
     (PICKED + "she ate one of the figs and had five left .", "five", "miscounted"),
-    (PICKED + "she ate one of the figs and had four left . anna counted the figs and there were five .", "five", "forgot what was eaten"),
+    (
+        PICKED + "she ate one of the figs and had four left . anna counted the figs and there were five .",
+        "five",
+        "forgot what was eaten",
+    ),
     (PICKED + "the dog took one of the figs and left four .", "took", "the first is the person's"),
     (SWAPPED + "she played with the ball .", "played", "it is the friend's now"),
     (SWAPPED + "she and tom traded back . tom looked after the ball .", "looked", "it is the person's again"),
-    ("one day anna went to the park . she left the park . anna liked the park very much .", "liked", "she is elsewhere"),
-    ("one day anna went to the park . in the evening the stars came out . at noon she felt tired .", "at", "evening comes after noon"),
+    (
+        "one day anna went to the park . she left the park . anna liked the park very much .",
+        "liked",
+        "she is elsewhere",
+    ),
+    (
+        "one day anna went to the park . in the evening the stars came out . at noon she felt tired .",
+        "at",
+        "evening comes after noon",
+    ),
 ]
 
 
@@ -106,7 +142,12 @@ def test_the_oracle_keeps_track_of_a_long_story(story: str, word: str, why: str)
 
 
 def test_a_sentence_is_judged_by_itself() -> None:
-    assert judge("the dog barked twice . the dog meowed twice . dog the . she was happy .").valid == (True, False, False, True)
+    assert judge("the dog barked twice . the dog meowed twice . dog the . she was happy .").valid == (
+        True,
+        False,
+        False,
+        True,
+    )
 
 
 def test_no_two_forms_say_the_same_sentence(stories: list[str], grammar: Grammar) -> None:
@@ -114,4 +155,6 @@ def test_no_two_forms_say_the_same_sentence(stories: list[str], grammar: Grammar
 
     for story in stories[:60]:
         for sentence in split_sentences(story):
-            assert sum(_match(form.parts, sentence, {})[0] is not None for form in grammar.forms) == 1, sentence
+            assert sum(_match(form.parts, sentence, {})[0] is not None for form in grammar.forms) == 1, (
+                sentence
+            )

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from sunfish.config import compose
+from sunfish.config.compose import compose
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
 from sunfish.training.log import RunLog, read_lines
-from sunfish.training.pretraining import pretrain
+from sunfish.training.run import pretrain
 from tests.runs import OFF, job_of, places
 
 
@@ -29,12 +29,16 @@ def test_tracking_that_does_not_answer_stops_nothing(capsys: Any, monkeypatch: A
 
 
 @pytest.mark.slow
-def test_what_mlflow_missed_is_sent_later_and_once(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_what_mlflow_missed_is_sent_later_and_once(
+    params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     from mlflow import MlflowClient
 
     from sunfish import tracking
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody there from the first step to the last
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", "http://127.0.0.1:9"
+    )  # nobody there from the first step to the last
     job = dataclasses.replace(job_of(params), tracking=dataclasses.replace(OFF, enabled=True))
     pretrain(job, places(tmp_path, shards))
     assert "MLflow does not answer" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.transformer import Transformer
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
 from sunfish.training import gate, loop
@@ -25,7 +25,7 @@ from sunfish.training.cost import ACTIVATION_BYTES
 from sunfish.training.log import RunLog, read_lines
 from sunfish.training.optim import lr_share
 from sunfish.training.parallel import make_fabric
-from sunfish.training.pretraining import fingerprint, pretrain
+from sunfish.training.run import fingerprint, pretrain
 from sunfish.training.state import run_tensors
 from tests.runs import OFF, batch, checkpoints_of, job_of, meter, places, run_all, start
 
@@ -35,7 +35,9 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("stop", [4, 7, 11])
-def test_stopped_and_resumed_is_never_stopped(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, stop: int) -> None:
+def test_stopped_and_resumed_is_never_stopped(
+    params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, stop: int
+) -> None:
     whole = run_all(params, tmp_path / "whole", shards)
     step = loop.train_step
 
@@ -52,7 +54,9 @@ def test_stopped_and_resumed_is_never_stopped(params: dict, shards: Shards, tmp_
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     curves = [(tmp_path / name / "curve.csv").read_text() for name in ("whole", "parts")]
     assert curves[0] == curves[1]
-    assert not list((tmp_path / "parts" / "runs").glob("*/LATEST"))  # finished: training again means training anew
+    assert not list(
+        (tmp_path / "parts" / "runs").glob("*/LATEST")
+    )  # finished: training again means training anew
 
 
 @pytest.mark.parametrize("flushed", [False, True])
@@ -111,11 +115,14 @@ def test_micro_batches_add_up_to_the_batch(params: dict, shards: Shards) -> None
     launch = dataclasses.replace(params["launch"], precision="32-true")
     sections = [dataclasses.replace(params["pretrain"], micro_rows=micro) for micro in (8, 2)]
     whole, parts = (
-        loop.start_run(make_fabric(launch), params["model"], params["diffusion"], section, shards.vocab_size) for section in sections
+        loop.start_run(make_fabric(launch), params["model"], params["diffusion"], section, shards.vocab_size)
+        for section in sections
     )
     for _ in range(3):
         a, b = loop.train_step(whole, ids), loop.train_step(parts, ids)
-        assert a.loss == pytest.approx(b.loss, abs=1e-5) and a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
+        assert a.loss == pytest.approx(b.loss, abs=1e-5) and a.grad_norm == pytest.approx(
+            b.grad_norm, rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("kept", ["selective", "full"])
@@ -129,7 +136,8 @@ def test_activation_checkpointing_changes_memory_not_numbers(params: dict, shard
 
 def test_the_same_seed_trains_the_same_ten_steps(params: dict, shards: Shards) -> None:
     first, again = (
-        [loop.train_step(run, batch(params, shards)).loss for _ in range(10)] for run in (start(params, shards), start(params, shards))
+        [loop.train_step(run, batch(params, shards)).loss for _ in range(10)]
+        for run in (start(params, shards), start(params, shards))
     )
     assert first == again
     assert first[0] < math.log(shards.vocab_size)  # a zero head knows only what the noise shows
@@ -147,7 +155,9 @@ def test_a_batch_is_overfitted_under_the_founding_objective(params: dict, shards
     assert np.mean(losses[-10:]) < 0.05 < losses[0]
 
 
-def test_mixed_precision_multiplies_in_bf16_and_keeps_the_noise_level_exact(params: dict, shards: Shards, monkeypatch: Any) -> None:
+def test_mixed_precision_multiplies_in_bf16_and_keeps_the_noise_level_exact(
+    params: dict, shards: Shards, monkeypatch: Any
+) -> None:
     seen = []
     inputs = Denoiser._inputs
 
@@ -158,37 +168,53 @@ def test_mixed_precision_multiplies_in_bf16_and_keeps_the_noise_level_exact(para
     monkeypatch.setattr(Denoiser, "_inputs", watch)
     launch = dataclasses.replace(params["launch"], precision="bf16-mixed")
     diffusion = dataclasses.replace(params["diffusion"], self_conditioning=0.5)
-    run = loop.start_run(make_fabric(launch), params["model"], diffusion, params["pretrain"], shards.vocab_size)
+    run = loop.start_run(
+        make_fabric(launch), params["model"], diffusion, params["pretrain"], shards.vocab_size
+    )
     assert math.isfinite(loop.train_step(run, batch(params, shards)).loss)
-    assert set(seen) == {(True, grad, torch.float32, torch.float32) for grad in (True, False)}  # the first estimate and the loss
+    assert set(seen) == {
+        (True, grad, torch.float32, torch.float32) for grad in (True, False)
+    }  # the first estimate and the loss
 
 
 def test_the_rate_warms_up_and_falls_to_its_end(params: dict) -> None:
-    optim = dataclasses.replace(params["pretrain"].optim, warmup_steps=10, decay_share=1.0, final_lr_share=0.1)
+    optim = dataclasses.replace(
+        params["pretrain"].optim, warmup_steps=10, decay_share=1.0, final_lr_share=0.1
+    )
     shares = [lr_share(step, 100, optim) for step in range(101)]
     assert shares[0] == 0.1 and shares[9] == 1.0 and shares[10] == 1.0
-    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False)) and shares[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False)) and shares[
+        100
+    ] == pytest.approx(0.1)
     late = dataclasses.replace(optim, decay_share=0.4)
-    assert [lr_share(step, 110, late) for step in (10, 69, 70)] == [1.0] * 3 and lr_share(90, 110, late) == pytest.approx(0.55)
+    assert [lr_share(step, 110, late) for step in (10, 69, 70)] == [1.0] * 3 and lr_share(
+        90, 110, late
+    ) == pytest.approx(0.55)
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_many_stop_with_advice(params: dict, shards: Shards, tmp_path: Path) -> None:
+def test_a_step_that_is_not_finite_is_skipped_and_many_stop_with_advice(
+    params: dict, shards: Shards, tmp_path: Path
+) -> None:
     run, log = start(params, shards, max_skipped=3, steps=9), RunLog(tmp_path, 0, Tracker(OFF, {}))
     ids, seen = batch(params, shards), []
-    run.denoiser.head_bias.register_hook(lambda grad: grad * math.nan if run.step in (2, 5, 6, 7) else grad)  # one alone is got over
+    run.denoiser.head_bias.register_hook(
+        lambda grad: grad * math.nan if run.step in (2, 5, 6, 7) else grad
+    )  # one alone is got over
 
     def read(step: int) -> np.ndarray:
         seen.append(run.denoiser.head_bias.detach().clone())
         return ids
 
-    with pytest.raises(Problem, match="3 steps in a row were skipped.*lower"):
+    with pytest.raises(UserError, match="3 steps in a row were skipped.*lower"):
         loop.train(run, read, checkpoints_of(run, tmp_path), log, lambda *_: "", meter(params, shards))
     assert [json.loads(line)["step"] for line in log.events_path.read_text().splitlines()] == [3, 6, 7, 8]
     assert torch.equal(seen[2], seen[3]) and not torch.equal(seen[3], seen[4])
     assert torch.equal(seen[5], run.denoiser.head_bias) and torch.isfinite(seen[5]).all()
 
 
-def test_a_jump_of_the_loss_is_logged_with_its_batch(params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_jump_of_the_loss_is_logged_with_its_batch(
+    params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any
+) -> None:
     losses = iter([*(1.0 + 0.01 * (k % 5) for k in range(loop.SPIKE_OVER)), 9.0, 1.0])
 
     def step(run: loop.Run, ids: np.ndarray, stop: bool) -> loop.Record:
@@ -198,7 +224,14 @@ def test_a_jump_of_the_loss_is_logged_with_its_batch(params: dict, shards: Shard
     monkeypatch.setattr(loop, "train_step", step)
     run = start(params, shards, steps=loop.SPIKE_OVER + 2, sample_every=1000, checkpoint_every=1000)
     log = RunLog(tmp_path, 0, Tracker(OFF, {}))
-    loop.train(run, lambda step: batch(params, shards), checkpoints_of(run, tmp_path), log, lambda *_: "", meter(params, shards))
+    loop.train(
+        run,
+        lambda step: batch(params, shards),
+        checkpoints_of(run, tmp_path),
+        log,
+        lambda *_: "",
+        meter(params, shards),
+    )
     assert [json.loads(line) for line in log.events_path.read_text().splitlines()] == [
         {"step": loop.SPIKE_OVER + 1, "event": "spike", "loss": "9.0", "grad_norm": "1.0"}
     ]
@@ -210,19 +243,30 @@ def test_a_finished_run_is_extended_and_only_by_steps(params: dict, shards: Shar
     before = load_file(tmp_path / "denoiser" / "model.safetensors")
     after = run_all(params, tmp_path, shards, steps=16, extends=name)
     assert any(not torch.equal(before[k], after[k]) for k in before)
-    lines = [line["step"] for path in (tmp_path / "runs").glob("*/log.jsonl") if name not in str(path) for line in read_lines(path)]
+    lines = [
+        line["step"]
+        for path in (tmp_path / "runs").glob("*/log.jsonl")
+        if name not in str(path)
+        for line in read_lines(path)
+    ]
     assert lines == [14, 16]
-    with pytest.raises(Problem, match=r"had pretrain.seed = 0, not 1; only pretrain.steps may differ"):
+    with pytest.raises(UserError, match=r"had pretrain.seed = 0, not 1; only pretrain.steps may differ"):
         run_all(params, tmp_path, shards, steps=16, extends=name, seed=1)
-    with pytest.raises(Problem, match=r"has 12 already; ask for more"):
+    with pytest.raises(UserError, match=r"has 12 already; ask for more"):
         run_all(params, tmp_path, shards, extends=name)
-    with pytest.raises(Problem, match="holds no finished run"):
+    with pytest.raises(UserError, match="holds no finished run"):
         run_all(params, tmp_path, shards, steps=16, extends="nothing")
 
 
-def test_without_a_rate_for_muon_adamw_has_all_parameters_and_a_run_carries_on(params: dict, shards: Shards, tmp_path: Path) -> None:
+def test_without_a_rate_for_muon_adamw_has_all_parameters_and_a_run_carries_on(
+    params: dict, shards: Shards, tmp_path: Path
+) -> None:
     section = params["pretrain"]
-    alone = params | {"pretrain": dataclasses.replace(section, optim=dataclasses.replace(section.optim, muon_lr=None, weight_decay=0.1))}
+    alone = params | {
+        "pretrain": dataclasses.replace(
+            section, optim=dataclasses.replace(section.optim, muon_lr=None, weight_decay=0.1)
+        )
+    }
     run, other = start(alone, shards), start(alone, shards)
     assert run.optimizers.muon is None
     decays = {group["weight_decay"]: len(group["params"]) for group in run.optimizers.adamw.param_groups}
@@ -245,8 +289,10 @@ def test_another_configuration_is_another_run(params: dict, shards: Shards) -> N
 
 
 def test_a_vocabulary_that_does_not_fit_is_said(params: dict, shards: Shards, tmp_path: Path) -> None:
-    data = dataclasses.replace(params["data"], tokenizer=dataclasses.replace(params["data"].tokenizer, vocab_size=300))
-    with pytest.raises(Problem, match="does not fit"):
+    data = dataclasses.replace(
+        params["data"], tokenizer=dataclasses.replace(params["data"].tokenizer, vocab_size=300)
+    )
+    with pytest.raises(UserError, match="does not fit"):
         pretrain(dataclasses.replace(job_of(params), data=data), places(tmp_path, shards))
 
 
@@ -269,7 +315,9 @@ def test_the_plan_s_activations_are_those_that_are_kept(kept: str, monkeypatch: 
         kept_by = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION), torch.autocast("cpu", torch.bfloat16), kept_by:
             transformer(torch.randn(2, tokens // 2, width, requires_grad=True))
-        converted = sum(2 * p.numel() for p in transformer.parameters() if p.ndim == 2) if kept == "none" else 0
+        converted = (
+            sum(2 * p.numel() for p in transformer.parameters() if p.ndim == 2) if kept == "none" else 0
+        )
         return sum(t.untyped_storage().nbytes() for at, t in seen.items() if at not in weights) - converted
 
     measured = (kept_bytes(6) - kept_bytes(2)) / 4 / tokens / width

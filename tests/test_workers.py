@@ -17,9 +17,9 @@ import psutil
 import pytest
 from datatrove.pipeline.base import PipelineStep
 
-from sunfish.config import compose
-from sunfish.problems import Problem
-from sunfish.sections.data import Section
+from sunfish.config.compose import compose
+from sunfish.errors import UserError
+from sunfish.config.schema.data import DataConfig
 from sunfish.sharding.engine import Engine
 from tests.corpora import HERE, digest, files, run, with_sources, write_jsonl
 
@@ -36,13 +36,22 @@ def start_stage(params: Path, folder: Path) -> subprocess.Popen[bytes]:
         "--out",
         str(folder / "shards"),
     ]
-    command += ["--metrics", str(folder / "metrics.json"), "--plots", str(folder / "plots"), "--report", str(folder / "data.html")]
+    command += [
+        "--metrics",
+        str(folder / "metrics.json"),
+        "--plots",
+        str(folder / "plots"),
+        "--report",
+        str(folder / "data.html"),
+    ]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.fixture
 def long_params(real_data: Path, tmp_path: Path) -> Path:
-    """The real documents, four times over: several seconds' work, so that a kill comes in time on any machine."""
+    """The real documents, four times over: several seconds' work, so that a kill comes in time on any
+    machine.
+    """
     (tmp_path / "in").mkdir()
     for path in (real_data / "fineweb").glob("*.parquet"):
         for number in range(4):
@@ -79,7 +88,11 @@ def test_kills_at_any_moment_cost_nothing_but_time(long_params: Path, tmp_path: 
         assert process.returncode == 0, errors.decode()
         break
     assert kills > 0 and digest(killed) == expected
-    assert (killed / "data.html").is_file() and not list(killed.glob(".*")) and not list((killed / "runs").iterdir())
+    assert (
+        (killed / "data.html").is_file()
+        and not list(killed.glob(".*"))
+        and not list((killed / "runs").iterdir())
+    )
 
 
 @pytest.mark.slow
@@ -97,7 +110,9 @@ def test_a_worker_that_is_killed_is_noticed(long_params: Path, tmp_path: Path) -
 
 
 class Sleep(PipelineStep):
-    """Leaves a file that says who works, and goes on for ten minutes; any rank but the first is done at once, or cannot be done."""
+    """Leaves a file that says who works, and goes on for ten minutes; any rank but the first is done at once,
+    or cannot be done.
+    """
 
     name = type = "sleep"
 
@@ -110,16 +125,22 @@ class Sleep(PipelineStep):
             self.file.write_text(str(os.getpid()))
             time.sleep(600)
         elif self.problem:
-            raise Problem(self.problem)
+            raise UserError(self.problem)
         yield from ()
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    """The processes that another one began to share work with: all that it began but the one that only begins others."""
-    return [child for begun in psutil.Process(pid).children() for child in begun.children() if begun.is_running()]
+    """The processes that another one began to share work with: all that it began but the one that only begins
+    others.
+    """
+    return [
+        child for begun in psutil.Process(pid).children() for child in begun.children() if begun.is_running()
+    ]
 
 
-@pytest.mark.parametrize(("is_idle", "on_interrupt"), [(True, signal.default_int_handler), (False, signal.SIG_IGN)])
+@pytest.mark.parametrize(
+    ("is_idle", "on_interrupt"), [(True, signal.default_int_handler), (False, signal.SIG_IGN)]
+)
 def test_a_killed_worker_is_noticed_idle_or_not_in_the_background_too(
     tmp_path: Path, request: pytest.FixtureRequest, is_idle: bool, on_interrupt: Any
 ) -> None:
@@ -135,22 +156,26 @@ def test_a_killed_worker_is_noticed_idle_or_not_in_the_background_too(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(Problem, match="a worker was killed"):
-        Engine(tmp_path, dataclasses.replace(HERE, workers=2)).run("sleep", [Sleep(busy)], 2, lambda: 0, "tasks")
+    with pytest.raises(UserError, match="a worker was killed"):
+        Engine(tmp_path, dataclasses.replace(HERE, workers=2)).run(
+            "sleep", [Sleep(busy)], 2, lambda: 0, "tasks"
+        )
     killer.join()
     assert all(process in before for process in workers_of(os.getpid()))
 
 
 def test_what_cannot_be_done_is_said_before_others_are_done(tmp_path: Path) -> None:
     started = time.monotonic()
-    with pytest.raises(Problem, match="the lights went out"):
+    with pytest.raises(UserError, match="the lights went out"):
         step = Sleep(tmp_path / "busy", "the lights went out")
         Engine(tmp_path, dataclasses.replace(HERE, workers=2)).run("sleep", [step], 2, lambda: 0, "tasks")
     assert time.monotonic() < started + 300
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_workers_end_with_the_process_that_began_them(tmp_path: Path, request: pytest.FixtureRequest, number: signal.Signals) -> None:
+def test_workers_end_with_the_process_that_began_them(
+    tmp_path: Path, request: pytest.FixtureRequest, number: signal.Signals
+) -> None:
     script = (
         "from tests.test_workers import *\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a job in the background ignores
@@ -168,9 +193,13 @@ def test_workers_end_with_the_process_that_began_them(tmp_path: Path, request: p
     assert not alive
 
 
-def test_nothing_here_is_a_fork(section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_here_is_a_fork(
+    section: DataConfig, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fork() -> int:
-        raise AssertionError("a fork of a process with threads may wait for ever for a lock that one of them held")
+        raise AssertionError(
+            "a fork of a process with threads may wait for ever for a lock that one of them held"
+        )
 
     monkeypatch.setattr(os, "fork", fork)
     changed = with_sources(section, files=files(write_jsonl(tmp_path / "a.jsonl", texts)))
@@ -199,7 +228,7 @@ echo "Submitted batch job 7"
 
 @pytest.mark.slow
 def test_slurm_does_the_tasks_through_its_queue(
-    section: Section, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    section: DataConfig, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real executor and its job scripts, with a queue that does at once what it is given."""
     tools = tmp_path / "bin"
@@ -209,7 +238,7 @@ def test_slurm_does_the_tasks_through_its_queue(
         (tools / name).chmod(0o755)
     changed = with_sources(section, small_tasks=False, files=files(write_jsonl(tmp_path / "a.jsonl", texts)))
     slurm = dataclasses.replace(HERE, executor="slurm")
-    with pytest.raises(Problem, match="sbatch is not here"):
+    with pytest.raises(UserError, match="sbatch is not here"):
         run(changed, tmp_path / "slurm", slurm)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_SLURM_LOG", str(tmp_path / "log"))
@@ -218,16 +247,16 @@ def test_slurm_does_the_tasks_through_its_queue(
     assert digest(tmp_path / "slurm") == digest(tmp_path / "here")
     assert (tmp_path / "log").read_text().count("array of") >= 2
     (tools / "srun").write_text("#!/bin/bash\nexit 1\n")
-    with pytest.raises(Problem, match=r"tokenize: 1 of 1 tasks were not done"):
+    with pytest.raises(UserError, match=r"tokenize: 1 of 1 tasks were not done"):
         run(changed, tmp_path / "failing", slurm)
 
 
 @pytest.mark.slow
-def test_ray_does_the_tasks(section: Section, texts: list[str], tmp_path: Path) -> None:
+def test_ray_does_the_tasks(section: DataConfig, texts: list[str], tmp_path: Path) -> None:
     ray_sharding = dataclasses.replace(HERE, executor="ray")
     changed = with_sources(section, small_tasks=False, files=files(write_jsonl(tmp_path / "a.jsonl", texts)))
     if importlib.util.find_spec("ray") is None:
-        with pytest.raises(Problem, match="ray: the package is not here"):
+        with pytest.raises(UserError, match="ray: the package is not here"):
             run(changed, tmp_path / "ray", ray_sharding)
         pytest.skip("ray is not installed")
     run(changed, tmp_path / "ray", ray_sharding)

@@ -10,23 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sunfish.diffusion.objective import cross_entropy, diffusion_nats
+from sunfish.diffusion.objectives import cross_entropy, diffusion_nats
 from sunfish.diffusion.process import add_noise
-from sunfish.lengths import RowLengths
+from sunfish.diffusion.lengths import RowLengths
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.sight import number_documents
+from sunfish.model.attention_mask import number_documents
 from sunfish.progress import track
-from sunfish.sampler import Given
-from sunfish.schedule import Array, NoiseLaw, alpha, draw_times, sigma
+from sunfish.sampling.solvers import Given
+from sunfish.diffusion.schedule import Array, NoiseSchedule, alpha, draw_times, sigma
 from sunfish.stagger import draw_places
 
 NUM_LEVEL_BINS = 30
-EVEN_SHARE = 0.5  # of the levels a bound is measured at: what is rare and dear, at levels where a learned law seldom looks, weighs less
+# of the levels a bound is measured at: what is rare and dear, at levels where a learned law seldom looks,
+# weighs less
+EVEN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Path:
-    """In which order positions are denoised, and how many of them at once, each seeing what was written before."""
+    """In which order positions are denoised, and how many of them at once, each seeing what was written
+    before.
+    """
 
     order: str
     together: int | None  # None: all
@@ -70,7 +74,7 @@ class _Terms:
 @torch.no_grad()
 def variational_bound(
     denoiser: Denoiser,
-    law: NoiseLaw,
+    law: NoiseSchedule,
     lengths: RowLengths | None,
     batches: Sequence[Given],
     num_levels: int,
@@ -78,26 +82,31 @@ def variational_bound(
     end_id: int | None = None,
     path: Path = AT_ONCE,
 ) -> Bound:
-    """Return the bound of batches of ids, each (rows, pos) of one length, every row seen at `num_levels` times of its walk.
+    """Return the bound of batches of ids, each (rows, pos) of one length, every row seen at `num_levels`
+    times of its walk.
 
-    Without levels it is the bound of a walk of a single step, from noise alone to a token (`sampler.Table.at_once`): its only latent
-    variable is the noise, and its reconstruction all there is to say.
+    Without levels it is the bound of a walk of a single step, from noise alone to a token
+    (`sampler.Table.at_once`): its only latent variable is the noise, and its reconstruction all there is to
+    say.
 
     What is known costs nothing: the bound is that of the unknown positions given the known ones.
 
-    Along the `path` blocks of positions are denoised one after another, and a block's tokens are told once it is done, which costs its
-    reconstruction: the latent variables are the noisy embeddings of each block and the tokens before it, so this is a bound whatever the
-    path, as long as it does not depend on the text. All blocks of a row are asked about in one call, each beside the clean copy of
-    what comes before it (`Denoiser.predict_blocks`). The integral over each position's logsnr is drawn half by the noise law and half
-    evenly, and weighted by that density, so it is unbiased. The estimate conditions on the denoiser's own first one at the same x_t,
-    which is a function of x_t: the bound stays valid. A row's length is drawn before its text, so it costs -log p(length); with `lengths`
-    None it is given and costs nothing. With an end token, documents of a row do not see each other, and where they end is given, too.
-    """
+    Along the `path` blocks of positions are denoised one after another, and a block's tokens are told once it
+    is done, which costs its reconstruction: the latent variables are the noisy embeddings of each block and
+    the tokens before it, so this is a bound whatever the path, as long as it does not depend on the text. All
+    blocks of a row are asked about in one call, each beside the clean copy of what comes before it
+    (`Denoiser.predict_blocks`). The integral over each position's logsnr is drawn half by the noise law and
+    half evenly, and weighted by that density, so it is unbiased. The estimate conditions on the denoiser's
+    own first one at the same x_t, which is a function of x_t: the bound stays valid. A row's length is drawn
+    before its text, so it costs -log p(length); with `lengths` None it is given and costs nothing. With an
+    end token, documents of a row do not see each other, and where they end is given, too."""
     view = _View(denoiser, law.evened(EVEN_SHARE), path, rng, end_id)
     terms = [_terms(view, given, num_levels) for given in track(batches, "bound", "batches", len(batches))]
     sizes = np.concatenate([np.full(len(given.ids), given.ids.shape[1]) for given in batches])
     length_nats = np.zeros(len(sizes)) if lengths is None else lengths.nats(sizes)
-    diffusion, reconstruction, prior = (np.concatenate([getattr(t, k) for t in terms]) for k in ("diffusion", "reconstruction", "prior"))
+    diffusion, reconstruction, prior = (
+        np.concatenate([getattr(t, k) for t in terms]) for k in ("diffusion", "reconstruction", "prior")
+    )
     levels, ce = (np.concatenate([getattr(t, k) for t in terms]) for k in ("logsnr", "ce"))
     return Bound(diffusion, reconstruction, prior, length_nats, *_by_level(law, levels, ce))
 
@@ -107,7 +116,7 @@ class _View:
     """All that the terms of any batch need."""
 
     denoiser: Denoiser
-    law: NoiseLaw
+    law: NoiseSchedule
     path: Path
     rng: np.random.Generator
     end_id: int | None
@@ -123,7 +132,9 @@ def _terms(view: _View, given: Given, num_levels: int) -> _Terms:
         diffusion += np.where(unknown, per_logsnr / view.law.density(levels), 0.0).sum(axis=1) / num_levels
         logsnr.append(levels[unknown])
         ce.append(nats[unknown])
-    _, told = _look(view, given, block, np.full(given.ids.shape, view.law.logsnr_at(0.0 if num_levels else 1.0)))
+    _, told = _look(
+        view, given, block, np.full(given.ids.shape, view.law.logsnr_at(0.0 if num_levels else 1.0))
+    )
     prior = prior_kl_nats(view.denoiser, view.law) * unknown.sum(axis=1)
     return _Terms(diffusion, (told * unknown).sum(axis=1), prior, np.concatenate(logsnr), np.concatenate(ce))
 
@@ -148,7 +159,9 @@ class _Blocks:
 
 
 def _look(view: _View, given: Given, block: _Blocks, logsnr: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return, of each position, the diffusion term per unit of logsnr and the cross-entropy, in nats, (rows, pos)."""
+    """Return, of each position, the diffusion term per unit of logsnr and the cross-entropy, in nats, (rows,
+    pos).
+    """
     denoiser, device = view.denoiser, next(view.denoiser.parameters()).device
     arrays = given.ids, given.known, logsnr.astype(np.float32), block.place, block.start
     target, known, level, place, start = (torch.from_numpy(values).to(device) for values in arrays)
@@ -165,14 +178,18 @@ def _numpy(values: Tensor) -> np.ndarray:
     return values.double().cpu().numpy()
 
 
-def prior_kl_nats(denoiser: Denoiser, law: NoiseLaw) -> float:
-    """Return KL(q(x_1 | x_0) || N(0, 1)) per position; every embedding has mean square 1, so it is the same for all."""
+def prior_kl_nats(denoiser: Denoiser, law: NoiseSchedule) -> float:
+    """Return KL(q(x_1 | x_0) || N(0, 1)) per position; every embedding has mean square 1, so it is the same
+    for all.
+    """
     variance = float(sigma(law.logsnr[-1])) ** 2
     per_coordinate = 0.5 * (float(alpha(law.logsnr[-1])) ** 2 + variance - 1.0 - math.log(variance))
     return per_coordinate * denoiser.section.emb_dim
 
 
-def _by_level(law: NoiseLaw, levels: np.ndarray, ce: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_level(
+    law: NoiseSchedule, levels: np.ndarray, ce: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     edges = np.linspace(law.logsnr[-1], law.logsnr[0], NUM_LEVEL_BINS + 1)
     bins = np.clip(np.searchsorted(edges, levels, side="right") - 1, 0, NUM_LEVEL_BINS - 1)
     count = np.bincount(bins, minlength=NUM_LEVEL_BINS)
@@ -185,9 +202,8 @@ def _by_level(law: NoiseLaw, levels: np.ndarray, ce: np.ndarray) -> tuple[np.nda
 def bound_metrics(bound: Bound, num_tokens: int, num_bytes: int) -> dict[str, float]:
     """Return nats per token, perplexity and bits per byte with their standard error.
 
-    `num_tokens` counts what the rows say: text and one end token each, not the filling behind it; what the filling costs
-    is in the sum all the same.
-    """
+    `num_tokens` counts what the rows say: text and one end token each, not the filling behind it; what the
+    filling costs is in the sum all the same."""
     total, rows = float(bound.nats.sum()), len(bound.nats)
     error = float(bound.nats.std(ddof=1) / math.sqrt(rows)) * rows if rows > 1 else 0.0
     return {

@@ -1,18 +1,19 @@
 """How near one pile of texts is to another: MAUVE, over any features.
 
-Both piles' features are cut into the same clusters; of the two histograms P and Q the curve (exp(-c KL(Q|R)), exp(-c KL(P|R))) over all
-mixtures R = w P + (1 - w) Q is drawn, and MAUVE is the area under it: 1 where the piles are alike. It depends on how many texts and
-clusters there are, so it is read beside that of real text against other real text, at the same number.
+Both piles' features are cut into the same clusters; of the two histograms P and Q the curve (exp(-c KL(Q|R)),
+exp(-c KL(P|R))) over all mixtures R = w P + (1 - w) Q is drawn, and MAUVE is the area under it: 1 where the
+piles are alike. It depends on how many texts and clusters there are, so it is read beside that of real text
+against other real text, at the same number.
 
-Source: [MAUVE] Pillutla et al. 2021, section 2, with the constants of its appendix (c = 5, clusters a tenth of the texts).
-"""
+Source: [MAUVE] Pillutla et al. 2021, section 2, with the constants of its appendix (c = 5, clusters a tenth
+of the texts)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 
 SCALE = 5.0
 TEXTS_A_CLUSTER = 10
@@ -27,11 +28,11 @@ def mauve(ours: np.ndarray, theirs: np.ndarray, seed: int) -> float:
     """Return MAUVE of two piles' features, both (texts, features); `seed` is that of the clusters.
 
     Raises:
-        Problem: fewer than 50 texts in a pile.
+        UserError: fewer than 50 texts in a pile.
     """
     few = min(len(ours), len(theirs))
     if few < FEWEST:
-        raise Problem(
+        raise UserError(
             f"MAUVE of {few} texts says nothing: it needs {FEWEST} of each kind; set evaluate.num_samples or data.held_out_share higher"
         )
     from sklearn.cluster import KMeans  # half a second, that only those pay who ask for MAUVE
@@ -41,7 +42,10 @@ def mauve(ours: np.ndarray, theirs: np.ndarray, seed: int) -> float:
     together = normalize(np.concatenate((ours, theirs)))
     axes = PCA(n_components=EXPLAINED, random_state=seed).fit_transform(together)
     clusters = KMeans(max(2, round(few / TEXTS_A_CLUSTER)), n_init=5, random_state=seed).fit_predict(axes)
-    shares = [np.bincount(part, minlength=clusters.max() + 1) / len(part) for part in (clusters[: len(ours)], clusters[len(ours) :])]
+    shares = [
+        np.bincount(part, minlength=clusters.max() + 1) / len(part)
+        for part in (clusters[: len(ours)], clusters[len(ours) :])
+    ]
     return area(*shares)
 
 

@@ -22,8 +22,9 @@ Shares = dict[Hashable, float]
 
 
 def story_metrics(texts: Sequence[str], grammar: Grammar) -> dict[str, float]:
-    """Return the share of sentences valid under the grammar, of stories consistent from the first word to the last, and how far
-    the people, objects and sentence forms are from the grammar's frequencies (total variation: 0 alike, 1 nothing in common).
+    """Return the share of sentences valid under the grammar, of stories consistent from the first word to the
+    last, and how far the people, objects and sentence forms are from the grammar's frequencies (total
+    variation: 0 alike, 1 nothing in common).
     """
     verdicts = [judge(text, grammar) for text in texts]
     sentences = [valid for verdict in verdicts for valid in verdict.valid]
@@ -31,7 +32,10 @@ def story_metrics(texts: Sequence[str], grammar: Grammar) -> dict[str, float]:
     return {
         "sentences_valid": float(np.mean(sentences)) if sentences else 0.0,
         "stories_consistent": float(np.mean([verdict.consistent for verdict in verdicts])),
-        **{f"{kind}_total_variation": total_variation(_shares(ours[kind]), grammars[kind]) for kind in grammars},
+        **{
+            f"{kind}_total_variation": total_variation(_shares(ours[kind]), grammars[kind])
+            for kind in grammars
+        },
     }
 
 
@@ -41,7 +45,9 @@ def count_story_words(texts: Sequence[str], grammar: Grammar) -> dict[str, Count
     forms = (_form_of(" ".join(sentence), grammar) for text in texts for sentence in split_sentences(text))
     return {
         "people": Counter(name for row in words if (name := next(filter(PEOPLE.__contains__, row), None))),
-        "objects": Counter(thing for row in words if (thing := next(filter(OBJECTS.__contains__, row), None))),
+        "objects": Counter(
+            thing for row in words if (thing := next(filter(OBJECTS.__contains__, row), None))
+        ),
         "forms": Counter(form for form in forms if form is not None),
     }
 
@@ -49,7 +55,10 @@ def count_story_words(texts: Sequence[str], grammar: Grammar) -> dict[str, Count
 @cache
 def _grammar_shares(grammar: Grammar) -> dict[str, Shares]:
     """Return how often the grammar says what: people and objects exactly, forms in stories that it wrote."""
-    drawn: dict[str, Shares] = {kind: {option.words[0]: option.probability for option in options(slot, {})} for kind, slot in DRAWN.items()}
+    drawn: dict[str, Shares] = {
+        kind: {option.words[0]: option.probability for option in options(slot, {})}
+        for kind, slot in DRAWN.items()
+    }
     stories = list(itertools.islice(write_stories(REFERENCE_SEED, grammar=grammar), REFERENCE_STORIES))
     return {**drawn, "forms": _shares(count_story_words(stories, grammar)["forms"])}
 
@@ -61,7 +70,9 @@ def _shares(counts: Counter[Hashable]) -> Shares:
 @cache
 def _form_of(sentence: str, grammar: Grammar) -> int | None:
     """Return the number of the first form a sentence may have by itself, or None."""
-    return next((number for number, pattern in enumerate(_patterns(grammar)) if pattern.fullmatch(sentence)), None)
+    return next(
+        (number for number, pattern in enumerate(_patterns(grammar)) if pattern.fullmatch(sentence)), None
+    )
 
 
 @cache
@@ -83,7 +94,8 @@ def total_variation(ours: Shares, theirs: Shares) -> float:
 
 
 def text_metrics(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> dict[str, float]:
-    """Return what any text shows: the share that is unique, unigram entropy in nats, distinct pairs and triples, repeated pairs.
+    """Return what any text shows: the share that is unique, unigram entropy in nats, distinct pairs and
+    triples, repeated pairs.
 
     `rows` are token ids up to the first end token.
     """

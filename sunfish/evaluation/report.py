@@ -1,4 +1,6 @@
-"""The report: one HTML page that opens from disk, no network; numbers with their limits, pictures, one text becoming, samples, settings."""
+"""The report: one HTML page that opens from disk, no network; numbers with their limits, pictures, one text
+becoming, samples, settings.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from typing import Any, NamedTuple
 
 from sunfish.evaluation.infilling import GAP_SHARE
 from sunfish.evaluation.quality import REFERENCE_STORIES
-from sunfish.evaluation.subject import Subject, Texts
+from sunfish.evaluation.context import EvalContext, Texts
 from sunfish.evaluation.trajectory import Trajectory
 from sunfish.files import write_text
 from sunfish.page import flat, render
-from sunfish.sections.data import Section as Data
+from sunfish.config.schema.data import DataConfig
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -27,28 +29,54 @@ class Measure(NamedTuple):
 
 DISTANCE = "total variation to the grammar's shares: 0 alike, 1 nothing in common; a few hundred texts are never at 0"
 MEASURES = {
-    "sentences_valid": Measure("sentences valid", "percent", "share of sentences that the grammar's parser accepts, each by itself"),
-    "stories_consistent": Measure("stories consistent", "percent", "share of texts that it accepts as one story, first word to last"),
-    "people_total_variation": Measure("people, distance from the grammar", "plain", f"{DISTANCE}; whom a story is about"),
-    "objects_total_variation": Measure("objects, distance from the grammar", "plain", f"{DISTANCE}; the first object named"),
+    "sentences_valid": Measure(
+        "sentences valid", "percent", "share of sentences that the grammar's parser accepts, each by itself"
+    ),
+    "stories_consistent": Measure(
+        "stories consistent", "percent", "share of texts that it accepts as one story, first word to last"
+    ),
+    "people_total_variation": Measure(
+        "people, distance from the grammar", "plain", f"{DISTANCE}; whom a story is about"
+    ),
+    "objects_total_variation": Measure(
+        "objects, distance from the grammar", "plain", f"{DISTANCE}; the first object named"
+    ),
     "forms_total_variation": Measure(
-        "sentence forms, distance from the grammar", "plain", f"{DISTANCE}; as {REFERENCE_STORIES:,} of its stories have them"
+        "sentence forms, distance from the grammar",
+        "plain",
+        f"{DISTANCE}; as {REFERENCE_STORIES:,} of its stories have them",
     ),
     "unique": Measure("unique", "percent", "number of different texts over number of texts"),
-    "entropy_per_sample_nats": Measure("entropy of tokens per text", "nats", "unigram entropy of one text's tokens, mean over texts"),
-    "entropy_corpus_nats": Measure("entropy of tokens over all texts", "nats", "unigram entropy of all texts' tokens together"),
-    "distinct_2": Measure("distinct pairs", "percent", "different pairs of tokens over all pairs; fewer texts have more"),
+    "entropy_per_sample_nats": Measure(
+        "entropy of tokens per text", "nats", "unigram entropy of one text's tokens, mean over texts"
+    ),
+    "entropy_corpus_nats": Measure(
+        "entropy of tokens over all texts", "nats", "unigram entropy of all texts' tokens together"
+    ),
+    "distinct_2": Measure(
+        "distinct pairs", "percent", "different pairs of tokens over all pairs; fewer texts have more"
+    ),
     "distinct_3": Measure("distinct triples", "percent", "the same with three tokens"),
-    "rep_2": Measure("repeated pairs", "percent", "pairs within a text that it has said before, mean over texts"),
+    "rep_2": Measure(
+        "repeated pairs", "percent", "pairs within a text that it has said before, mean over texts"
+    ),
     "judged_perplexity": Measure(
-        "perplexity by the judge", "plain", "exp of the judge's mean -log p of its own tokens; compares at like entropy only"
+        "perplexity by the judge",
+        "plain",
+        "exp of the judge's mean -log p of its own tokens; compares at like entropy only",
     ),
     "mauve": Measure(
-        "MAUVE", "plain", "over the judge's last states beside as many held-out texts, mean over five seeds of the clusters; 1: alike"
+        "MAUVE",
+        "plain",
+        "over the judge's last states beside as many held-out texts, mean over five seeds of the clusters; 1: alike",
     ),
     "tokens_per_sample": Measure("tokens per text", "plain", "mean, up to the first end token"),
-    "calls_per_text": Measure("denoiser calls per text", "plain", "mean, until a text's last word had settled"),
-    "seconds_per_text": Measure("seconds per text", "plain", "time of all texts, in batches, over their number; torch, this machine"),
+    "calls_per_text": Measure(
+        "denoiser calls per text", "plain", "mean, until a text's last word had settled"
+    ),
+    "seconds_per_text": Measure(
+        "seconds per text", "plain", "time of all texts, in batches, over their number; torch, this machine"
+    ),
 }
 PICTURES = {
     "loss_by_level.png": "Where the noise leaves something to decide. The area is where training and sampling spend their steps.",
@@ -60,7 +88,13 @@ PICTURES = {
 
 
 def write_report(
-    path: Path, subject: Subject, data: Data, metrics: dict[str, Any], plots: Path, trajectory: Trajectory, texts: Texts
+    path: Path,
+    subject: EvalContext,
+    data: DataConfig,
+    metrics: dict[str, Any],
+    plots: Path,
+    trajectory: Trajectory,
+    texts: Texts,
 ) -> None:
     """Write the page, whole or not at all."""
     denoiser, section = subject.stored.denoiser, subject.section
@@ -80,14 +114,18 @@ def write_report(
             "model": flat(denoiser.section),
             "data": flat(data),
             "evaluate": flat(section),
-            "noise law": {"logsnr": f"{subject.stored.law.logsnr[0]:.2f} (data) to {subject.stored.law.logsnr[-1]:.2f} (noise)"},
+            "noise law": {
+                "logsnr": f"{subject.stored.law.logsnr[0]:.2f} (data) to {subject.stored.law.logsnr[-1]:.2f} (noise)"
+            },
         },
     )
     write_text(path, page)
 
 
-def becoming(subject: Subject, trajectory: Trajectory) -> str:
-    """Return the words of each step, how sure each is (percent) and which have settled, as JSON that may stand inside a script."""
+def becoming(subject: EvalContext, trajectory: Trajectory) -> str:
+    """Return the words of each step, how sure each is (percent) and which have settled, as JSON that may
+    stand inside a script.
+    """
     steps = {
         "words": [subject.words_of(row) for row in trajectory.ids],
         "sure": (100 * trajectory.probability).round().astype(int).tolist(),

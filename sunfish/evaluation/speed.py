@@ -1,4 +1,6 @@
-"""How long a text takes: the founding table (DDPM 1000, DDIM 50 and DDIM 10), and how soon a sampler is as good as it gets."""
+"""How long a text takes: the founding table (DDPM 1000, DDIM 50 and DDIM 10), and how soon a sampler is as
+good as it gets.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,23 @@ import numpy as np
 import torch
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.inference import sample_free
+from sunfish.sampling.torch_backend import sample_free
 from sunfish.progress import track
-from sunfish.sampler import Table, ddim, ddpm
-from sunfish.schedule import NoiseLaw
+from sunfish.sampling.solvers import Table, ddim, ddpm
+from sunfish.diffusion.schedule import NoiseSchedule
 
 NEARLY = 0.95  # of the quality
 MATCHED = 0.1  # nats of entropy: beyond that texts do not rank
 
 
-def founding_tables(law: NoiseLaw) -> dict[str, Table]:
+def founding_tables(law: NoiseSchedule) -> dict[str, Table]:
     """Return the samplers of the founding table by name."""
     return {"ddpm_1000": ddpm(law, 1000), "ddim_50": ddim(law, 50), "ddim_10": ddim(law, 10)}
 
 
-def measure_speed(denoiser: Denoiser, law: NoiseLaw, length: int, num_runs: int) -> dict[str, dict[str, float]]:
+def measure_speed(
+    denoiser: Denoiser, law: NoiseSchedule, length: int, num_runs: int
+) -> dict[str, dict[str, float]]:
     """Time one text of `length` tokens, batch 1; the median of `num_runs` after a warm-up."""
     sample_free(denoiser, ddim(law, 10), 1, length, np.random.default_rng(0))
     return {
@@ -32,12 +36,14 @@ def measure_speed(denoiser: Denoiser, law: NoiseLaw, length: int, num_runs: int)
     }
 
 
-def time_to_quality(rows: dict[str, dict[str, float]], best: dict[str, float]) -> dict[str, float | str] | None:
-    """Return which of a sampler's settings is the fastest that reaches a quality, and what a text takes there; None where none does.
+def time_to_quality(
+    rows: dict[str, dict[str, float]], best: dict[str, float]
+) -> dict[str, float | str] | None:
+    """Return which of a sampler's settings is the fastest that reaches a quality, and what a text takes
+    there; None where none does.
 
-    The quality is 0.95 times the consistent stories of `best` or, of other text, 1 / 0.95 times its judged perplexity; it counts at
-    entropies within 0.1 nats of its own only. Seconds are a batch's share.
-    """
+    The quality is 0.95 times the consistent stories of `best` or, of other text, 1 / 0.95 times its judged
+    perplexity; it counts at entropies within 0.1 nats of its own only. Seconds are a batch's share."""
     reached = {at: row for at, row in rows.items() if reaches(row, best)}
     if not reached:
         return None

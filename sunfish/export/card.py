@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from sunfish.model.store import StoredDenoiser
-from sunfish.sections.export import Section
-from sunfish.session import GRAPHS
+from sunfish.model.pretrained import StoredDenoiser
+from sunfish.config.schema.export import ExportConfig
+from sunfish.sampling.onnx_backend import GRAPHS
 
 CARD = """# A SunFish denoiser
 
@@ -57,7 +57,9 @@ Largest relative error of a single call: {error:.1e}.
 {quality}"""
 
 
-def model_card(manifest: dict[str, Any], stored: StoredDenoiser, section: Section, names: Container[str]) -> str:
+def model_card(
+    manifest: dict[str, Any], stored: StoredDenoiser, section: ExportConfig, names: Container[str]
+) -> str:
     """Return the card of a folder with the graphs of these names as Markdown."""
     keys = ("engine", "sampler", "steps", "rows_a_position", "texts", "ids", "different_ids", "near_ties")
     rows = [[walk[key] for key in keys] for walk in manifest["parity"]["walks"]]
@@ -76,5 +78,12 @@ def model_card(manifest: dict[str, Any], stored: StoredDenoiser, section: Sectio
 def _quality(quality: dict[str, dict[str, float]]) -> str:
     if not quality:
         return ""
-    lines = [f"| {name} | {numbers['nats_per_token']:.4f} | {numbers['rows']} |" for name, numbers in quality.items()]
-    return "\n## What 8 bits cost\n\n| | held-out bound, nats per token | rows |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+    lines = [
+        f"| {name} | {numbers['nats_per_token']:.4f} | {numbers['rows']} |"
+        for name, numbers in quality.items()
+    ]
+    return (
+        "\n## What 8 bits cost\n\n| | held-out bound, nats per token | rows |\n|---|---|---|\n"
+        + "\n".join(lines)
+        + "\n"
+    )

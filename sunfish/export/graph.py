@@ -1,4 +1,6 @@
-"""torch -> ONNX: the denoiser and the sampler's step, with dynamic batch and length, attention decomposed into portable nodes."""
+"""torch -> ONNX: the denoiser and the sampler's step, with dynamic batch and length, attention decomposed
+into portable nodes.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from sunfish.model.denoiser import Denoiser
 from sunfish.model.guess import Guess
 from sunfish.model.picard import Picard
 from sunfish.model.score import Score
-from sunfish.model.step import Step
-from sunfish.sampler import COLUMNS
+from sunfish.sampling.step import Step
+from sunfish.sampling.solvers import COLUMNS
 
 EXAMPLE_BATCH, EXAMPLE_LENGTH, EXAMPLE_ROWS = 2, 7, 5  # neither 0 nor 1: those would be taken for constants
 ROW, TEXT = {0: "batch"}, {0: "batch", 1: "pos"}
@@ -43,7 +45,8 @@ def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
 
 
 def export_step(denoiser: Denoiser, opset: int, in_loop: bool = False) -> ir.Model:
-    """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the next, text, certainty.
+    """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the
+    next, text, certainty.
 
     As the body of a loop it has no branches (docs/LOG.md, OpenVINO).
     """
@@ -62,7 +65,15 @@ def export_guess(guess: Guess, opset: int) -> ir.Model:
 
 def _export_step(step: nn.Module, denoiser: Denoiser, opset: int) -> ir.Model:
     x, previous, noise, ids = _example(denoiser)
-    inputs = {"x": x, "x_0_prev": previous, "ids": ids, "known": ids > 0, "age": ids.clone(), "noise": noise, "chance": x[..., 0].clone()}
+    inputs = {
+        "x": x,
+        "x_0_prev": previous,
+        "ids": ids,
+        "known": ids > 0,
+        "age": ids.clone(),
+        "noise": noise,
+        "chance": x[..., 0].clone(),
+    }
     inputs |= {"table": torch.zeros(EXAMPLE_ROWS, len(COLUMNS)), "place": ids.clone(), "left": ids[:, 0] + 1}
     inputs |= {"temperature": torch.ones(EXAMPLE_BATCH)}
     shapes = {**dict.fromkeys(inputs, TEXT), "table": {0: "rows_and_wait"}, "left": ROW, "temperature": ROW}
@@ -76,12 +87,19 @@ def export_score(denoiser: Denoiser, opset: int) -> ir.Model:
 
 
 def _example(denoiser: Denoiser) -> list[Tensor]:
-    x = torch.zeros(3, EXAMPLE_BATCH, EXAMPLE_LENGTH, denoiser.section.emb_dim)  # apart: a tensor given twice becomes one input
+    x = torch.zeros(
+        3, EXAMPLE_BATCH, EXAMPLE_LENGTH, denoiser.section.emb_dim
+    )  # apart: a tensor given twice becomes one input
     return [*x.unbind(), torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, dtype=torch.int64)]
 
 
 def _export(
-    module: nn.Module, denoiser: Denoiser, inputs: dict[str, Tensor], shapes: dict[str, dict[int, str]], outputs: list[str], opset: int
+    module: nn.Module,
+    denoiser: Denoiser,
+    inputs: dict[str, Tensor],
+    shapes: dict[str, dict[int, str]],
+    outputs: list[str],
+    opset: int,
 ) -> ir.Model:
     with denoiser.embedding.held(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -98,18 +116,25 @@ def _export(
 
 
 def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
-    """Give every weight its name in the model, and the nodes that read it too: `val_158` says nothing to whoever opens the graph.
+    """Give every weight its name in the model, and the nodes that read it too: `val_158` says nothing to
+    whoever opens the graph.
 
     The exporter transposes matrices and gives them numbers; they are found again by what they hold.
     """
-    parameters = {name: value.detach().numpy() for name, value in denoiser.named_parameters() if name != "embedding.weight"}
+    parameters = {
+        name: value.detach().numpy()
+        for name, value in denoiser.named_parameters()
+        if name != "embedding.weight"
+    }
     table = denoiser.embedding.table().detach()
     parameters["embedding.table"] = table.numpy()
     if not (denoiser.section.tied_head or denoiser.section.output_prior):
         del parameters["head.weight"]  # it is the readout
     known = {content(array): name for name, array in parameters.items()}
     known |= {content(array.T): f"{name}.T" for name, array in parameters.items() if array.ndim == 2}
-    weight = denoiser.readout(table).weight.detach().numpy()  # ready where it is small, as nodes where it is large
+    weight = (
+        denoiser.readout(table).weight.detach().numpy()
+    )  # ready where it is small, as nodes where it is large
     known[content(weight.T)] = "readout.weight.T"
     for value in list(graph.initializers.values()):
         tensor = value.const_value
@@ -122,19 +147,29 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
         for number, node in enumerate(value.consumers()):
             node.name = f"{name.removesuffix('.T').removesuffix('.weight')}.{node.op_type}{number or ''}"
     for node in graph:
-        turned = node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
+        turned = (
+            node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
+        )
         if turned is not None and turned.op_type == "Transpose" and not _depends_on_inputs(turned):
-            turned.name, node.name = "readout.Transpose", "readout.MatMul"  # ONNX Runtime turns the table once, as it loads the graph
+            turned.name, node.name = (
+                "readout.Transpose",
+                "readout.MatMul",
+            )  # ONNX Runtime turns the table once, as it loads the graph
 
 
 def _depends_on_inputs(node: ir.Node) -> bool:
     """Say whether a node's value depends on what a graph is called with, and not on weights alone."""
     producers = [(value, value.producer()) for value in node.inputs if value is not None]
-    return any(_depends_on_inputs(before) if before is not None else value.const_value is None for value, before in producers)
+    return any(
+        _depends_on_inputs(before) if before is not None else value.const_value is None
+        for value, before in producers
+    )
 
 
 def _forget_source(model: ir.Model) -> None:
-    """Leave out where in whose files each node was traced: it is most of the graph, and differs from machine to machine."""
+    """Leave out where in whose files each node was traced: it is most of the graph, and differs from machine
+    to machine.
+    """
     model.metadata_props.clear()
     for node in model.graph.all_nodes():
         node.metadata_props.clear()

@@ -1,4 +1,6 @@
-"""The whole sampler as one graph: the step as the body of a loop, so that one call from any language writes texts."""
+"""The whole sampler as one graph: the step as the body of a loop, so that one call from any language writes
+texts.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,20 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from sunfish.sampler import COLUMNS
-from sunfish.session import STATE
+from sunfish.sampling.solvers import COLUMNS
+from sunfish.sampling.onnx_backend import STATE
 
 FLOAT, INT, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
 def sampler_graph(step: ir.Model) -> ir.Model:
-    """Return the graph (noise, chance, table, steps, place, ids, known, temperature) -> text over a step's nodes and weights.
+    """Return the graph (noise, chance, table, steps, place, ids, known, temperature) -> text over a step's
+    nodes and weights.
 
-    `table` is (1 + rows, 9), of `Table.rows`, and `steps`, (), how many a walk takes at most. `noise` is (draws, batch, pos, emb) and
-    `chance` (draws, batch, pos): one draw for the start, of which the chance is not used, and one for every step; the start's alone where
-    a table draws nothing. The loop ends once all are known.
-    """
+    `table` is (1 + rows, 9), of `Table.rows`, and `steps`, (), how many a walk takes at most. `noise` is
+    (draws, batch, pos, emb) and
+    `chance` (draws, batch, pos): one draw for the start, of which the chance is not used, and one for every
+    step; the start's alone where a table draws nothing. The loop ends once all are known."""
     inner = step.graph.clone()
     told = {str(value.name): value for value in inner.inputs}
     answers = {str(value.name): value for value in inner.outputs}
@@ -34,9 +37,15 @@ def sampler_graph(step: ir.Model) -> ir.Model:
         for value in node.outputs:
             value.name = f"step.{value.name}"
 
-    noise, chance = _value("noise", FLOAT, ["draws", "batch", "pos", emb]), _value("chance", FLOAT, ["draws", "batch", "pos"])
+    noise, chance = (
+        _value("noise", FLOAT, ["draws", "batch", "pos", emb]),
+        _value("chance", FLOAT, ["draws", "batch", "pos"]),
+    )
     table, steps = _value("table", FLOAT, ["rows_and_wait", len(COLUMNS)]), _value("steps", INT, [])
-    place, ids, known = (_value(name, dtype, ["batch", "pos"]) for name, dtype in (("place", INT), ("ids", INT), ("known", BOOL)))
+    place, ids, known = (
+        _value(name, dtype, ["batch", "pos"])
+        for name, dtype in (("place", INT), ("ids", INT), ("known", BOOL))
+    )
     temperature = _value("temperature", FLOAT, ["batch"])
     tape = _Tape()
     x = tape.add("Gather", [noise, tape.constant("zero", 0)], "first_x")
@@ -44,11 +53,20 @@ def sampler_graph(step: ir.Model) -> ir.Model:
     nobody = tape.add("Sub", [place, place], "first_age")
     sizes = tape.add("Shape", [noise], "noise_sizes")
     last_draw = tape.add(
-        "Sub", [tape.add("Gather", [sizes, tape.constant("of_draws", 0)], "num_draws"), tape.constant("one", 1)], "last_draw"
+        "Sub",
+        [tape.add("Gather", [sizes, tape.constant("of_draws", 0)], "num_draws"), tape.constant("one", 1)],
+        "last_draw",
     )
     always = tape.constant("always", True)
 
-    outside = {"noise": noise, "chance": chance, "table": table, "steps": steps, "place": place, "last_draw": last_draw}
+    outside = {
+        "noise": noise,
+        "chance": chance,
+        "table": table,
+        "steps": steps,
+        "place": place,
+        "last_draw": last_draw,
+    }
     body = _body(nodes, told, answers, outside | {"temperature": temperature})
     carried = [x, still, ids, known, nobody, ids]
     text = _value("text", INT, ["batch", "pos"])
@@ -60,17 +78,29 @@ def sampler_graph(step: ir.Model) -> ir.Model:
     )  # fmt: skip
     for value in weights:
         graph.initializers[str(value.name)] = value
-    return ir.Model(graph, ir_version=step.ir_version, producer_name=step.producer_name, functions=list(step.functions.values()))
+    return ir.Model(
+        graph,
+        ir_version=step.ir_version,
+        producer_name=step.producer_name,
+        functions=list(step.functions.values()),
+    )
 
 
-def _body(nodes: Sequence[ir.Node], told: dict[str, ir.Value], answers: dict[str, ir.Value], outside: dict[str, ir.Value]) -> ir.Graph:
+def _body(
+    nodes: Sequence[ir.Node],
+    told: dict[str, ir.Value],
+    answers: dict[str, ir.Value],
+    outside: dict[str, ir.Value],
+) -> ir.Graph:
     """Return (turn, go on, x, x_0_prev, ids, known, age, text) -> (go on, the same of the next turn)."""
     tape = _Tape("turn.")
     turn, go_on = _value("turn", INT, []), _value("go_on", BOOL, [])
     text = _value("turn.text_before", INT, ["batch", "pos"])
     texts = tape.add("Shape", [outside["temperature"]], "texts")
     left = tape.add("Expand", [tape.add("Sub", [outside["steps"], turn], "steps_left"), texts], "left")
-    draw = tape.add("Min", [tape.add("Add", [turn, tape.constant("one", 1)], "next_draw"), outside["last_draw"]], "draw")
+    draw = tape.add(
+        "Min", [tape.add("Add", [turn, tape.constant("one", 1)], "next_draw"), outside["last_draw"]], "draw"
+    )
     noise, chance = (tape.add("Gather", [outside[name], draw], name) for name in ("noise", "chance"))
     same = {name: outside[name] for name in ("table", "place", "temperature")}
     for name, value in {"left": left, "noise": noise, "chance": chance, **same}.items():
@@ -83,7 +113,9 @@ def _body(nodes: Sequence[ir.Node], told: dict[str, ir.Value], answers: dict[str
     least = after.add("ReduceMin", [settled], "least", keepdims=0)
     more = after.add("Not", [after.add("Cast", [least], "all_settled", to=BOOL)], "go_on")
     outputs = [more, *(answers[name] for name in STATE.values()), answers["text"]]
-    return ir.Graph([turn, go_on, *state, text], outputs, nodes=[*tape.nodes, *nodes, *after.nodes], name="step")
+    return ir.Graph(
+        [turn, go_on, *state, text], outputs, nodes=[*tape.nodes, *nodes, *after.nodes], name="step"
+    )
 
 
 class _Tape:
@@ -100,7 +132,9 @@ class _Tape:
     def constant(self, name: str, value: int | bool | float | list[int]) -> ir.Value:
         output = ir.Value(name=self.prefix + name)
         tensor = ir.tensor(value, dtype=_type_of(value), name=self.prefix + name)
-        self.nodes.append(ir.node("Constant", [], {"value": tensor}, outputs=[output], name=self.prefix + name))
+        self.nodes.append(
+            ir.node("Constant", [], {"value": tensor}, outputs=[output], name=self.prefix + name)
+        )
         return output
 
 

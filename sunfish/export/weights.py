@@ -13,7 +13,8 @@ ALIGNMENT = 64  # bytes: a weight can be mapped into memory and read in place
 
 
 def save_graphs(folder: Path, graphs: dict[str, ir.Model], weights_name: str) -> None:
-    """Write `<name>.onnx` for every graph and one file of weights for all; what several graphs hold is written once.
+    """Write `<name>.onnx` for every graph and one file of weights for all; what several graphs hold is
+    written once.
 
     Graphs of any size can be written: only the weights' file grows beyond what protobuf holds.
     """
@@ -26,7 +27,9 @@ def save_graphs(folder: Path, graphs: dict[str, ir.Model], weights_name: str) ->
                 key = content(tensor.numpy())
                 tensors.setdefault(key, tensor)
                 users.setdefault(key, []).append(value)
-    written = ir.external_data.convert_tensors_to_external(list(tensors.values()), folder, weights_name, alignment=ALIGNMENT)
+    written = ir.external_data.convert_tensors_to_external(
+        list(tensors.values()), folder, weights_name, alignment=ALIGNMENT
+    )
     for key, tensor in zip(tensors, written, strict=True):
         for value in users[key]:
             value.const_value = tensor
@@ -36,4 +39,6 @@ def save_graphs(folder: Path, graphs: dict[str, ir.Model], weights_name: str) ->
 
 def content(array: np.ndarray) -> bytes:
     """Return what tells weights apart: a digest of type, shape and values."""
-    return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()).digest()
+    return hashlib.sha256(
+        f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+    ).digest()

@@ -17,7 +17,8 @@ Logits = Float[Tensor, "batch pos vocab"]
 
 
 class Embedding(nn.Module):
-    """A learned table whose rows have length sqrt(emb) by construction: unit variance per coordinate, no collapse.
+    """A learned table whose rows have length sqrt(emb) by construction: unit variance per coordinate, no
+    collapse.
 
     Source: [CDCD] section 3.2.
     """
@@ -29,11 +30,16 @@ class Embedding(nn.Module):
 
     def table(self) -> Float[Tensor, "vocab emb"]:
         """Return the normalised rows."""
-        return F.normalize(self.weight, dim=-1) * self.weight.shape[-1] ** 0.5 if self._held is None else self._held
+        return (
+            F.normalize(self.weight, dim=-1) * self.weight.shape[-1] ** 0.5
+            if self._held is None
+            else self._held
+        )
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Inside the block the rows are normalised once, for many calls between which the weights do not change.
+        """Inside the block the rows are normalised once, for many calls between which the weights do not
+        change.
 
         A sharded table is whole only inside a call: it is normalised in each.
         """
@@ -48,7 +54,8 @@ class Embedding(nn.Module):
 
 
 def expected_embedding(logits: Logits, table: Float[Tensor, "vocab emb"]) -> Embeddings:
-    """Return sum_token p(token) e_token, in the table's precision whatever the logits came in: `eps_mse` magnifies its rounding.
+    """Return sum_token p(token) e_token, in the table's precision whatever the logits came in: `eps_mse`
+    magnifies its rounding.
 
     Source: [CDCD] eq. 7 (score interpolation).
     """
@@ -58,4 +65,8 @@ def expected_embedding(logits: Logits, table: Float[Tensor, "vocab emb"]) -> Emb
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
     """Suspend autocast where it is on; where it is off, leave no trace in an exported graph."""
-    return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()
+    return (
+        torch.autocast(device_type, enabled=False)
+        if torch.is_autocast_enabled(device_type)
+        else nullcontext()
+    )

@@ -1,4 +1,6 @@
-"""Hidden states -> -log p(token), a piece of positions at a time where all logits together would fill the memory."""
+"""Hidden states -> -log p(token), a piece of positions at a time where all logits together would fill the
+memory.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PIECE = {"cpu": 2**24, "cuda": 2**27}  # logits at once: what a CPU's caches nearly hold, and what keeps a GPU busy
+PIECE = {
+    "cpu": 2**24,
+    "cuda": 2**27,
+}  # logits at once: what a CPU's caches nearly hold, and what keeps a GPU busy
 
 Flat = Float[Tensor, " positions"]
 
@@ -20,9 +25,9 @@ def token_nats(
 ) -> Flat:  # fmt: skip
     """Return -log p(ids) in nats, logits being hidden @ weight.T + bias.
 
-    With more than a piece of logits the gradient is computed on the way forward, from each piece while it is there: no logit is kept
-    and none is computed twice. For that it must be known how much each position counts: the loss must be a number times
-    sum(share * nats).
+    With more than a piece of logits the gradient is computed on the way forward, from each piece while it is
+    there: no logit is kept and none is computed twice. For that it must be known how much each position
+    counts: the loss must be a number times sum(share * nats).
 
     Source: [Liger] section 3.2 (fused linear cross-entropy).
     """
@@ -46,7 +51,11 @@ class _InPieces(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, ids: Tensor, share: Tensor) -> Tensor:
         wanted, rows = any(ctx.needs_input_grad), max(1, _most(hidden) // len(weight))
         nats = torch.empty(len(ids), device=hidden.device)
-        of_hidden, of_weight, of_bias = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32), torch.zeros_like(bias)
+        of_hidden, of_weight, of_bias = (
+            torch.empty_like(hidden),
+            torch.zeros_like(weight, dtype=torch.float32),
+            torch.zeros_like(bias),
+        )
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(ids), rows):
                 piece = slice(start, start + rows)

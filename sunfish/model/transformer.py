@@ -12,13 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
-from sunfish.model.sight import Sight
+from sunfish.model.attention_mask import Sight
 
 NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
 UNSEEN = -1e9  # a score so low that its weight is 0; not infinite, which some programs make NaN of
 
 PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default]
-PRODUCTS += [torch.ops.aten._scaled_dot_product_flash_attention.default, torch.ops.aten._scaled_dot_product_cudnn_attention.default]
+PRODUCTS += [
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+]
 
 Hidden = Float[Tensor, "batch pos width"]
 Heads = Float[Tensor, "batch head pos dim"]
@@ -40,22 +43,32 @@ class Norm(nn.Module):
         return F.layer_norm(x, self.scale.shape, self.scale, self.shift, NORM_EPS)
 
 
-def rotary_angles(num_positions: int, head_dim: int, device: torch.device | None = None) -> Float[Tensor, "pos half"]:
+def rotary_angles(
+    num_positions: int, head_dim: int, device: torch.device | None = None
+) -> Float[Tensor, "pos half"]:
     """Return position x frequency in radians. Source: [RoFormer] eq. 15."""
     frequencies = torch.exp(torch.arange(0, head_dim, 2, device=device) * (-math.log(10_000.0) / head_dim))
     return torch.arange(num_positions, device=device)[:, None] * frequencies
 
 
 def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float[Tensor, "*axes pos dim"]:
-    """Turn each pair (first half, second half) of a head by its position's angle; sin is negative for the first half."""
+    """Turn each pair (first half, second half) of a head by its position's angle; sin is negative for the
+    first half.
+    """
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def attend(q: Heads, k: Heads, v: Heads, together: Tensor | None = None) -> Heads:
-    """Return softmax(q k^T / sqrt(dim)) v, over positions that are `together`, (batch, 1, pos, pos), or over all."""
+    """Return softmax(q k^T / sqrt(dim)) v, over positions that are `together`, (batch, 1, pos, pos), or over
+    all.
+    """
     learns = torch.is_grad_enabled() or q.dtype == torch.bfloat16
-    slow = q.device.type == "cpu" and learns  # the fused kernel's backward pass takes longer there, in bf16 ten times
-    if slow or torch.compiler.is_exporting():  # and its decomposition in an exported graph four times as many nodes
+    slow = (
+        q.device.type == "cpu" and learns
+    )  # the fused kernel's backward pass takes longer there, in bf16 ten times
+    if (
+        slow or torch.compiler.is_exporting()
+    ):  # and its decomposition in an exported graph four times as many nodes
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
         if together is not None:  # a sum, whose backward pass does nothing: half the time of filling in
             scores = scores + torch.where(together, 0.0, UNSEEN).to(scores.dtype)
@@ -98,7 +111,9 @@ class Block(nn.Module):
         self.norm_attention, self.norm_mlp = Norm(width), Norm(width)
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width)
-        self.activation_checkpointing = "none"  # a run's choice, not the model's: what is computed again in the backward pass
+        self.activation_checkpointing = (
+            "none"  # a run's choice, not the model's: what is computed again in the backward pass
+        )
 
     def forward(self, x: Hidden, cos: Tensor, sin: Tensor, sight: Sight | None = None) -> Hidden:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
@@ -123,9 +138,8 @@ class Transformer(nn.Module):
     def forward(self, x: Hidden, sight: Sight | None = None) -> Hidden:
         """Return what the blocks make of `x`: each position of what it sees, or of all.
 
-        Copies of a text stand one after the other, at the same positions. Positions need no new start in each document of a row:
-        rotary attention knows only how far apart two of them are.
-        """
+        Copies of a text stand one after the other, at the same positions. Positions need no new start in each
+        document of a row: rotary attention knows only how far apart two of them are."""
         copies = 1 if sight is None else sight.copies
         angles = rotary_angles(x.shape[1] // copies, self.head_dim, x.device)
         angles = angles if copies == 1 else angles.repeat(copies, 1)
@@ -136,11 +150,15 @@ class Transformer(nn.Module):
 
 
 def _uncached(compute: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
-    """Compute so that autocast converts weights each time: with its cache the second pass would find other operations."""
+    """Compute so that autocast converts weights each time: with its cache the second pass would find other
+    operations.
+    """
     with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type), cache_enabled=False):
         return compute(x, *rest)
 
 
 def _keep_products() -> Any:
-    """Selective checkpointing: matrix products and attention are kept, all that is cheap is computed again."""
+    """Selective checkpointing: matrix products and attention are kept, all that is cheap is computed
+    again.
+    """
     return create_selective_checkpoint_contexts(PRODUCTS)

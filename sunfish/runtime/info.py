@@ -13,7 +13,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     """Return the folder's configuration and manifest, every file held against its digest.
 
     Raises:
-        Problem: a missing, altered or foreign file, by name.
+        UserError: a missing, altered or foreign file, by name.
     """
     manifest = check_folder(folder)
     return {**read_json(folder / "config.json"), **manifest}
@@ -24,18 +24,34 @@ def describe(folder: Path, info: dict[str, Any]) -> str:
     model, sampler, lengths = info["model"], info["sampler"], info["row_lengths"]["lengths"]
     size = ", ".join(f"{precision} {size / 1e6:,.1f} MB" for precision, size in info["bytes"].items())
     lines = [
-        ("what", f"SunFish denoiser {model['name']!r}, {info['parameters']:,} parameters, {info['vocab_size']:,} tokens"),
-        ("network", f"{model['num_layers']} layers, {model['num_heads']} heads, width {model['width']}, embeddings of {model['emb_dim']}"),
+        (
+            "what",
+            f"SunFish denoiser {model['name']!r}, {info['parameters']:,} parameters, {info['vocab_size']:,} tokens",
+        ),
+        (
+            "network",
+            f"{model['num_layers']} layers, {model['num_heads']} heads, width {model['width']}, embeddings of {model['emb_dim']}",
+        ),
         ("texts", f"of up to {lengths[-1]} tokens"),
         ("samples with", ", ".join(f"{key} {value}" for key, value in sampler.items())),
         ("sizes", size),
         ("licence", info["licence"]),
         ("made from", f"model.safetensors, sha256 {info['made_from']['model_sha256']}"),
-        ("made by", ", ".join(f"{name} {version}" for name, version in info["versions"].items()) + f"; format {info['format']}"),
-        ("parity", f"largest relative error of a call {info['parity']['relative_error_per_call']:.1e}; ids that differ from torch's:"),
+        (
+            "made by",
+            ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+            + f"; format {info['format']}",
+        ),
+        (
+            "parity",
+            f"largest relative error of a call {info['parity']['relative_error_per_call']:.1e}; ids that differ from torch's:",
+        ),
         *(("", _walk(walk)) for walk in info["parity"]["walks"]),
         *(
-            ("quality", f"{name}: {numbers['nats_per_token']:.4f} nats per token, {numbers['rows']} held-out texts")
+            (
+                "quality",
+                f"{name}: {numbers['nats_per_token']:.4f} nats per token, {numbers['rows']} held-out texts",
+            )
             for name, numbers in info["quality"].items()
         ),
         ("files", f"{len(info['sha256'])} in {folder}, each as its digest says:"),

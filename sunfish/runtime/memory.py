@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 
 MOST_ROWS = 16
 USUAL_BYTES = 2**29  # of a batch, unless told otherwise
@@ -24,7 +24,7 @@ def rows_at_once(config: dict[str, Any], length: int, num: int, wanted: int | No
     """Return how many of `num` rows to denoise together: as many as wanted, or as take little memory.
 
     Raises:
-        Problem: there is no room for so many.
+        UserError: there is no room for so many.
     """
     each = row_bytes(config, length)
     rows = min(num, wanted or max(1, min(MOST_ROWS, USUAL_BYTES // each)))
@@ -36,17 +36,19 @@ def require_room(size: int, what: str) -> None:
     """Refuse what does not fit into the memory that is free now, where that can be known.
 
     Raises:
-        Problem: it does not.
+        UserError: it does not.
     """
     free = free_bytes()
     if free is not None and size > free:
-        raise Problem(
+        raise UserError(
             f"{what} take about {size / GIB:,.1f} GiB, {free / GIB:,.1f} are free; lower --batch, --length or take --precision int8"
         )
 
 
 def free_bytes() -> int | None:
-    """Return the memory this process may still take: the machine's or its control group's, whichever is less; None where nobody says."""
+    """Return the memory this process may still take: the machine's or its control group's, whichever is less;
+    None where nobody says.
+    """
     meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if not meminfo.is_file():
         return None

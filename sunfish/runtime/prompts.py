@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sunfish.lengths import RowLengths
-from sunfish.problems import Problem
+from sunfish.diffusion.lengths import RowLengths
+from sunfish.errors import UserError
 from sunfish.text.tokenizer import Tokenizer
 
 MASK = re.compile(r" ?\[MASK(?::(\d+))?\]")  # the space before a gap belongs to its first word
@@ -17,7 +17,9 @@ LONGEST_OWN = 8  # tokens of a gap that chooses its length
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row to be sampled: ids, (pos,), where `known`, (pos,), is true; the rest is written by the model."""
+    """One row to be sampled: ids, (pos,), where `known`, (pos,), is true; the rest is written by the
+    model.
+    """
 
     ids: np.ndarray
     known: np.ndarray
@@ -32,10 +34,10 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """Return a prompt's ids.
 
     Raises:
-        Problem: the prompt is empty.
+        UserError: the prompt is empty.
     """
     if not prompt.strip():
-        raise Problem("the prompt is empty; leave --prompt out to write freely")
+        raise UserError("the prompt is empty; leave --prompt out to write freely")
     return tokenizer.encode(prompt)
 
 
@@ -43,11 +45,13 @@ def prompt_row(tokenizer: Tokenizer, prompt: str, length: int) -> Row:
     """Return a row that begins with `prompt`; the model writes on.
 
     Raises:
-        Problem: the prompt is empty, or leaves no room.
+        UserError: the prompt is empty, or leaves no room.
     """
     ids = prompt_ids(tokenizer, prompt)
     if len(ids) >= length:
-        raise Problem(f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; shorten it or raise --length")
+        raise UserError(
+            f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; shorten it or raise --length"
+        )
     return given_row(ids, length)
 
 
@@ -58,26 +62,33 @@ def given_row(ids: list[int], length: int) -> Row:
     return row
 
 
-def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.random.Generator | None = None) -> Row:
-    """Return a row in which everything but the gaps is given: `[MASK:n]` is n tokens, `[MASK]` up to eight, drawn, or one without `rng`.
+def infill_row(
+    tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.random.Generator | None = None
+) -> Row:
+    """Return a row in which everything but the gaps is given: `[MASK:n]` is n tokens, `[MASK]` up to eight,
+    drawn, or one without `rng`.
 
     The row has the shortest of the trained lengths that holds the text and an end token; end tokens fill it.
 
     Raises:
-        Problem: no gap, an empty gap, or more tokens than the longest length.
+        UserError: no gap, an empty gap, or more tokens than the longest length.
     """
     longest = lengths.longest
     if not text.strip():
-        raise Problem("the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'")
+        raise UserError(
+            "the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'"
+        )
     gaps = list(MASK.finditer(text))
     if not gaps:
-        raise Problem("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
+        raise UserError("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
     starts, ends = [0, *(gap.end() for gap in gaps)], [*(gap.start() for gap in gaps), len(text)]
     parts = [tokenizer.encode(text[start:end]) for start, end in zip(starts, ends, strict=True)]
     counts = [_count(gap, longest) for gap in gaps]
     room = longest - sum(map(len, parts)) - sum(counts)
     if room < 0:
-        raise Problem(f"the text has {longest - room} tokens, gaps included, but the model's length is {longest}")
+        raise UserError(
+            f"the text has {longest - room} tokens, gaps included, but the model's length is {longest}"
+        )
     for place, gap in enumerate(gaps):
         if rng is not None and gap[1] is None:
             more = int(rng.integers(min(LONGEST_OWN - 1, room) + 1))
@@ -94,7 +105,7 @@ def _count(gap: re.Match[str], longest: int) -> int:
     """Return how many tokens a gap has at least."""
     count = int(gap[1] or 1)
     if count == 0:
-        raise Problem(f"{gap[0].strip()} is a gap of no tokens; write [MASK] or [MASK:1] for one")
+        raise UserError(f"{gap[0].strip()} is a gap of no tokens; write [MASK] or [MASK:1] for one")
     if count > longest:
-        raise Problem(f"{gap[0].strip()} is longer than the model's length of {longest} tokens")
+        raise UserError(f"{gap[0].strip()} is longer than the model's length of {longest} tokens")
     return count

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sunfish.lengths import RowLengths
-from sunfish.problems import Problem
-from sunfish.sampler import MAX_STEPS, Table, make_table
-from sunfish.schedule import NoiseLaw
+from sunfish.diffusion.lengths import RowLengths
+from sunfish.errors import UserError
+from sunfish.sampling.solvers import MAX_STEPS, Table, make_table
+from sunfish.diffusion.schedule import NoiseSchedule
 
 MEANS = ("ddim", "ddpm", "dpm-solver")  # samplers that draw no token, but go to the mean of all
-WINDOW = 4  # steps that each token takes in them unless told otherwise: in one or two noise has hardly a say, and all texts are alike
+# steps that each token takes in them unless told otherwise: in one or two noise has hardly a say, and all
+# texts are alike
+WINDOW = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Settings:
     window_steps: int | None = None  # that each position takes; as many as steps: all at once
     floor: float | None = None  # tokens less probable than this are never drawn
     order: str | None = None
-    candidates: int | None = None  # fillings of a gap, of which the one that makes the likeliest text is taken
+    candidates: int | None = (
+        None  # fillings of a gap, of which the one that makes the likeliest text is taken
+    )
     seed: int = 0
     batch: int | None = None  # texts denoised together; None: as many as take little memory
 
@@ -42,32 +46,48 @@ class Sampling:
     batch: int | None
 
 
-def resolve(settings: Settings, recommended: dict[str, Any], law: NoiseLaw, lengths: RowLengths) -> Sampling:
+def resolve(
+    settings: Settings, recommended: dict[str, Any], law: NoiseSchedule, lengths: RowLengths
+) -> Sampling:
     """Return the settings, with the folder's where nothing is told.
 
-    Where it recommends fewer steps a token than noise needs to have its say in `MEANS`, these take `WINDOW` unless told otherwise, and
-    as many in all as one token after another needs.
+    Where it recommends fewer steps a token than noise needs to have its say in `MEANS`, these take `WINDOW`
+    unless told otherwise, and as many in all as one token after another needs.
 
     Raises:
-        Problem: there is no sampling so.
+        UserError: there is no sampling so.
     """
     usual = {**recommended, "sampler": recommended["name"]}
     if settings.sampler in MEANS and settings.sampler != usual["sampler"] and usual["window_steps"] < WINDOW:
-        usual |= {"window_steps": WINDOW, "steps": min(max(usual["steps"], WINDOW * lengths.longest), MAX_STEPS)}
-    told: dict[str, Any] = {name: usual.get(name) if value is None else value for name, value in vars(settings).items()}
+        usual |= {
+            "window_steps": WINDOW,
+            "steps": min(max(usual["steps"], WINDOW * lengths.longest), MAX_STEPS),
+        }
+    told: dict[str, Any] = {
+        name: usual.get(name) if value is None else value for name, value in vars(settings).items()
+    }
     for name in ("candidates", "batch"):
         if told[name] is not None and told[name] < 1:
-            raise Problem(f"--{name} = {told[name]}: must be at least 1")
+            raise UserError(f"--{name} = {told[name]}: must be at least 1")
     if told["seed"] < 0:
-        raise Problem(f"--seed = {told['seed']}: must not be negative")
+        raise UserError(f"--seed = {told['seed']}: must not be negative")
     if told["temperature"] <= 0:
-        raise Problem(f"--temperature = {told['temperature']}: must be above 0")
+        raise UserError(f"--temperature = {told['temperature']}: must be above 0")
     if told["order"] != "forward" and not lengths.told:
-        raise Problem(f"--order = {told['order']}: a model that is not told how long a text is writes from left to right; leave it out")
+        raise UserError(
+            f"--order = {told['order']}: a model that is not told how long a text is writes from left to right; leave it out"
+        )
     try:
         table = make_table(
-            told["sampler"], law, told["steps"], told["eta"], told["settle"], told["window_steps"], told["order"], told["floor"]
+            told["sampler"],
+            law,
+            told["steps"],
+            told["eta"],
+            told["settle"],
+            told["window_steps"],
+            told["order"],
+            told["floor"],
         )
     except ValueError as error:
-        raise Problem(str(error)) from error
+        raise UserError(str(error)) from error
     return Sampling(table, told["temperature"], told["candidates"], told["seed"], told["batch"])

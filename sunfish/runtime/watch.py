@@ -1,4 +1,6 @@
-"""Show a text crystallise out of noise in a terminal: dots, faint words, plain words, as the model grows sure; bold words stay."""
+"""Show a text crystallise out of noise in a terminal: dots, faint words, plain words, as the model grows
+sure; bold words stay.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,21 @@ import time
 from collections.abc import Iterable
 from typing import TextIO
 
-from sunfish.runtime.sampler import Frame
+from sunfish.runtime.generator import Frame
 
 GUESS, LIKELY = 0.2, 0.6  # probabilities from which a word is shown, and shown in full
-BOLD, FAINT, PLAIN, CLEAR_BELOW = "\x1b[1m", "\x1b[2m", "\x1b[0m", "\x1b[J"  # no colours: they depend on the terminal's ground
+BOLD, FAINT, PLAIN, CLEAR_BELOW = (
+    "\x1b[1m",
+    "\x1b[2m",
+    "\x1b[0m",
+    "\x1b[J",
+)  # no colours: they depend on the terminal's ground
 
 
 def watch(frames: Iterable[Frame], out: TextIO, step_seconds: float = 0.05) -> None:
-    """Draw each frame over the one before, at least `step_seconds` apart; what remains of every text is its last frame, plain."""
+    """Draw each frame over the one before, at least `step_seconds` apart; what remains of every text is its
+    last frame, plain.
+    """
     height = 0
     for frame in frames:
         started = time.monotonic()

@@ -1,8 +1,7 @@
 """Pieces -> which documents make which shard: limits, duplicates, the mixture of sources, and the cut.
 
-A document's place is how far through its source it stands, from 0 to 1, and shards follow that order: so all sources advance
-together, their shares hold over any stretch, and one source alone keeps its own order.
-"""
+A document's place is how far through its source it stands, from 0 to 1, and shards follow that order: so all
+sources advance together, their shares hold over any stretch, and one source alone keeps its own order."""
 
 from __future__ import annotations
 
@@ -15,20 +14,31 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from sunfish.files import replacing
-from sunfish.problems import Problem
-from sunfish.sections.data import Section, Source, Stories
+from sunfish.errors import UserError
+from sunfish.config.schema.data import DataConfig, Source, Stories
 from sunfish.sharding.filters import is_enough
 from sunfish.sharding.pieces import read_account, read_documents
 from sunfish.text.shards import SPLITS
 
 BEYOND_LIMIT, BEYOND_SHARE = "beyond the limit", "beyond its share"
 
-Drops = Callable[[int, int], dict[str, np.ndarray]]  # (rank, number of documents) -> by kind, which are dropped
+Drops = Callable[
+    [int, int], dict[str, np.ndarray]
+]  # (rank, number of documents) -> by kind, which are dropped
 
 CHOSEN = np.dtype([("piece", "<u4"), ("document", "<u4")])
 
 # One document that may be kept: what it counts, the tokens of its source before it, its place.
-ROW = np.dtype([("document", "<u4"), ("tokens", "<i8"), ("bytes", "<i8"), ("held_out", "?"), ("before", "<i8"), ("place", "<f8")])
+ROW = np.dtype(
+    [
+        ("document", "<u4"),
+        ("tokens", "<i8"),
+        ("bytes", "<i8"),
+        ("held_out", "?"),
+        ("before", "<i8"),
+        ("place", "<f8"),
+    ]
+)
 
 
 class Block(NamedTuple):
@@ -61,11 +71,15 @@ class SourceAccount:
         self.dropped_tokens[kind] += int(rows["tokens"].sum())
 
 
-Within = dict[int, int]  # by piece, in order: how many of its documents, from the first on, stand within the source's limits
+Within = dict[
+    int, int
+]  # by piece, in order: how many of its documents, from the first on, stand within the source's limits
 
 
 def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
-    """Return what a source's limits let in; pieces behind the one that reaches a limit, done or not, are left out."""
+    """Return what a source's limits let in; pieces behind the one that reaches a limit, done or not, are left
+    out.
+    """
     if isinstance(source, Stories):
         return {rank: len(read_documents(folder, rank)) for rank in ranks}
     within: Within = {}
@@ -85,14 +99,15 @@ def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
 
 
 def choose(
-    folder: Path, section: Section, within: dict[str, Within], drops: Drops, out: Path
+    folder: Path, section: DataConfig, within: dict[str, Within], drops: Drops, out: Path
 ) -> tuple[list[str], dict[str, SourceAccount]]:
-    """Write, for each shard, which documents it holds in which order; return the shards' names and what became of each source.
+    """Write, for each shard, which documents it holds in which order; return the shards' names and what
+    became of each source.
 
     One block of each source and one shard's choice are in memory at a time.
 
     Raises:
-        Problem: nothing is kept of a source.
+        UserError: nothing is kept of a source.
     """
 
     def kept(name: str, account: SourceAccount) -> Iterator[Block]:
@@ -149,8 +164,10 @@ def _rows(documents: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _budgets(section: Section, totals: dict[str, int]) -> dict[str, int]:
-    """Return how many tokens each source gives: all without weights, else as many as the weights allow without repeating any."""
+def _budgets(section: DataConfig, totals: dict[str, int]) -> dict[str, int]:
+    """Return how many tokens each source gives: all without weights, else as many as the weights allow
+    without repeating any.
+    """
     weights = {name: section.sources[name].weight for name in totals}
     given = {name: weight for name, weight in weights.items() if weight is not None}
     if not given:
@@ -159,8 +176,12 @@ def _budgets(section: Section, totals: dict[str, int]) -> dict[str, int]:
     return {name: min(totals[name], max(1, round(unit * weight))) for name, weight in given.items()}
 
 
-def _placed(blocks: Iterator[Block], budget: int, account: SourceAccount, seed: tuple[int, int]) -> Iterator[Block]:
-    """Yield blocks with each document's place, a seeded point within its own stretch of the source, up to the budget."""
+def _placed(
+    blocks: Iterator[Block], budget: int, account: SourceAccount, seed: tuple[int, int]
+) -> Iterator[Block]:
+    """Yield blocks with each document's place, a seeded point within its own stretch of the source, up to the
+    budget.
+    """
     for piece, rows in blocks:
         within = int(np.searchsorted(rows["before"], budget))
         account.keep(rows[within:], -1)
@@ -182,7 +203,11 @@ def _merge(streams: list[Iterator[Block]]) -> Iterator[list[Block]]:
                 continue
             within = int(np.searchsorted(head.rows["place"], horizon, side="right"))
             group.append(Block(head.piece, head.rows[:within]))
-            heads[number] = Block(head.piece, head.rows[within:]) if within < len(head.rows) else next(streams[number], None)
+            heads[number] = (
+                Block(head.piece, head.rows[within:])
+                if within < len(head.rows)
+                else next(streams[number], None)
+            )
         yield group
 
 
@@ -237,6 +262,10 @@ def _write_choice(out: Path, name: str, chosen: np.ndarray) -> None:
 
 
 def _say_nothing_kept(folder: Path, name: str, account: SourceAccount) -> NoReturn:
-    dropped = account.dropped + sum((Counter(read_account(folder, rank)["dropped"]) for rank in account.pieces), Counter())
+    dropped = account.dropped + sum(
+        (Counter(read_account(folder, rank)["dropped"]) for rank in account.pieces), Counter()
+    )
     by = ", ".join(f"{count:,} by {kind!r}" for kind, count in dropped.most_common() if count)
-    raise Problem(f"data.sources.{name}: no document is left. {f'Dropped: {by}' if by else 'It holds none'}; look at its files and filters")
+    raise UserError(
+        f"data.sources.{name}: no document is left. {f'Dropped: {by}' if by else 'It holds none'}; look at its files and filters"
+    )

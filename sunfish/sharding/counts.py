@@ -53,7 +53,9 @@ class TextCounts:
 
     def _count_ids(self) -> None:
         if self._waiting:
-            self._unigrams += np.bincount(np.concatenate(self._waiting), minlength=self.vocab_size).astype(np.uint64)
+            self._unigrams += np.bincount(np.concatenate(self._waiting), minlength=self.vocab_size).astype(
+                np.uint64
+            )
         self._waiting, self._num_waiting = [], 0
 
     def unigrams(self) -> np.ndarray:
@@ -89,5 +91,7 @@ def merge_counts(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _most_common(hosts: Counter[str]) -> dict[str, int]:
-    """Return the hosts of most documents, of like ones in alphabetical order, so that the order of tasks has no say."""
+    """Return the hosts of most documents, of like ones in alphabetical order, so that the order of tasks has
+    no say.
+    """
     return dict(sorted(hosts.items(), key=lambda item: (-item[1], item[0]))[:HOSTS_KEPT])

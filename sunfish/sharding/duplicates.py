@@ -1,4 +1,5 @@
-"""Which documents say again what another has said: exactly (by hash), or nearly (MinHash), over all tasks; datatrove's steps.
+"""Which documents say again what another has said: exactly (by hash), or nearly (MinHash), over all tasks;
+datatrove's steps.
 
 Of equal documents the first is kept; of near ones, one of each cluster.
 """
@@ -12,8 +13,18 @@ from typing import Any
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.dedup import exact_dedup, minhash
-from datatrove.pipeline.dedup.exact_dedup import ExactDedupConfig, ExactDedupSignature, ExactFindDedups, get_sig_dtype
-from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupSignature
+from datatrove.pipeline.dedup.exact_dedup import (
+    ExactDedupConfig,
+    ExactDedupSignature,
+    ExactFindDedups,
+    get_sig_dtype,
+)
+from datatrove.pipeline.dedup.minhash import (
+    MinhashConfig,
+    MinhashDedupBuckets,
+    MinhashDedupCluster,
+    MinhashDedupSignature,
+)
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 from sunfish.files import replacing
@@ -42,7 +53,9 @@ class SpacedWords(WordTokenizer):
 
 
 class _ExactSignatures(ExactDedupSignature):
-    """Write a task's hashes, and pass its documents on; an earlier task's documents come before a later one's."""
+    """Write a task's hashes, and pass its documents on; an earlier task's documents come before a later
+    one's.
+    """
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         self.config.document_priority = _Priority(rank)
@@ -76,7 +89,9 @@ class Duplicates:
         self.near = MinhashConfig()
 
     def signatures(self) -> list[Any]:
-        """Return the steps that write what documents are compared by; they stand behind the tokenizing of each task."""
+        """Return the steps that write what documents are compared by; they stand behind the tokenizing of
+        each task.
+        """
         if self.which == "keep":
             return []
         steps: list[Any] = [_ExactSignatures(self._path("exact"), self.exact, self.finders)]
@@ -85,24 +100,39 @@ class Duplicates:
         return steps
 
     def find(self, engine: Engine, within: dict[int, int]) -> None:
-        """Find duplicates among the documents that count: of each task that is named, so many from its first on."""
+        """Find duplicates among the documents that count: of each task that is named, so many from its first
+        on.
+        """
         if self.which == "keep":
             return
         self._forget_others(within)
-        finder = ExactFindDedups(self._path("exact"), self._path("exact_found"), self.exact, lines_to_buffer=1000)
+        finder = ExactFindDedups(
+            self._path("exact"), self._path("exact_found"), self.exact, lines_to_buffer=1000
+        )
         engine.run("exact_duplicates", [finder], self.finders, _nothing, "documents")
         if self.which == "drop_near":
-            buckets = MinhashDedupBuckets(self._path("near"), self._path("near_pairs"), config=self.near, lines_to_buffer=1000)
+            buckets = MinhashDedupBuckets(
+                self._path("near"), self._path("near_pairs"), config=self.near, lines_to_buffer=1000
+            )
             engine.run("near_duplicates", [buckets], self.near.num_buckets, _nothing, "documents")
             cluster = MinhashDedupCluster(
-                self._path("near_pairs"), self._path("near_found"), self.near, save_cluster_id=True, lines_to_buffer=1000
+                self._path("near_pairs"),
+                self._path("near_found"),
+                self.near,
+                save_cluster_id=True,
+                lines_to_buffer=1000,
             )
             engine.run("near_clusters", [cluster], 1, _nothing, "documents")
 
     def _forget_others(self, within: dict[int, int]) -> None:
-        """Cut signatures to the documents that count: others are perhaps there and perhaps not, and must not outdo one that is kept."""
+        """Cut signatures to the documents that count: others are perhaps there and perhaps not, and must not
+        outdo one that is kept.
+        """
         near = np.dtype([("hashes", "<u8", self.near.hashes_per_bucket), ("doc", "<u4")])
-        for pattern, dtype in (("exact/*/*.c4_sig", get_sig_dtype(self.exact.hash_config)), ("near/*/*.minhash.sig", near)):
+        for pattern, dtype in (
+            ("exact/*/*.c4_sig", get_sig_dtype(self.exact.hash_config)),
+            ("near/*/*.minhash.sig", near),
+        ):
             for path in self.folder.glob(pattern):
                 signatures = np.fromfile(path, dtype)
                 counting = signatures["doc"] < within.get(int(path.name.split(".")[0]), 0)
@@ -122,7 +152,9 @@ class Duplicates:
         removed, clustered = np.zeros(num_documents, bool), np.zeros(num_documents, bool)
         removed[self._found(rank, "remove")] = True
         clustered[self._found(rank, "clusters")[::2]] = True  # pairs of document and cluster
-        dropped = removed | (exact & ~clustered)  # equal documents share a cluster, which keeps one, unless they are too short for one
+        dropped = removed | (
+            exact & ~clustered
+        )  # equal documents share a cluster, which keeps one, unless they are too short for one
         return {"exact_duplicate": dropped & exact, "near_duplicate": dropped & ~exact}
 
     def _found(self, rank: int, kind: str) -> np.ndarray:

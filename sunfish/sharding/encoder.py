@@ -1,8 +1,9 @@
-"""Texts -> ids at the speed of a corpus: by tiktoken where its ids are the tokenizer's own, else by the tokenizer; long texts in parts.
+"""Texts -> ids at the speed of a corpus: by tiktoken where its ids are the tokenizer's own, else by the
+tokenizer; long texts in parts.
 
-Byte-pair merging is the same in both if every entry of the vocabulary is made of its own bytes: whatever state a text passes through
-inside an entry's span, the entry alone passes through too, so a pair that joins to the entry is the pair of its merge.
-"""
+Byte-pair merging is the same in both if every entry of the vocabulary is made of its own bytes: whatever
+state a text passes through inside an entry's span, the entry alone passes through too, so a pair that joins
+to the entry is the pair of its merge."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 # The library's pattern for ByteLevel, with possessive repeats where they match the same.
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 LONG_CHARACTERS = 2**20  # a longer document is encoded in parts: the tokenizer holds a hundred bytes a token
-WORD_BREAK = re.compile(r"(?<=[^\W_]) (?=[^\W_])")  # a space between letters or digits begins a word in every byte-level pre-tokenizer
+WORD_BREAK = re.compile(
+    r"(?<=[^\W_]) (?=[^\W_])"
+)  # a space between letters or digits begins a word in every byte-level pre-tokenizer
 
 
 class Encoder:
@@ -33,14 +36,18 @@ class Encoder:
         self.fast = _fast_encoding(tokenizer)
 
     def encode(self, texts: list[str]) -> Iterator[np.ndarray]:
-        """Yield each text's ids and the end token, as shards hold them; memory is bounded however long a text is."""
+        """Yield each text's ids and the end token, as shards hold them; memory is bounded however long a text
+        is.
+        """
         end = np.array([self.tokenizer.end_id], self.dtype)
         encoded = iter(self._encode_batch([text for text in texts if len(text) <= LONG_CHARACTERS]))
         for text in texts:
             if len(text) <= LONG_CHARACTERS:
                 yield np.concatenate((next(encoded), end))
             else:
-                yield np.concatenate([*(self._encode_batch([part])[0] for part in self.split_long(text)), end])
+                yield np.concatenate(
+                    [*(self._encode_batch([part])[0] for part in self.split_long(text)), end]
+                )
 
     def _encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         if self.fast is None:
@@ -71,17 +78,28 @@ def open_encoder(folder: Path) -> Encoder:
 
 def _is_byte_level(tokenizer: Tokenizer) -> bool:
     splitter = tokenizer.backend.pre_tokenizer
-    return tokenizer.backend.normalizer is None and isinstance(splitter, pre_tokenizers.ByteLevel) and not splitter.add_prefix_space
+    return (
+        tokenizer.backend.normalizer is None
+        and isinstance(splitter, pre_tokenizers.ByteLevel)
+        and not splitter.add_prefix_space
+    )
 
 
 def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray] | None:
-    """Return tiktoken's encoding by merge order, and the id of each of its ranks; None where it would not give the tokenizer's ids."""
+    """Return tiktoken's encoding by merge order, and the id of each of its ranks; None where it would not
+    give the tokenizer's ids.
+    """
     backend = tokenizer.backend
     model = json.loads(backend.to_str())["model"]
     changed = ("dropout", "ignore_merges", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
     usual = model.get("type") == "BPE" and not any(model.get(key) for key in changed)
     splitter = backend.pre_tokenizer
-    if not (usual and _is_byte_level(tokenizer) and isinstance(splitter, pre_tokenizers.ByteLevel) and splitter.use_regex):
+    if not (
+        usual
+        and _is_byte_level(tokenizer)
+        and isinstance(splitter, pre_tokenizers.ByteLevel)
+        and splitter.use_regex
+    ):
         return None
     vocab: dict[str, int] = model["vocab"]
     merged = ["".join(merge if isinstance(merge, list) else merge.split(" ")) for merge in model["merges"]]
@@ -100,7 +118,11 @@ def _are_made_of_their_bytes(model: models.BPE, entries: list[str]) -> bool:
 
 
 def _bytes_of_letters() -> dict[str, int]:
-    """Return which byte each letter of a byte-level vocabulary stands for: printable ones for themselves, others from 256 on, in order."""
+    """Return which byte each letter of a byte-level vocabulary stands for: printable ones for themselves,
+    others from 256 on, in order.
+    """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + number): byte for number, byte in enumerate(others)
+    }

@@ -1,4 +1,6 @@
-"""Run a datatrove pipeline over all tasks: here, on Slurm or on Ray; run again, it does only what is missing."""
+"""Run a datatrove pipeline over all tasks: here, on Slurm or on Ray; run again, it does only what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,9 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.stats import PipelineStats
 from loguru import logger
 
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 from sunfish.progress import Progress, clock
-from sunfish.sections.launch import Sharding
+from sunfish.config.schema.launch import Sharding
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_CLUSTER_LOOKS = 5.0
@@ -36,7 +38,8 @@ MEMORY_GB = 2  # of a task on Ray
 
 
 class _Local(LocalPipelineExecutor):
-    """Tasks as processes of this machine, one thread each, quiet: what goes wrong is said once, by the process that began it.
+    """Tasks as processes of this machine, one thread each, quiet: what goes wrong is said once, by the
+    process that began it.
 
     No process is a fork of this one: its threads' locks would stay locked there for ever.
     """
@@ -45,12 +48,14 @@ class _Local(LocalPipelineExecutor):
         """Do the tasks that have no completion marker.
 
         Raises:
-            Problem: a worker was killed, or a task says what is wrong.
+            UserError: a worker was killed, or a task says what is wrong.
         """
         ranks = self.get_incomplete_ranks(range(self.tasks))
         if self.workers == 1:
             for rank in ranks:
-                copy.deepcopy(self)._run_for_rank(rank)  # its steps keep account of what they do, as in the workers' own copies
+                copy.deepcopy(self)._run_for_rank(
+                    rank
+                )  # its steps keep account of what they do, as in the workers' own copies
             return
         context, others = multiprocessing.get_context("forkserver"), multiprocessing.active_children()
         context.set_forkserver_preload(["sunfish.sharding.steps", "sunfish.sharding.engine"])
@@ -59,7 +64,7 @@ class _Local(LocalPipelineExecutor):
             for task in as_completed([workers.submit(self._run_for_rank, rank) for rank in ranks]):
                 task.result()
         except BrokenProcessPool:
-            raise Problem(
+            raise UserError(
                 "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. Run it again: "
                 "what is done stays done"
             ) from None
@@ -76,7 +81,9 @@ class _Local(LocalPipelineExecutor):
 
 
 def _end_with_the_parent() -> None:
-    """Leave interruptions to the process that began this worker, and end when it does, even if it is killed."""
+    """Leave interruptions to the process that began this worker, and end when it does, even if it is
+    killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -95,13 +102,22 @@ class Engine:
         self.logs, self.sharding = logs, sharding
         logger.disable("datatrove")
 
-    def run(self, name: str, pipeline: list[Any], tasks: int, done: Callable[[], int], unit: str, is_small: bool = False) -> None:
-        """Run `pipeline` once for each task that has no completion marker yet; `done` counts what is there, for the progress.
+    def run(
+        self,
+        name: str,
+        pipeline: list[Any],
+        tasks: int,
+        done: Callable[[], int],
+        unit: str,
+        is_small: bool = False,
+    ) -> None:
+        """Run `pipeline` once for each task that has no completion marker yet; `done` counts what is there,
+        for the progress.
 
         Small work is done here by this process: others would take longer to start.
 
         Raises:
-            Problem: a task cannot be done; those that are done stay done.
+            UserError: a task cannot be done; those that are done stay done.
         """
         executor = self._executor(name, pipeline, tasks, is_small)
         missing = len(executor.get_incomplete_ranks(range(tasks)))
@@ -110,7 +126,9 @@ class Engine:
         with Progress(name, None, unit, done()) as progress:
             if missing < tasks:
                 progress.say(f"{name}: {tasks - missing} of {tasks} tasks were done before")
-            with _watching(progress, done, lambda: tasks - len(executor.get_incomplete_ranks(range(tasks))), tasks):
+            with _watching(
+                progress, done, lambda: tasks - len(executor.get_incomplete_ranks(range(tasks))), tasks
+            ):
                 if isinstance(executor, LocalPipelineExecutor):
                     _run_here(executor)
                 elif isinstance(executor, SlurmPipelineExecutor):
@@ -118,7 +136,7 @@ class Engine:
                 else:
                     executor.run()
         if missing := len(executor.get_incomplete_ranks(range(tasks))):
-            raise Problem(
+            raise UserError(
                 f"{name}: {missing} of {tasks} tasks were not done; {self.logs / name} says why. Run it again: it does only those"
             )
 
@@ -153,7 +171,11 @@ class Engine:
             )
         if sharding.executor == "ray":
             return RayPipelineExecutor(
-                pipeline=pipeline, tasks=tasks, workers=sharding.workers or -1, logging_dir=logs, mem_per_cpu_gb=MEMORY_GB
+                pipeline=pipeline,
+                tasks=tasks,
+                workers=sharding.workers or -1,
+                logging_dir=logs,
+                mem_per_cpu_gb=MEMORY_GB,
             )
         workers = min(sharding.workers or len(os.sched_getaffinity(0)), tasks)
         return _Local(pipeline=pipeline, tasks=tasks, workers=workers, logging_dir=logs)
@@ -161,7 +183,9 @@ class Engine:
 
 def _run_here(executor: LocalPipelineExecutor) -> None:
     threads = max(1, len(os.sched_getaffinity(0)) // executor.workers)
-    with _environment(RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false"):
+    with _environment(
+        RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false"
+    ):
         executor.run()
 
 
@@ -178,7 +202,9 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(progress: Progress, done: Callable[[], int], completed: Callable[[], int], tasks: int) -> Iterator[None]:
+def _watching(
+    progress: Progress, done: Callable[[], int], completed: Callable[[], int], tasks: int
+) -> Iterator[None]:
     """Show progress from what lies on the disk, whichever machine wrote it."""
     over, started, before = threading.Event(), time.monotonic(), completed()
 
@@ -204,18 +230,29 @@ def _watching(progress: Progress, done: Callable[[], int], completed: Callable[[
 
 def _require(executor: str) -> None:
     """Say at once that a cluster's tools are not here."""
-    if executor == "slurm" and (missing := [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]):
-        raise Problem(f"launch.sharding.executor = slurm: {missing[0]} is not here; start it on a node that submits jobs")
+    if executor == "slurm" and (
+        missing := [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]
+    ):
+        raise UserError(
+            f"launch.sharding.executor = slurm: {missing[0]} is not here; start it on a node that submits jobs"
+        )
     if executor == "ray" and importlib.util.find_spec("ray") is None:
-        raise Problem("launch.sharding.executor = ray: the package is not here; pip install 'ray[default]'")
+        raise UserError("launch.sharding.executor = ray: the package is not here; pip install 'ray[default]'")
 
 
 def _run_on_slurm(executor: SlurmPipelineExecutor, tasks: int) -> None:
     """Submit the tasks, and wait until all are done or none of the job's is left in the queue."""
-    with _environment(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"):  # sbatch hands the environment on
+    with _environment(
+        RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"
+    ):  # sbatch hands the environment on
         executor.run()
     while executor.get_incomplete_ranks(range(tasks)):
-        queue = subprocess.run(["squeue", "--noheader", "--jobs", str(executor.job_id)], capture_output=True, text=True, check=False)
+        queue = subprocess.run(
+            ["squeue", "--noheader", "--jobs", str(executor.job_id)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if not queue.stdout.strip():
             return
         time.sleep(SECONDS_BETWEEN_CLUSTER_LOOKS)

@@ -1,4 +1,6 @@
-"""Which documents are kept: rules on their text and columns, each with a name under which its drops are counted."""
+"""Which documents are kept: rules on their text and columns, each with a name under which its drops are
+counted.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sunfish.problems import Problem
-from sunfish.sections.data import Filter, Length, Pattern, Range, Stories, Values
-from sunfish.sections.data import Source as AnySource
+from sunfish.errors import UserError
+from sunfish.config.schema.data import Filter, Length, Pattern, Range, Stories, Values
+from sunfish.config.schema.data import Source as AnySource
 from sunfish.sharding.readers import Record
 
 Rule = Callable[[Record], bool]
@@ -35,7 +37,9 @@ def rules_of(source: AnySource) -> dict[str, Rule]:
 
 
 def is_enough(source: AnySource, documents: int, tokens: int) -> bool:
-    """Say whether so many documents and tokens, a source's first or a task's own, reach its limits: what follows is not wanted."""
+    """Say whether so many documents and tokens, a source's first or a task's own, reach its limits: what
+    follows is not wanted.
+    """
     if isinstance(source, Stories):
         return False
     limits = ((documents, source.max_documents), (tokens, source.max_tokens))
@@ -47,7 +51,9 @@ def _rule(rule: Filter) -> Rule:
         return lambda record: record.columns[rule.column] in rule.values
     if isinstance(rule, Pattern):
         pattern = re.compile(rule.pattern)
-        return lambda record: (pattern.search(str(record.columns[rule.column] or "")) is not None) == rule.keep
+        return lambda record: (
+            (pattern.search(str(record.columns[rule.column] or "")) is not None) == rule.keep
+        )
     if isinstance(rule, Range):
         return lambda record: _within(_number(record, rule.column), rule.min, rule.max)
     return lambda record: _within(len(record.text), rule.min, rule.max)
@@ -60,5 +66,7 @@ def _within(value: float | None, low: float | None, high: float | None) -> bool:
 def _number(record: Record, column: str) -> float | None:
     value: Any = record.columns[column]
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise Problem(f"{record.where}: {column!r} holds {value!r}, no number, but a range filter asks for it")
+        raise UserError(
+            f"{record.where}: {column!r} holds {value!r}, no number, but a range filter asks for it"
+        )
     return value

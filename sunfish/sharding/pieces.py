@@ -1,10 +1,8 @@
 """A piece: one task's documents as ids, on disk between tokenizing and the shards.
 
-00012.bin    ids, documents one after another, each with its end token
-00012.npy    one row a document: where it ends, its bytes, its side of the split
-00012.unigrams.npy   how often each id occurs
-00012.json   the account: what was read, dropped by which filter, kept; and what the look at the data is drawn from
-"""
+00012.bin    ids, documents one after another, each with its end token 00012.npy    one row a document: where
+it ends, its bytes, its side of the split 00012.unigrams.npy   how often each id occurs 00012.json   the
+account: what was read, dropped by which filter, kept; and what the look at the data is drawn from"""
 
 from __future__ import annotations
 
@@ -48,7 +46,9 @@ class PieceWriter:
         return np.array(self.rows, DOCUMENT)
 
 
-def write_account(folder: Path, rank: int, documents: np.ndarray, unigrams: np.ndarray, account: dict[str, Any]) -> None:
+def write_account(
+    folder: Path, rank: int, documents: np.ndarray, unigrams: np.ndarray, account: dict[str, Any]
+) -> None:
     """Write what stands beside the ids."""
     for kind, rows in (("npy", documents), ("unigrams.npy", unigrams)):
         with replacing(piece_path(folder, rank, kind)) as temporary, temporary.open("wb") as file:
@@ -80,7 +80,9 @@ def read_unigrams(folder: Path, rank: int) -> np.ndarray:
 
 
 def is_whole(folder: Path, rank: int, vocab_size: int) -> bool:
-    """Say whether all of a piece is there: a machine that lost power may have lost files that it had named."""
+    """Say whether all of a piece is there: a machine that lost power may have lost files that it had
+    named.
+    """
     paths = [piece_path(folder, rank, kind) for kind in ("bin", "npy", "unigrams.npy", "json")]
     if not all(path.is_file() for path in paths):
         return False

@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from sunfish.files import read_json, write_json
-from sunfish.problems import Problem
-from sunfish.sections.data import Files, Hub, Section, Stories
+from sunfish.errors import UserError
+from sunfish.config.schema.data import Files, Hub, DataConfig, Stories
 from sunfish.sharding.readers import DIVISIBLE, Span
 from sunfish.sharding.remote import SUFFIXES, File, find_files, reason_of, suffix_of
 from sunfish.text.hub import go_offline_if_unreachable
@@ -32,7 +32,7 @@ class Task:
 class Plan:
     """All tasks, in the order in which their documents follow one another within a source."""
 
-    section: Section
+    section: DataConfig
     tasks: tuple[Task, ...]
     fingerprint: str  # of the configuration and the files as they were found
 
@@ -41,22 +41,32 @@ class Plan:
         return sum(span.stop - span.start for task in self.tasks for span in task.spans)
 
 
-def make_plan(section: Section) -> Plan:
+def make_plan(section: DataConfig) -> Plan:
     """List the sources' files and divide them into tasks of about `task_bytes` each.
 
     Raises:
-        Problem: files that are not there, or of a kind that cannot be read.
+        UserError: files that are not there, or of a kind that cannot be read.
     """
     tasks: list[Task] = []
     found: list[list[str | int]] = []
     for name, source in section.sources.items():
         if isinstance(source, Stories):
-            tasks += [Task(name, (span,)) for span in _divide(File("", source.num_documents, ""), STORIES_OF_A_TASK)]
+            tasks += [
+                Task(name, (span,)) for span in _divide(File("", source.num_documents, ""), STORIES_OF_A_TASK)
+            ]
             continue
         files = list_files(source, f"data.sources.{name}")
         found += [[file.path, file.size, file.version] for file in files]
-        tasks += [Task(name, spans) for spans in _group([s for f in files for s in _divide(f, section.task_bytes)], section.task_bytes)]
-    made_of = json.dumps([FORMAT, dataclasses.asdict(section), found, _tokenizer_digest(section.tokenizer.pretrained)], sort_keys=True)
+        tasks += [
+            Task(name, spans)
+            for spans in _group(
+                [s for f in files for s in _divide(f, section.task_bytes)], section.task_bytes
+            )
+        ]
+    made_of = json.dumps(
+        [FORMAT, dataclasses.asdict(section), found, _tokenizer_digest(section.tokenizer.pretrained)],
+        sort_keys=True,
+    )
     return Plan(section, tuple(tasks), hashlib.sha256(made_of.encode()).hexdigest()[:16])
 
 
@@ -73,12 +83,16 @@ def list_files(source: Files | Hub, where: str) -> list[File]:
     files = {file.path: file for pattern in patterns for file in find_files(pattern, f"{where}.paths")}
     for path in files:
         if not suffix_of(path):
-            raise Problem(f"{where}: {path}: this kind of file is not known; there are {', '.join(SUFFIXES)}")
+            raise UserError(
+                f"{where}: {path}: this kind of file is not known; there are {', '.join(SUFFIXES)}"
+            )
     return list(files.values())
 
 
 def _hub_files(source: Hub) -> list[str]:
-    """Return the URLs of a dataset's files at the revision, as its own card assigns them to configurations and splits."""
+    """Return the URLs of a dataset's files at the revision, as its own card assigns them to configurations
+    and splits.
+    """
     go_offline_if_unreachable()
     import datasets
 
@@ -86,13 +100,16 @@ def _hub_files(source: Hub) -> list[str]:
     try:
         builder = datasets.load_dataset_builder(source.name, source.config, revision=source.revision)
         files = builder.config.data_files or {}
-    except Exception as error:  # connection, DNS, proxy, missing dataset, configuration or revision: many classes, one meaning
-        raise Problem(
+    # connection, DNS, proxy, missing dataset, configuration or revision: many classes, one meaning
+    except Exception as error:
+        raise UserError(
             f"{source.name} ({source.config}, revision {source.revision}) cannot be streamed: {reason_of(error)}. Without a network, "
             "data=stories (the embedded corpus) and data=files with data.sources.files.paths=[...] run"
         ) from error
     if source.split not in files:
-        raise Problem(f"{source.name} ({source.config}): has no split {source.split!r}; there are {', '.join(map(str, files))}")
+        raise UserError(
+            f"{source.name} ({source.config}): has no split {source.split!r}; there are {', '.join(map(str, files))}"
+        )
     return [str(path) for path in files[source.split]]
 
 
@@ -118,7 +135,9 @@ def _group(spans: list[Span], task_bytes: int) -> list[tuple[Span, ...]]:
 
 def write_tasks(plan: Plan, path: Path) -> None:
     """Write the tasks for those who do them, on whatever machine."""
-    write_json(path, [[task.source, [dataclasses.astuple(span) for span in task.spans]] for task in plan.tasks])
+    write_json(
+        path, [[task.source, [dataclasses.astuple(span) for span in task.spans]] for task in plan.tasks]
+    )
 
 
 def read_task(path: Path, rank: int) -> Task:

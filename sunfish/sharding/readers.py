@@ -1,7 +1,7 @@
 """A span of a file -> records: the texts that begin in it, and the columns that filters ask for.
 
-A line, a row group or a document belongs to the span in which its first byte lies, so spans may be cut anywhere.
-"""
+A line, a row group or a document belongs to the span in which its first byte lies, so spans may be cut
+anywhere."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
 
-from sunfish.problems import Problem
-from sunfish.sections.data import Files, Hub, Source, Stories
+from sunfish.errors import UserError
+from sunfish.config.schema.data import Files, Hub, Source, Stories
 from sunfish.sharding.remote import open_file, reason_of, suffix_of
 from sunfish.text.lexicon import GRAMMARS
 from sunfish.text.stories import write_stories
@@ -56,10 +56,12 @@ def read_span(source: Source, span: Span, columns: list[str]) -> Iterator[Record
     """Yield a span's records, in order, with the values of `columns`.
 
     Raises:
-        Problem: a column that is not there, a file that cannot be opened.
+        UserError: a column that is not there, a file that cannot be opened.
     """
     if isinstance(source, Stories):
-        stories = islice(write_stories(source.seed, span.start, GRAMMARS[source.grammar]), span.stop - span.start)
+        stories = islice(
+            write_stories(source.seed, span.start, GRAMMARS[source.grammar]), span.stop - span.start
+        )
         yield from (Record(text, {}, f"story {number}") for number, text in enumerate(stories, span.start))
     elif suffix_of(span.path) == ".parquet":
         yield from _read_parquet(source, span, columns)
@@ -88,13 +90,17 @@ def _read_parquet(source: Files | Hub, span: Span, columns: list[str]) -> Iterat
                 continue
             done = 0
             try:
-                for batch in table.iter_batches(ROWS_AT_ONCE, [group], [source.text_column, *columns], use_threads=False):
+                for batch in table.iter_batches(
+                    ROWS_AT_ONCE, [group], [source.text_column, *columns], use_threads=False
+                ):
                     for record in _rows(batch, source.text_column, span.path, first + done):
                         done += 1
                         yield record
             except (pa.ArrowException, OSError) as error:
                 lost = metadata.num_rows - done
-                yield Unreadable(f"{span.path}: rows {first + done} to {row - 1} cannot be read ({reason_of(error)})", lost)
+                yield Unreadable(
+                    f"{span.path}: rows {first + done} to {row - 1} cannot be read ({reason_of(error)})", lost
+                )
 
 
 def _offset(row_group: Any) -> int:
@@ -109,11 +115,18 @@ def _require_columns(path: str, schema: Any, text_column: str, columns: list[str
     for name in (text_column, *columns):
         if name not in schema.names:
             setting = "text_column" if name == text_column else "filters"
-            raise Problem(f"{path}: has no column {name!r}; set the source's {setting} to one of: {', '.join(schema.names)}")
+            raise UserError(
+                f"{path}: has no column {name!r}; set the source's {setting} to one of: {', '.join(schema.names)}"
+            )
     kind = schema.field(text_column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind)):
-        raise Problem(f"{path}: column {text_column!r} holds {kind}, not text")
+    if not (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_null(kind)
+    ):
+        raise UserError(f"{path}: column {text_column!r} holds {kind}, not text")
 
 
 def _rows(batch: Any, text_column: str, path: str, first: int) -> Iterator[Record | Unreadable]:
@@ -147,9 +160,11 @@ def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator
             try:
                 line, size = _next_line(file)
             except (OSError, EOFError, ValueError, zlib.error) as error:
-                if isinstance(error, Problem):
+                if isinstance(error, UserError):
                     raise
-                yield Unreadable(f"{span.path}: cannot be decompressed behind line {number} ({reason_of(error)}); it may be cut off")
+                yield Unreadable(
+                    f"{span.path}: cannot be decompressed behind line {number} ({reason_of(error)}); it may be cut off"
+                )
                 return
             if not line:
                 return
@@ -160,11 +175,16 @@ def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator
                 if isinstance(found, str):
                     yield Unreadable(f"{span.path}, line {number + _lines_before(span, first)}: {found}")
                 else:
-                    yield Record(*found, f"{span.path}, line {number}" if first == 0 else f"{span.path}, line at byte {place}")
+                    yield Record(
+                        *found,
+                        f"{span.path}, line {number}" if first == 0 else f"{span.path}, line at byte {place}",
+                    )
 
 
 def _next_line(file: BinaryIO) -> tuple[bytes, int]:
-    """Return a line and its bytes in the file; of one that is too long the beginning, which will not parse."""
+    """Return a line and its bytes in the file; of one that is too long the beginning, which will not
+    parse.
+    """
     line = file.readline(MAX_RECORD_BYTES)
     if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
         return line[:100] + b" ... is longer than a record may be", len(line) + _skip_line(file)
@@ -225,7 +245,9 @@ def _read_txt(source: Source, span: Span) -> Iterator[Record | Unreadable]:
                 yield Unreadable(f"{span.path}: {reason}; what stands behind it is lost")
                 return
             except (OSError, EOFError, zlib.error) as error:
-                yield Unreadable(f"{span.path}: cannot be decompressed behind byte {at} ({reason_of(error)}); it may be cut off")
+                yield Unreadable(
+                    f"{span.path}: cannot be decompressed behind byte {at} ({reason_of(error)}); it may be cut off"
+                )
                 return
             at += len(chunk)
             if separator is not None and separator in rest:
@@ -234,7 +256,9 @@ def _read_txt(source: Source, span: Span) -> Iterator[Record | Unreadable]:
                     yield Record(text, {}, f"{span.path}: document {number}")
                     number += 1
             if len(rest) > MAX_RECORD_BYTES:
-                yield Unreadable(f"{span.path}: document {number} is longer than {MAX_RECORD_BYTES:,} characters; is `separator` right?")
+                yield Unreadable(
+                    f"{span.path}: document {number} is longer than {MAX_RECORD_BYTES:,} characters; is `separator` right?"
+                )
                 return
             if not chunk:
                 break

@@ -1,4 +1,6 @@
-"""Files here or elsewhere: found by path, glob or URL, and read in ranges that are whole, tried again when a connection fails."""
+"""Files here or elsewhere: found by path, glob or URL, and read in ranges that are whole, tried again when a
+connection fails.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 from sunfish.text.hub import go_offline_if_unreachable
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".txt", ".txt.zst", ".txt.gz")
@@ -49,15 +51,19 @@ def find_files(pattern: str, where: str) -> list[File]:
     """Return the files that a path, glob or URL names, sorted.
 
     Raises:
-        Problem: nothing is there, or its place cannot be reached; `where` names the setting.
+        UserError: nothing is there, or its place cannot be reached; `where` names the setting.
     """
     if not is_remote(pattern):
-        paths = [path for path in sorted(glob.glob(pattern.removeprefix("file://"), recursive=True)) if Path(path).is_file()]
+        paths = [
+            path
+            for path in sorted(glob.glob(pattern.removeprefix("file://"), recursive=True))
+            if Path(path).is_file()
+        ]
         found = [File(path, Path(path).stat().st_size, str(Path(path).stat().st_mtime_ns)) for path in paths]
     else:
         found = [_as_file(pattern, info) for info in _list_remote(pattern, where)]
     if not found:
-        raise Problem(f"{where}: nothing matches {pattern!r}; paths are relative to the project's folder")
+        raise UserError(f"{where}: nothing matches {pattern!r}; paths are relative to the project's folder")
     return found
 
 
@@ -66,21 +72,32 @@ def _list_remote(pattern: str, where: str) -> list[dict[str, Any]]:
 
     def listing() -> list[dict[str, Any]]:
         if any(sign in inner for sign in "*[") or (not pattern.startswith("http") and "?" in inner):
-            return [info for _, info in sorted(system.glob(inner, detail=True).items()) if info["type"] == "file"]
+            return [
+                info for _, info in sorted(system.glob(inner, detail=True).items()) if info["type"] == "file"
+            ]
         return [system.info(inner)]
 
     try:
         return cast("list[dict[str, Any]]", _insist(listing, pattern))
     except FileNotFoundError as error:
-        raise Problem(f"{where}: {pattern}: no such file there") from error
+        raise UserError(f"{where}: {pattern}: no such file there") from error
 
 
 def _as_file(pattern: str, info: dict[str, Any]) -> File:
     system, _ = _open_system(pattern)
     path = str(info["name"]) if is_remote(str(info["name"])) else system.unstrip_protocol(info["name"])
     if not isinstance(info.get("size"), int):
-        raise Problem(f"{path}: its server does not say how long it is; fetch it first and give the local path")
-    version = next((str(info[key]) for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "blob_id") if info.get(key)), "")
+        raise UserError(
+            f"{path}: its server does not say how long it is; fetch it first and give the local path"
+        )
+    version = next(
+        (
+            str(info[key])
+            for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "blob_id")
+            if info.get(key)
+        ),
+        "",
+    )
     return File(path, info["size"], version)
 
 
@@ -92,14 +109,16 @@ def _system(protocol: str, root: str) -> Any:
     if protocol in ("http", "https"):
         import aiohttp
 
-        patience = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_OF_SILENCE)
+        patience = aiohttp.ClientTimeout(
+            total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_OF_SILENCE
+        )
         options = {"client_kwargs": {"timeout": patience}}
     if protocol == "hf":
         go_offline_if_unreachable()
     try:
         return fsspec.filesystem(protocol, **options)
     except (ImportError, ValueError) as error:
-        raise Problem(f"{root}: {protocol}:// cannot be opened here ({error})") from error
+        raise UserError(f"{root}: {protocol}:// cannot be opened here ({error})") from error
 
 
 def _open_system(path: str) -> tuple[Any, str]:
@@ -113,24 +132,28 @@ def _insist(act: Any, path: str) -> Any:
     """Return what `act` returns, trying again, ever later, when the network or the server fails.
 
     Raises:
-        Problem: it keeps failing, or the server refuses for good.
+        UserError: it keeps failing, or the server refuses for good.
         FileNotFoundError: there is no such file.
     """
     wait = FIRST_WAIT_SECONDS
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return act()
-        except Problem:
+        except UserError:
             raise
         except Exception as raised:  # aiohttp, httpx, botocore, OSError: many classes, one meaning
-            error = raised.__cause__ or raised if isinstance(raised, FileNotFoundError) else raised  # fsspec calls every failure so
-            status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+            error = (
+                raised.__cause__ or raised if isinstance(raised, FileNotFoundError) else raised
+            )  # fsspec calls every failure so
+            status = getattr(error, "status", None) or getattr(
+                getattr(error, "response", None), "status_code", None
+            )
             if isinstance(error, FileNotFoundError) or status in (404, 410):
                 raise FileNotFoundError(path) from error
             if isinstance(status, int) and 400 <= status < 500 and status not in WORTH_ANOTHER_TRY:
-                raise Problem(f"{path}: the server refuses it (status {status})") from error
+                raise UserError(f"{path}: the server refuses it (status {status})") from error
             if attempt == ATTEMPTS:
-                raise Problem(
+                raise UserError(
                     f"{path}: cannot be read, tried {ATTEMPTS} times ({reason_of(error)}). Run it again when the network "
                     "is there: what is done stays done. Without a network, data=stories and data=files with local paths run"
                 ) from error
@@ -174,7 +197,7 @@ class RemoteFile(io.RawIOBase):
         try:
             data = _insist(functools.partial(self._fetch, self.at, stop), self.path)
         except FileNotFoundError as error:
-            raise Problem(f"{self.path}: is no longer there") from error
+            raise UserError(f"{self.path}: is no longer there") from error
         buffer[: len(data)] = data
         self.at = stop
         return len(data)
@@ -190,14 +213,15 @@ class RemoteFile(io.RawIOBase):
 
 @contextmanager
 def open_file(path: str, size: int) -> Iterator[BinaryIO]:
-    """Open a file for reading, decompressed if it ends in .zst or .gz; a decompressed one cannot be entered in the middle.
+    """Open a file for reading, decompressed if it ends in .zst or .gz; a decompressed one cannot be entered
+    in the middle.
 
     Raises:
-        Problem: it cannot be read, or is another than the one that was found.
+        UserError: it cannot be read, or is another than the one that was found.
     """
     with _open_raw(path, size) as raw:
         if not is_remote(path) and Path(path).stat().st_size != size:
-            raise Problem(f"{path}: has changed while it was read; run it again")
+            raise UserError(f"{path}: has changed while it was read; run it again")
         if suffix_of(path).endswith(".zst"):
             import zstandard
 
@@ -216,4 +240,4 @@ def _open_raw(path: str, size: int) -> BinaryIO:
     try:
         return Path(path).open("rb")
     except OSError as error:
-        raise Problem(f"{path}: cannot be opened ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be opened ({error.strerror})") from error

@@ -1,4 +1,6 @@
-"""Sources -> a folder of shards: plan, tokenizer, tasks, duplicates, choice, shards, manifest; each carried on where it was left."""
+"""Sources -> a folder of shards: plan, tokenizer, tasks, duplicates, choice, shards, manifest; each carried
+on where it was left.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sunfish.config import ConfigError
+from sunfish.config.compose import ConfigError
 from sunfish.files import read_json, replacing, require_writable
-from sunfish.sections.data import Section
-from sunfish.sections.launch import Sharding
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.launch import Sharding
 from sunfish.sharding.assemble import SourceAccount, choose, documents_within
 from sunfish.sharding.counts import merge_counts
 from sunfish.sharding.duplicates import Duplicates
@@ -22,7 +24,13 @@ from sunfish.sharding.pieces import is_whole, read_account
 from sunfish.sharding.plan import Plan, make_plan, sources_in_order, write_tasks
 from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard, first_documents
 from sunfish.text.shards import token_dtype, write_manifest
-from sunfish.text.tokenizer import Tokenizer, load_pretrained, read_tokenizer, train_tokenizer, write_tokenizer
+from sunfish.text.tokenizer import (
+    Tokenizer,
+    load_pretrained,
+    read_tokenizer,
+    train_tokenizer,
+    write_tokenizer,
+)
 
 SMALL_TOKENS = 2**28  # copied in about a second
 
@@ -70,13 +78,14 @@ class Result:
     seconds: float
 
 
-def shard(section: Section, sharding: Sharding, out_dir: Path, runs: Path) -> Result:
+def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) -> Result:
     """Write the sources' documents as shards, or carry on where an interrupted run stopped.
 
-    `out_dir` is replaced only when everything is written. The working folder, in `runs`, is the caller's to remove.
+    `out_dir` is replaced only when everything is written. The working folder, in `runs`, is the caller's to
+    remove.
 
     Raises:
-        Problem: whatever a person can mend; what is done stays done.
+        UserError: whatever a person can mend; what is done stays done.
     """
     begun = time.monotonic()
     require_writable(out_dir)
@@ -93,20 +102,35 @@ def shard(section: Section, sharding: Sharding, out_dir: Path, runs: Path) -> Re
     duplicates.find(engine, {rank: count for counts in within.values() for rank, count in counts.items()})
     names, accounts = choose(work.pieces, section, within, duplicates.of_task, work.choices)
     _write_shards(work, names, tokenizer, engine, sum(account.tokens for account in accounts.values()))
-    read = {name: [read_account(work.pieces, rank) for rank in account.pieces] for name, account in accounts.items()}
-    about = {"sources": {name: _account(read[name], account) for name, account in accounts.items()}} | _settings(section)
+    read = {
+        name: [read_account(work.pieces, rank) for rank in account.pieces]
+        for name, account in accounts.items()
+    }
+    about = {
+        "sources": {name: _account(read[name], account) for name, account in accounts.items()}
+    } | _settings(section)
     manifest = _gather(work, names, tokenizer, about, out_dir)
     counts = {name: merge_counts([account["text"] for account in parts]) for name, parts in read.items()}
-    return Result(manifest, counts, work, {name: account.pieces for name, account in accounts.items()}, time.monotonic() - begun)
+    return Result(
+        manifest,
+        counts,
+        work,
+        {name: account.pieces for name, account in accounts.items()},
+        time.monotonic() - begun,
+    )
 
 
 def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
-    """Return the tokenizer: the working folder's, a pretrained one, or one trained on the sources' first documents."""
+    """Return the tokenizer: the working folder's, a pretrained one, or one trained on the sources' first
+    documents.
+    """
     if work.tokenizer.is_dir():
         return read_tokenizer(work.tokenizer)
     wanted = plan.section.tokenizer
     if wanted.pretrained is None:
-        sample = first_documents(plan.section, [(task.source, task.spans) for task in plan.tasks], wanted.train_documents)
+        sample = first_documents(
+            plan.section, [(task.source, task.spans) for task in plan.tasks], wanted.train_documents
+        )
         tokenizer = train_tokenizer(sample, wanted.vocab_size, wanted.unit)
     else:
         tokenizer = load_pretrained(wanted.pretrained)
@@ -121,22 +145,34 @@ def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
     return tokenizer
 
 
-def _write_pieces(plan: Plan, work: Work, tokenizer: Tokenizer, engine: Engine, duplicates: Duplicates) -> None:
-    lost = [rank for rank in engine.completed("tokenize") if not is_whole(work.pieces, rank, tokenizer.vocab_size)]
+def _write_pieces(
+    plan: Plan, work: Work, tokenizer: Tokenizer, engine: Engine, duplicates: Duplicates
+) -> None:
+    lost = [
+        rank for rank in engine.completed("tokenize") if not is_whole(work.pieces, rank, tokenizer.vocab_size)
+    ]
     engine.forget("tokenize", lost)
     reader = ReadDocuments(work.tasks.resolve(), work.pieces.resolve(), plan.section, sources_in_order(plan))
     writer = WritePiece(reader, work.tokenizer.resolve(), plan.section.held_out_share)
     itemsize = token_dtype(tokenizer.vocab_size).itemsize
 
     def done() -> int:
-        sizes = [path.stat().st_size for path in [*work.pieces.glob("*.bin"), *work.pieces.glob(".*.bin.*.tmp")] if path.exists()]
+        sizes = [
+            path.stat().st_size
+            for path in [*work.pieces.glob("*.bin"), *work.pieces.glob(".*.bin.*.tmp")]
+            if path.exists()
+        ]
         return sum(sizes) // itemsize
 
     engine.run("tokenize", [reader, writer, *duplicates.signatures()], len(plan.tasks), done, "tokens")
 
 
-def _write_shards(work: Work, names: list[str], tokenizer: Tokenizer, engine: Engine, num_tokens: int) -> None:
-    writer = WriteShard(work.choices.resolve(), names, work.pieces.resolve(), work.shards.resolve(), tokenizer.vocab_size)
+def _write_shards(
+    work: Work, names: list[str], tokenizer: Tokenizer, engine: Engine, num_tokens: int
+) -> None:
+    writer = WriteShard(
+        work.choices.resolve(), names, work.pieces.resolve(), work.shards.resolve(), tokenizer.vocab_size
+    )
 
     def done() -> int:
         return len(list(work.shards.glob("*.json")))
@@ -145,7 +181,9 @@ def _write_shards(work: Work, names: list[str], tokenizer: Tokenizer, engine: En
 
 
 def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, Any]:
-    """Return what became of one source's documents. Tokens are counted of what was tokenized: what the filters leave."""
+    """Return what became of one source's documents. Tokens are counted of what was tokenized: what the
+    filters leave.
+    """
     filtered: Counter[str] = sum((Counter(part["dropped"]) for part in read), Counter())
     later = {kind: count for kind, count in account.dropped.items() if count}
     return {
@@ -159,12 +197,18 @@ def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, An
     }
 
 
-def _settings(section: Section) -> dict[str, Any]:
-    """Return the settings that shape the shards; not where documents were found, which changes nothing in them."""
-    return {key: getattr(section, key) for key in ("held_out_share", "duplicates", "mixing_seed", "shard_tokens")}
+def _settings(section: DataConfig) -> dict[str, Any]:
+    """Return the settings that shape the shards; not where documents were found, which changes nothing in
+    them.
+    """
+    return {
+        key: getattr(section, key) for key in ("held_out_share", "duplicates", "mixing_seed", "shard_tokens")
+    }
 
 
-def _gather(work: Work, names: list[str], tokenizer: Tokenizer, about: dict[str, Any], out_dir: Path) -> dict[str, Any]:
+def _gather(
+    work: Work, names: list[str], tokenizer: Tokenizer, about: dict[str, Any], out_dir: Path
+) -> dict[str, Any]:
     """Move the finished shards to where they belong, all at once."""
     with replacing(out_dir) as folder:
         folder.mkdir()

@@ -1,4 +1,6 @@
-"""One task as a datatrove pipeline: read a task's documents, keep those that the filters keep, write their ids as a piece."""
+"""One task as a datatrove pipeline: read a task's documents, keep those that the filters keep, write their
+ids as a piece.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from sunfish.problems import Problem
-from sunfish.sections.data import Section, Source, Stories
+from sunfish.errors import UserError
+from sunfish.config.schema.data import DataConfig, Source, Stories
 from sunfish.sharding.counts import TextCounts
 from sunfish.sharding.encoder import open_encoder
 from sunfish.sharding.filters import UNREADABLE, columns_of, is_enough, rules_of
@@ -32,7 +34,9 @@ class Account:
     """What became of a task's documents: how many were read, dropped under which name, kept."""
 
     def __init__(self) -> None:
-        self.documents_in = self.bytes_in = self.documents = self.tokens = 0  # the last two: kept so far, not yet cut to the limits
+        self.documents_in = self.bytes_in = self.documents = self.tokens = (
+            0  # the last two: kept so far, not yet cut to the limits
+        )
         self.dropped: Counter[str] = Counter()
 
     def as_dict(self) -> dict[str, Any]:
@@ -43,7 +47,7 @@ def kept_records(source: Source, spans: tuple[Span, ...], account: Account) -> I
     """Yield the records that a source's filters keep, with their text in UTF-8.
 
     Raises:
-        Problem: a record that cannot be read, where the source says that this is fatal.
+        UserError: a record that cannot be read, where the source says that this is fatal.
     """
     columns, rules = columns_of(source), rules_of(source)
     for span in spans:
@@ -51,7 +55,9 @@ def kept_records(source: Source, spans: tuple[Span, ...], account: Account) -> I
             text = _encode(record)
             if isinstance(text, Unreadable):
                 if isinstance(source, Stories) or source.unreadable == "fatal":
-                    raise Problem(f"{text.reason}. To leave out and count what cannot be read, set the source's unreadable: skip")
+                    raise UserError(
+                        f"{text.reason}. To leave out and count what cannot be read, set the source's unreadable: skip"
+                    )
                 account.dropped[UNREADABLE] += text.count
                 account.documents_in += text.count
                 continue
@@ -71,7 +77,9 @@ def _encode(record: Record | Unreadable) -> bytes | Unreadable:
     try:
         return record.text.encode()
     except UnicodeEncodeError as error:
-        return Unreadable(f"{record.where}: holds half a surrogate pair at character {error.start}, which is no character")
+        return Unreadable(
+            f"{record.where}: holds half a surrogate pair at character {error.start}, which is no character"
+        )
 
 
 class ReadDocuments(PipelineStep):
@@ -79,7 +87,9 @@ class ReadDocuments(PipelineStep):
 
     type, name = "READER", "documents of a task"
 
-    def __init__(self, tasks_path: Path, pieces: Path, section: Section, ranks: dict[str, list[int]]) -> None:
+    def __init__(
+        self, tasks_path: Path, pieces: Path, section: DataConfig, ranks: dict[str, list[int]]
+    ) -> None:
         super().__init__()
         self.tasks_path, self.pieces, self.section, self.ranks = tasks_path, pieces, section, ranks
         self.account = Account()
@@ -99,7 +109,9 @@ class ReadDocuments(PipelineStep):
                 return
 
     def _count_before(self, name: str, rank: int) -> tuple[int, int]:
-        """Return the documents and tokens of a source's finished tasks, from its first to the first unfinished one or `rank`."""
+        """Return the documents and tokens of a source's finished tasks, from its first to the first
+        unfinished one or `rank`.
+        """
         source, documents, tokens = self.section.sources[name], 0, 0
         if isinstance(source, Stories) or (source.max_documents is None and source.max_tokens is None):
             return 0, 0
@@ -127,7 +139,9 @@ class WritePiece(PipelineStep):
         pieces, counts = self.reader.pieces, TextCounts(vocab_size)
         with PieceWriter(pieces, rank, vocab_size) as writer:
             for batch in _batched(data):
-                for document, ids in zip(batch, encoder.encode([document.text for document in batch]), strict=True):
+                for document, ids in zip(
+                    batch, encoder.encode([document.text for document in batch]), strict=True
+                ):
                     text: bytes = document.metadata["utf8"]
                     place = place_of(text)
                     writer.append(ids, len(text), place < self.held_out_share * HOLD_OUT_SPAN)
@@ -139,7 +153,9 @@ class WritePiece(PipelineStep):
 
 
 def place_of(text: bytes) -> int:
-    """Return a document's place in [0, 2^64) by its hash: equal documents always fall on the same side of a split."""
+    """Return a document's place in [0, 2^64) by its hash: equal documents always fall on the same side of a
+    split.
+    """
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
@@ -156,8 +172,12 @@ def _batched(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def first_documents(section: Section, tasks: list[tuple[str, tuple[Span, ...]]], count: int) -> Iterator[str]:
-    """Yield the first documents that each source's filters keep, `count` in all: the sample that a tokenizer is trained on."""
+def first_documents(
+    section: DataConfig, tasks: list[tuple[str, tuple[Span, ...]]], count: int
+) -> Iterator[str]:
+    """Yield the first documents that each source's filters keep, `count` in all: the sample that a tokenizer
+    is trained on.
+    """
     by_source: dict[str, list[Span]] = {}
     for name, spans in tasks:
         by_source.setdefault(name, []).extend(spans)
@@ -174,7 +194,13 @@ class WriteShard(PipelineStep):
 
     def __init__(self, choices: Path, names: list[str], pieces: Path, out: Path, vocab_size: int) -> None:
         super().__init__()
-        self.choices, self.names, self.pieces, self.out, self.vocab_size = choices, names, pieces, out, vocab_size
+        self.choices, self.names, self.pieces, self.out, self.vocab_size = (
+            choices,
+            names,
+            pieces,
+            out,
+            vocab_size,
+        )
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Write the shard of `rank`."""
@@ -185,12 +211,16 @@ class WriteShard(PipelineStep):
     def _runs(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         """Yield (ids, lengths, bytes) of documents that stand side by side in a piece."""
         begins = np.ones(len(chosen), bool)
-        begins[1:] = (chosen["piece"][1:] != chosen["piece"][:-1]) | (chosen["document"][1:] != chosen["document"][:-1] + 1)
+        begins[1:] = (chosen["piece"][1:] != chosen["piece"][:-1]) | (
+            chosen["document"][1:] != chosen["document"][:-1] + 1
+        )
         open_piece = lru_cache(maxsize=64)(self._open)
         for run in np.split(chosen, np.flatnonzero(begins)[1:]) if len(chosen) else []:
             tokens, documents = open_piece(int(run["piece"][0]))
             first, last = int(run["document"][0]), int(run["document"][-1])
-            ends = np.concatenate(([documents["end"][first - 1] if first else 0], documents["end"][first : last + 1])).astype(np.int64)
+            ends = np.concatenate(
+                ([documents["end"][first - 1] if first else 0], documents["end"][first : last + 1])
+            ).astype(np.int64)
             yield tokens[ends[0] : ends[-1]], np.diff(ends), int(documents["bytes"][first : last + 1].sum())
 
     def _open(self, piece: int) -> tuple[np.ndarray, np.ndarray]:

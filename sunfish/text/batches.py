@@ -15,31 +15,37 @@ from typing import Protocol
 
 import numpy as np
 
-from sunfish.config import read_section
-from sunfish.lengths import RowLengths
-from sunfish.problems import Problem, report_problems
-from sunfish.sections.data import Section
-from sunfish.sections.pretrain import Section as Pretrain
+from sunfish.config.compose import read_section
+from sunfish.diffusion.lengths import RowLengths
+from sunfish.errors import UserError, report_errors
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.pretrain import PretrainConfig
 from sunfish.text.shards import Shard, Shards
 
 Ids = np.ndarray  # int64, (batch, pos)
 
 
-class Rows:
-    """A split's rows: one document each, or a stream of documents cut into equal rows; any row in constant time.
+class RowDataset:
+    """A split's rows: one document each, or a stream of documents cut into equal rows; any row in constant
+    time.
 
-    A document's row ends with 1 to `row_multiple` end tokens, so that its length is a multiple; a document longer than
-    `row_length` goes on in the next row. Rows of a stream take no memory, however many there are.
+    A document's row ends with 1 to `row_multiple` end tokens, so that its length is a multiple; a document
+    longer than
+    `row_length` goes on in the next row. RowDataset of a stream take no memory, however many there are.
     """
 
-    def __init__(self, shards: Shards, split: str, section: Section, row_length: int | None = None) -> None:
+    def __init__(
+        self, shards: Shards, split: str, section: DataConfig, row_length: int | None = None
+    ) -> None:
         self.row_length, self.end_id = row_length or section.row_length, shards.end_id
         self.shards = shards.split(split)
-        self.between = shards.end_id if section.rows == "isolated" else None  # the token between documents that do not see each other
+        self.between = (
+            shards.end_id if section.rows == "isolated" else None
+        )  # the token between documents that do not see each other
         layout = _Documents if section.rows == "documents" else _Stream
         self.layout: _Documents | _Stream = layout(self.shards, self.row_length, section.row_multiple)
         if len(self) == 0:
-            raise Problem(
+            raise UserError(
                 f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens) does not fill one row of "
                 f"data.row_length = {self.row_length}; use more documents, a larger data.held_out_share or shorter rows"
             )
@@ -52,7 +58,9 @@ class Rows:
         return replace(self.layout.lengths(), told=told)
 
     def num_tokens(self, indices: np.ndarray) -> np.ndarray:
-        """Return how many tokens rows hold, end tokens behind the text left out but for the document's own."""
+        """Return how many tokens rows hold, end tokens behind the text left out but for the document's
+        own.
+        """
         return self.layout.locate(indices)[2]
 
     def tokens_in_rows(self) -> int:
@@ -120,7 +128,9 @@ class _Documents:
 
 
 class _Stream:
-    """Each shard's documents one after another, cut into equal rows; less than a row at a shard's end is left out."""
+    """Each shard's documents one after another, cut into equal rows; less than a row at a shard's end is left
+    out.
+    """
 
     def __init__(self, shards: list[Shard], row_length: int, row_multiple: int) -> None:
         self.row_length = row_length
@@ -160,21 +170,26 @@ class Order(Protocol):
 
 
 class EvenOrder:
-    """Batches of rows that are all of one length, in a seeded order for each epoch, in constant time and memory."""
+    """Batches of rows that are all of one length, in a seeded order for each epoch, in constant time and
+    memory.
+    """
 
     def __init__(self, num_rows: int, batch_rows: int, seed: int) -> None:
         self.num_rows, self.batch_rows, self.seed = num_rows, batch_rows, seed
         self.batches_per_epoch = max(1, num_rows // batch_rows)
 
     def indices(self, step: int) -> np.ndarray:
-        """Return the row indices of a step's batch, (batch_rows,); rows come twice only where there are less than a batch."""
+        """Return the row indices of a step's batch, (batch_rows,); rows come twice only where there are less
+        than a batch.
+        """
         epoch, batch = divmod(step, self.batches_per_epoch)
         positions = np.arange(batch * self.batch_rows, (batch + 1) * self.batch_rows) % self.num_rows
         return Shuffle(self.num_rows, (self.seed, epoch))(positions)
 
 
 class Shuffle:
-    """A seeded permutation of range(size), any part of it at once: a Feistel network, walked until it lands inside the range.
+    """A seeded permutation of range(size), any part of it at once: a Feistel network, walked until it lands
+    inside the range.
 
     Source: [LubyRackoff] (the network), [BlackRogaway] section 3 (cycle walking).
     """
@@ -209,10 +224,11 @@ def _scramble(values: np.ndarray) -> np.ndarray:
 
 
 class BatchOrder:
-    """Batches of rows of like length, in a seeded order for each epoch; a position in it is one integer, on any number of devices.
+    """Batches of rows of like length, in a seeded order for each epoch; a position in it is one integer, on
+    any number of devices.
 
-    Each epoch sorts a fresh permutation by length and cuts it into batches; less than one batch, at random, is left out.
-    """
+    Each epoch sorts a fresh permutation by length and cuts it into batches; less than one batch, at random,
+    is left out."""
 
     def __init__(self, lengths: np.ndarray, batch_rows: int, seed: int) -> None:
         self.lengths, self.batch_rows, self.seed = lengths, batch_rows, seed
@@ -222,7 +238,9 @@ class BatchOrder:
     def _arrange(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, epoch))
         count = self.batches_per_epoch * self.batch_rows
-        rows = np.resize(rng.permutation(len(self.lengths)), count)  # repeated where all rows together are less than a batch
+        rows = np.resize(
+            rng.permutation(len(self.lengths)), count
+        )  # repeated where all rows together are less than a batch
         rows = rows[np.argsort(self.lengths[rows], kind="stable")]
         return rng.permutation(rows.reshape(self.batches_per_epoch, self.batch_rows))
 
@@ -233,10 +251,10 @@ class BatchOrder:
         return indices
 
 
-class Feed:
+class Prefetcher:
     """One process's rows of each step's batch, read ahead of the training by a thread of its own."""
 
-    def __init__(self, rows: Rows, order: Order, part: slice) -> None:
+    def __init__(self, rows: RowDataset, order: Order, part: slice) -> None:
         self.rows, self.order, self.part = rows, order, part
         self.reader = ThreadPoolExecutor(1)
         self.ahead: dict[int, Future[Ids]] = {}
@@ -252,7 +270,7 @@ class Feed:
         return self.rows.read(indices[self.part], int(self.rows.length(indices).max()))
 
 
-@report_problems
+@report_errors
 def main() -> None:
     """Print the texts of one step's batch: what the model saw when its loss jumped."""
     parser = argparse.ArgumentParser(prog="python -m sunfish.text.batches", description=main.__doc__)
@@ -260,9 +278,12 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     arguments = parser.parse_args()
-    data, pretrain = read_section(arguments.params, "data", Section), read_section(arguments.params, "pretrain", Pretrain)
+    data, pretrain = (
+        read_section(arguments.params, "data", DataConfig),
+        read_section(arguments.params, "pretrain", PretrainConfig),
+    )
     shards = Shards(arguments.shards)
-    rows = Rows(shards, "train", data)
+    rows = RowDataset(shards, "train", data)
     for row in rows.read(rows.order(pretrain.batch_rows, pretrain.seed).indices(arguments.step)).tolist():
         print(shards.tokenizer.decode_row(row))
 

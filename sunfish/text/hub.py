@@ -1,4 +1,6 @@
-"""The Hugging Face Hub, or its absence: without a network its libraries retry for half a minute before they say so."""
+"""The Hugging Face Hub, or its absence: without a network its libraries retry for half a minute before they
+say so.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ SECONDS_TO_CONNECT = 3.0
 
 
 def go_offline_if_unreachable() -> None:
-    """Set HF_HUB_OFFLINE where the Hub does not answer, so that its libraries use what is cached or fail at once.
+    """Set HF_HUB_OFFLINE where the Hub does not answer, so that its libraries use what is cached or fail at
+    once.
 
     To be called before they are imported. Behind a proxy nothing is tried.
     """

@@ -1,11 +1,10 @@
 """The story grammar's words and sentence forms: the table that `stories.py` walks.
 
-In a form `[x]` draws something new and `{x}` speaks of what the story already knows. `needs` and `lacks` say when a
-form may stand, `adds` and `drops` what is the case afterwards. Facts: animal, pet (it has a name), friend, near (a place
-one can go to), there (one is at the place), has and lost (the object). Long stories have more to keep track of: gift (the friend's own
-thing), swapped (the object is the friend's and the gift the person's), picked, fewer and fewest (how often some of what was picked
-went), noon and evening.
-"""
+In a form `[x]` draws something new and `{x}` speaks of what the story already knows. `needs` and `lacks` say
+when a form may stand, `adds` and `drops` what is the case afterwards. Facts: animal, pet (it has a name),
+friend, near (a place one can go to), there (one is at the place), has and lost (the object). Long stories
+have more to keep track of: gift (the friend's own thing), swapped (the object is the friend's and the gift
+the person's), picked, fewer and fewest (how often some of what was picked went), noon and evening."""
 
 from __future__ import annotations
 
@@ -26,7 +25,18 @@ NUMBERS = ["one", "two", "three", "four", "five", "six", "seven"]
 
 # Drawn once, then the story keeps to it.
 WORDS = {
-    "gift": ["flower", "shell", "feather", "pebble", "ribbon", "marble", "whistle", "button", "candle", "acorn"],
+    "gift": [
+        "flower",
+        "shell",
+        "feather",
+        "pebble",
+        "ribbon",
+        "marble",
+        "whistle",
+        "button",
+        "candle",
+        "acorn",
+    ],
     "crop": ["plums", "pears", "nuts", "berries", "peaches", "apples", "cherries", "figs"],
     "number": NUMBERS[3:],
     "animal": list(SOUNDS),
@@ -98,7 +108,9 @@ FREE_SLOTS = {
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """One sentence form: its parts (words and slots), its weight among its kind, when it may stand, what it changes."""
+    """One sentence form: its parts (words and slots), its weight among its kind, when it may stand, what it
+    changes.
+    """
 
     parts: tuple[str, ...]
     weight: float
@@ -112,7 +124,9 @@ class Form:
         return facts - self.drops | self.adds
 
 
-def _form(template: str, needs: str = "", lacks: str = "", adds: str = "", drops: str = "", weight: float = 1.0) -> Form:
+def _form(
+    template: str, needs: str = "", lacks: str = "", adds: str = "", drops: str = "", weight: float = 1.0
+) -> Form:
     parts = tuple(template.split())
     drawn = {p[1:-1] for p in parts if p[0] == "["} & {"animal", "pet", "friend"}
     words = [frozenset(text.split()) for text in (needs, lacks, adds, drops)]
@@ -160,7 +174,9 @@ MIDDLES = (
     _form("{who} could not find the {object} .", needs="lost"),
     _form("{who} looked for the {color} {object} .", needs="lost"),
     _form("{who} found the {object} [spot] .", needs="lost", adds="has", drops="lost", weight=4),
-    _form("the {animal} found the {color} {object} .", needs="lost animal", adds="has", drops="lost", weight=2),
+    _form(
+        "the {animal} found the {color} {object} .", needs="lost animal", adds="has", drops="lost", weight=2
+    ),
     _form("{who} was [bad] and began to cry .", needs="lost"),
     # friends
     _form("{his} friend [friend] came along .", weight=2),
@@ -196,14 +212,32 @@ MORE_MIDDLES = (
     # what the friend owns, and who holds what
     _form("{friend} had a [gift] .", needs="friend", lacks="gift swapped", adds="gift", weight=2),
     _form("{friend} let {him} hold the {gift} .", needs="gift"),
-    _form("{who} traded the {object} for the {gift} .", needs="has gift", adds="swapped", drops="has gift", weight=4),
+    _form(
+        "{who} traded the {object} for the {gift} .",
+        needs="has gift",
+        adds="swapped",
+        drops="has gift",
+        weight=4,
+    ),
     _form("{friend} looked after the {object} .", needs="swapped", weight=2),
     _form("{who} kept the {gift} in a pocket .", needs="swapped", weight=2),
     _form("{who} and {friend} traded back .", needs="swapped", adds="has gift", drops="swapped", weight=2),
     # how many are left
     _form("{who} picked [number] [crop] .", lacks="picked", adds="picked", weight=2),
-    _form("{who} ate one of the {crop} and had {fewer} left .", needs="picked", lacks="fewer", adds="fewer", weight=2),
-    _form("the {animal} took one of the {crop} and left {fewer} .", needs="animal fewer", lacks="fewest", adds="fewest", weight=2),
+    _form(
+        "{who} ate one of the {crop} and had {fewer} left .",
+        needs="picked",
+        lacks="fewer",
+        adds="fewer",
+        weight=2,
+    ),
+    _form(
+        "the {animal} took one of the {crop} and left {fewer} .",
+        needs="animal fewer",
+        lacks="fewest",
+        adds="fewest",
+        weight=2,
+    ),
     _form("{who} counted the {crop} and there were {number} .", needs="picked", weight=2),
     # where and when
     _form("{who} left the {place} .", needs="there", drops="there", weight=2),
@@ -235,5 +269,10 @@ class Grammar:
 
 
 SHORT = Grammar({4: 0.4, 5: 0.3, 6: 0.17, 7: 0.1, 8: 0.03}, OPENINGS, MIDDLES, CLOSINGS)
-LONG = Grammar({8: 0.2, 9: 0.2, 10: 0.2, 11: 0.15, 12: 0.1, 13: 0.1, 14: 0.05}, OPENINGS, MIDDLES + MORE_MIDDLES, CLOSINGS + MORE_CLOSINGS)
+LONG = Grammar(
+    {8: 0.2, 9: 0.2, 10: 0.2, 11: 0.15, 12: 0.1, 13: 0.1, 14: 0.05},
+    OPENINGS,
+    MIDDLES + MORE_MIDDLES,
+    CLOSINGS + MORE_CLOSINGS,
+)
 GRAMMARS = {"short": SHORT, "long": LONG}

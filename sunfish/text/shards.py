@@ -1,9 +1,8 @@
 """Ids <-> disk: flat token files, where documents end, and a manifest with the sha256 of every file.
 
-train-00000.bin   little-endian uint16 (uint32 above 65,536 entries), documents one after another, each with its end token
-train-00000.idx   little-endian uint64, where each document ends, in tokens
-manifest.json     sizes, digests, and what made them; no time, host or path, so the same input gives the same bytes
-"""
+train-00000.bin   little-endian uint16 (uint32 above 65,536 entries), documents one after another, each with
+its end token train-00000.idx   little-endian uint64, where each document ends, in tokens manifest.json
+sizes, digests, and what made them; no time, host or path, so the same input gives the same bytes"""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sunfish.files import read_json, replacing, write_json
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 from sunfish.progress import track
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 
@@ -30,8 +29,11 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def write_shard(folder: Path, name: str, runs: Iterable[tuple[np.ndarray, np.ndarray, int]], dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Write one shard from runs of documents (their ids, each document's tokens, the bytes of their texts); return its record.
+def write_shard(
+    folder: Path, name: str, runs: Iterable[tuple[np.ndarray, np.ndarray, int]], dtype: np.dtype[Any]
+) -> dict[str, Any]:
+    """Write one shard from runs of documents (their ids, each document's tokens, the bytes of their texts);
+    return its record.
 
     The record, which also stands beside the shard as JSON, is written last.
     """
@@ -45,21 +47,31 @@ def write_shard(folder: Path, name: str, runs: Iterable[tuple[np.ndarray, np.nda
     with replacing(folder / f"{name}.idx") as temporary:
         temporary.write_bytes(ends.tobytes())
     digests = {f"{kind}_sha256": sha256(folder / f"{name}.{kind}") for kind in ("bin", "idx")}
-    record = {"name": name, "tokens": int(ends[-1]) if len(ends) else 0, "documents": len(ends), "bytes": num_bytes, **digests}
+    record = {
+        "name": name,
+        "tokens": int(ends[-1]) if len(ends) else 0,
+        "documents": len(ends),
+        "bytes": num_bytes,
+        **digests,
+    }
     write_json(folder / f"{name}.json", record)
     return record
 
 
-def write_manifest(folder: Path, records: list[dict[str, Any]], tokenizer: Tokenizer, about: dict[str, Any]) -> dict[str, Any]:
+def write_manifest(
+    folder: Path, records: list[dict[str, Any]], tokenizer: Tokenizer, about: dict[str, Any]
+) -> dict[str, Any]:
     """Write the tokenizer and the manifest beside the shards; return the manifest.
 
     Raises:
-        Problem: no documents at all, or none on one side of the split.
+        UserError: no documents at all, or none on one side of the split.
     """
     splits: dict[str, Any] = {}
     for name in SPLITS:
         shards = [record for record in records if record["name"].startswith(f"{name}-")]
-        splits[name] = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")} | {"shards": shards}
+        splits[name] = {
+            key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")
+        } | {"shards": shards}
     _require_documents(splits)
     write_tokenizer(tokenizer, folder)
     manifest = {
@@ -80,7 +92,7 @@ def _require_documents(splits: dict[str, Any]) -> None:
     for name, count in counts.items():
         if count == 0:
             advice = "more documents or another data.held_out_share are needed"
-            raise Problem(f"of {sum(counts.values())} documents none fell into the {name} split; {advice}")
+            raise UserError(f"of {sum(counts.values())} documents none fell into the {name} split; {advice}")
 
 
 def sha256(path: Path) -> str:
@@ -101,17 +113,23 @@ class Shards:
     """A folder of shards, opened and checked against its manifest.
 
     Raises:
-        Problem: a missing, truncated or altered file, or a tokenizer that is not the shards' own, by name.
+        UserError: a missing, truncated or altered file, or a tokenizer that is not the shards' own, by name.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_json(folder / "manifest.json")
         if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
-            raise Problem(f"{folder / 'manifest.json'}: is not a manifest of shards of this version; run the shard stage again")
+            raise UserError(
+                f"{folder / 'manifest.json'}: is not a manifest of shards of this version; run the shard stage again"
+            )
         self.vocab_size: int = self.manifest["vocab_size"]
         self.end_id: int = self.manifest["end_id"]
-        self._check("tokenizer.json", self.manifest["tokenizer_sha256"], "is another tokenizer than the one that made the shards")
+        self._check(
+            "tokenizer.json",
+            self.manifest["tokenizer_sha256"],
+            "is another tokenizer than the one that made the shards",
+        )
         self.tokenizer = read_tokenizer(folder)
 
     def digest(self) -> str:
@@ -119,7 +137,9 @@ class Shards:
         return sha256(self.folder / "manifest.json")
 
     def split(self, name: str) -> list[Shard]:
-        """Open one split's shards, checking their sizes, and their digests too where that takes no longer than a moment."""
+        """Open one split's shards, checking their sizes, and their digests too where that takes no longer
+        than a moment.
+        """
         records = self.manifest["splits"][name]["shards"]
         digests = sum(self._sizes(record)["bin"] for record in records) <= CHECKED_BYTES
         return [self._open(record, digests) for record in records]
@@ -128,7 +148,7 @@ class Shards:
         """Check the digest of every file, however long that takes.
 
         Raises:
-            Problem: a file is missing or was altered, by name.
+            UserError: a file is missing or was altered, by name.
         """
         records = [record for split in self.manifest["splits"].values() for record in split["shards"]]
         for record in track(records, "verify", "shards", len(records)):
@@ -143,18 +163,23 @@ class Shards:
         return int(self.manifest["splits"][name]["bytes"])
 
     def _sizes(self, record: dict[str, Any]) -> dict[str, int]:
-        return {"bin": record["tokens"] * np.dtype(self.manifest["dtype"]).itemsize, "idx": record["documents"] * 8}
+        return {
+            "bin": record["tokens"] * np.dtype(self.manifest["dtype"]).itemsize,
+            "idx": record["documents"] * 8,
+        }
 
     def _open(self, record: dict[str, Any], digests: bool) -> Shard:
         for kind, size in self._sizes(record).items():
             path = self.folder / f"{record['name']}.{kind}"
             found = path.stat().st_size if path.is_file() else None
             if found is None:
-                raise Problem(f"{path}: no such file, but the manifest lists it; run the shard stage again")
+                raise UserError(f"{path}: no such file, but the manifest lists it; run the shard stage again")
             if found != size:
-                raise Problem(f"{path}: has {found:,} bytes instead of {size:,}; run the shard stage again")
+                raise UserError(f"{path}: has {found:,} bytes instead of {size:,}; run the shard stage again")
             if digests:
-                self._check(path.name, record[f"{kind}_sha256"], "was altered: its sha256 is not the manifest's")
+                self._check(
+                    path.name, record[f"{kind}_sha256"], "was altered: its sha256 is not the manifest's"
+                )
         dtype = np.dtype(self.manifest["dtype"])
         if record["tokens"] == 0:
             return Shard(np.empty(0, dtype), np.empty(0, "<u8"))
@@ -164,6 +189,6 @@ class Shards:
     def _check(self, name: str, digest: str, otherwise: str) -> None:
         path = self.folder / name
         if not path.is_file():
-            raise Problem(f"{path}: no such file, but the manifest lists it; run the shard stage again")
+            raise UserError(f"{path}: no such file, but the manifest lists it; run the shard stage again")
         if sha256(path) != digest:
-            raise Problem(f"{path}: {otherwise}; run the shard stage again")
+            raise UserError(f"{path}: {otherwise}; run the shard stage again")

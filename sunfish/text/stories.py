@@ -1,7 +1,7 @@
 """The embedded corpus: a grammar of English stories, its exact probabilities, and its parser (the oracle).
 
-One table of sentence forms and one function `options` (what a slot may say, and how likely, given what the story
-has said so far) define the language. Writing, scoring, parsing and the entropy all walk the same two.
+One table of sentence forms and one function `options` (what a slot may say, and how likely, given what the
+story has said so far) define the language. Writing, scoring, parsing and the entropy all walk the same two.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ class Verdict:
 def options(slot: str, known: Bindings) -> tuple[Option, ...]:
     """Return what `slot` may say given the bindings; probabilities sum to 1.
 
-    `[x]` draws something new, `{x}` speaks of what is known. Where `{x}` is not known yet (a sentence looked at by
-    itself), anything of its kind will do and becomes known.
-    """
+    `[x]` draws something new, `{x}` speaks of what is known. Where `{x}` is not known yet (a sentence looked
+    at by itself), anything of its kind will do and becomes known."""
     return _options(slot, tuple(sorted(known.items())))
 
 
@@ -93,7 +92,9 @@ def _options(slot: str, known_items: tuple[tuple[str, str], ...]) -> tuple[Optio
 def _numbers(kind: str, known: Bindings) -> tuple[Option, ...]:
     """The number there is, or one fewer, which is then the number there is."""
     now = [NUMBERS.index(known["number"])] if "number" in known else range(1, len(NUMBERS))
-    return _uniform([((NUMBERS[n],), (("number", NUMBERS[n]),)) for n in (at - (kind == "fewer") for at in now)])
+    return _uniform(
+        [((NUMBERS[n],), (("number", NUMBERS[n]),)) for n in (at - (kind == "fewer") for at in now)]
+    )
 
 
 def _uniform(choices: list[Choice]) -> tuple[Option, ...]:
@@ -101,7 +102,9 @@ def _uniform(choices: list[Choice]) -> tuple[Option, ...]:
 
 
 def _by_rank(groups: list[list[Choice]]) -> tuple[Option, ...]:
-    """Give each group the same share and, inside it, the k-th word 1/k of the first one's, as real texts do (Zipf's law)."""
+    """Give each group the same share and, inside it, the k-th word 1/k of the first one's, as real texts do
+    (Zipf's law).
+    """
     drawn: list[Option] = []
     for group in groups:
         total = sum(1 / rank for rank in range(1, len(group) + 1)) * len(groups)
@@ -126,9 +129,17 @@ def _friends(known: Bindings) -> tuple[Option, ...]:
 
 
 @cache
-def forms_at(grammar: Grammar, position: int, num_sentences: int, facts: Facts, last: Form | None) -> tuple[Form, ...]:
+def forms_at(
+    grammar: Grammar, position: int, num_sentences: int, facts: Facts, last: Form | None
+) -> tuple[Form, ...]:
     """Return the forms that may stand at `position`; never the same form twice running."""
-    part = grammar.openings if position == 0 else grammar.closings if position == num_sentences - 1 else grammar.middles
+    part = (
+        grammar.openings
+        if position == 0
+        else grammar.closings
+        if position == num_sentences - 1
+        else grammar.middles
+    )
     return tuple(f for f in part if f.needs <= facts and not f.lacks & facts and f is not last)
 
 
@@ -145,7 +156,9 @@ def _draw(choices: tuple[T, ...], rng: np.random.Generator) -> T:
 
 def write_story(rng: np.random.Generator, grammar: Grammar = SHORT) -> str:
     """Return one story: lower case, words and full stops between single spaces."""
-    num_sentences = list(grammar.num_sentences)[bisect(list(accumulate(grammar.num_sentences.values())), rng.random())]
+    num_sentences = list(grammar.num_sentences)[
+        bisect(list(accumulate(grammar.num_sentences.values())), rng.random())
+    ]
     known: Bindings = {}
     facts: Facts = frozenset()
     last: Form | None = None
@@ -212,7 +225,9 @@ def split_sentences(text: str) -> list[list[str]]:
 
 
 def judge(text: str, grammar: Grammar = SHORT) -> Verdict:
-    """Return the oracle's verdict: valid sentences, a consistent story, where it breaks, its exact log-probability."""
+    """Return the oracle's verdict: valid sentences, a consistent story, where it breaks, its exact
+    log-probability.
+    """
     sentences = split_sentences(text)
     valid = tuple(_is_valid(" ".join(s), grammar) for s in sentences)
     if not sentences:
@@ -243,22 +258,29 @@ def judge(text: str, grammar: Grammar = SHORT) -> Verdict:
 def entropy_nats(grammar: Grammar = SHORT) -> float:
     """Return the exact entropy of one story: no model's mean loss per story can be lower.
 
-    What a slot draws has no say in what may follow (only the facts have), so the chain rule over (facts, last form, sentences left)
-    is exact; the tests hold it against the mean of -log p.
-    """
+    What a slot draws has no say in what may follow (only the facts have), so the chain rule over (facts, last
+    form, sentences left) is exact; the tests hold it against the mean of -log p."""
     lengths = sum(-p * math.log(p) for p in grammar.num_sentences.values())
-    return lengths + sum(p * _entropy_from(grammar, 0, n, frozenset(), None) for n, p in grammar.num_sentences.items())
+    return lengths + sum(
+        p * _entropy_from(grammar, 0, n, frozenset(), None) for n, p in grammar.num_sentences.items()
+    )
 
 
 @cache
-def _entropy_from(grammar: Grammar, position: int, num_sentences: int, facts: Facts, last: Form | None) -> float:
+def _entropy_from(
+    grammar: Grammar, position: int, num_sentences: int, facts: Facts, last: Form | None
+) -> float:
     if position == num_sentences:
         return 0.0
     forms = forms_at(grammar, position, num_sentences, facts, last)
     total = sum(f.weight for f in forms)
     return sum(
         (f.weight / total)
-        * (-math.log(f.weight / total) + _slots_entropy(f, facts) + _entropy_from(grammar, position + 1, num_sentences, f.after(facts), f))
+        * (
+            -math.log(f.weight / total)
+            + _slots_entropy(f, facts)
+            + _entropy_from(grammar, position + 1, num_sentences, f.after(facts), f)
+        )
         for f in forms
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 from sunfish.text.hub import go_offline_if_unreachable
 
 END = "<|endoftext|>"
@@ -21,7 +21,7 @@ class Tokenizer:
     """A tokenizer with one end token, which closes documents and fills the rest of a row.
 
     Raises:
-        Problem: no end token is in the vocabulary.
+        UserError: no end token is in the vocabulary.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, source: str = "tokenizer") -> None:
@@ -31,7 +31,7 @@ class Tokenizer:
         self.backend.encode_special_tokens = True  # "<|endoftext|>" written in a text is text, not an end
         self.end = next((token for token in END_TOKENS if backend.token_to_id(token) is not None), "")
         if not self.end:
-            raise Problem(f"{source}: has no end token; one of {', '.join(END_TOKENS)} is needed")
+            raise UserError(f"{source}: has no end token; one of {', '.join(END_TOKENS)} is needed")
         self.end_id = int(backend.token_to_id(self.end) or 0)
         self.vocab_size: int = backend.get_vocab_size()
 
@@ -40,7 +40,9 @@ class Tokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise Problem(f"the text holds half a surrogate pair at character {error.start}, which is no character") from error
+            raise UserError(
+                f"the text holds half a surrogate pair at character {error.start}, which is no character"
+            ) from error
         ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -62,9 +64,8 @@ class Tokenizer:
 def train_tokenizer(documents: Iterable[str], vocab_size: int, unit: str = "pieces") -> Tokenizer:
     """Train a byte-level BPE; all 256 bytes are in it, so every text can be encoded.
 
-    With `unit` "words" nothing is merged: the corpus' most frequent words are entries as they are, all else is bytes, and no
-    entry is spent on half a word.
-    """
+    With `unit` "words" nothing is merged: the corpus' most frequent words are entries as they are, all else
+    is bytes, and no entry is spent on half a word."""
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if unit == "words":
         backend = tokenizers.Tokenizer(_bpe_of_words(documents, splitter, vocab_size))
@@ -78,7 +79,9 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, unit: str = "piec
     return Tokenizer(backend)
 
 
-def _bpe_of_words(documents: Iterable[str], splitter: pre_tokenizers.ByteLevel, vocab_size: int) -> models.BPE:
+def _bpe_of_words(
+    documents: Iterable[str], splitter: pre_tokenizers.ByteLevel, vocab_size: int
+) -> models.BPE:
     counts = Counter(word for document in documents for word, _ in splitter.pre_tokenize_str(document))
     first = [END, *sorted(splitter.alphabet())]
     words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
@@ -100,7 +103,7 @@ def load_pretrained(name: str) -> Tokenizer:
     """Return a tokenizer from a tokenizer.json, a folder that holds one, or the Hub by name.
 
     Raises:
-        Problem: nothing there, or no network; it says what runs without one.
+        UserError: nothing there, or no network; it says what runs without one.
     """
     path = Path(name)
     file = path / "tokenizer.json" if path.is_dir() else path
@@ -108,20 +111,22 @@ def load_pretrained(name: str) -> Tokenizer:
         if file.is_file():
             return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), str(file))
         if file.suffix == ".json" or name.startswith((".", "/")):
-            raise Problem(f"data.tokenizer.pretrained: {name}: no such file")
+            raise UserError(f"data.tokenizer.pretrained: {name}: no such file")
         go_offline_if_unreachable()
         return Tokenizer(tokenizers.Tokenizer.from_pretrained(name), name)
-    except Problem:
+    except UserError:
         raise
     except Exception as error:  # the library raises bare Exception
-        raise Problem(
+        raise UserError(
             f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]}). Without a network, give the "
             "path of a tokenizer.json, or null to train one; data=stories and data=files then need nothing from outside"
         ) from error
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` loads as they are."""
+    """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` loads as they
+    are.
+    """
     tokenizer.backend.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -136,14 +141,14 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """Read what `write_tokenizer` wrote.
 
     Raises:
-        Problem: the file is missing or is no tokenizer.
+        UserError: the file is missing or is no tokenizer.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise Problem(f"{file}: no such file; the folder is not complete")
+        raise UserError(f"{file}: no such file; the folder is not complete")
     try:
         return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), str(file))
-    except Problem:
+    except UserError:
         raise
     except Exception as error:  # the library raises bare Exception
-        raise Problem(f"{file}: is not a tokenizer ({error})") from error
+        raise UserError(f"{file}: is not a tokenizer ({error})") from error

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from sunfish.model.denoiser import Denoiser, init_weights
-from sunfish.schedule import LearnedLaw, NoiseLaw, cosine, linear_beta
-from sunfish.sections.diffusion import Law
-from sunfish.sections.diffusion import Section as Diffusion
-from sunfish.sections.model import Section as Model
+from sunfish.diffusion.schedule import AdaptiveSchedule, NoiseSchedule, cosine, linear_beta
+from sunfish.config.schema.diffusion import Law
+from sunfish.config.schema.diffusion import DiffusionConfig
+from sunfish.config.schema.model import ModelConfig
 
 
-def build_denoiser(model: Model, diffusion: Diffusion, vocab_size: int, seed: int) -> Denoiser:
-    """Return a fresh denoiser; under `eps_mse` and `x0_mse` its embeddings are frozen, since a free target would collapse."""
+def build_denoiser(model: ModelConfig, diffusion: DiffusionConfig, vocab_size: int, seed: int) -> Denoiser:
+    """Return a fresh denoiser; under `eps_mse` and `x0_mse` its embeddings are frozen, since a free target
+    would collapse.
+    """
     denoiser = Denoiser(model, vocab_size)
     init_weights(denoiser, seed)
     denoiser.embedding.weight.requires_grad_(diffusion.objective in ("ce", "elbo"))
@@ -22,15 +24,17 @@ class LawKeeper:
 
     def __init__(self, section: Law) -> None:
         self.refit_every = section.refit_every
-        self.learned: LearnedLaw | None = None
+        self.learned: AdaptiveSchedule | None = None
         if section.kind == "learned":
-            self.learned = LearnedLaw(section.logsnr_min, section.logsnr_max, section.num_bins, section.memory, section.floor)
+            self.learned = AdaptiveSchedule(
+                section.logsnr_min, section.logsnr_max, section.num_bins, section.memory, section.floor
+            )
         elif section.kind == "linear-beta":
             self.fixed = linear_beta()
         else:
             self.fixed = cosine(section.logsnr_min, section.logsnr_max)
 
     @property
-    def law(self) -> NoiseLaw:
+    def law(self) -> NoiseSchedule:
         """Return the law as it stands."""
         return self.learned.law if self.learned else self.fixed

@@ -1,7 +1,8 @@
-"""Atomic, sharded, elastic checkpoints: a folder of safetensors and JSON, written aside and renamed, `LATEST` replaced last.
+"""Atomic, sharded, elastic checkpoints: a folder of safetensors and JSON, written aside and renamed, `LATEST`
+replaced last.
 
-Every process writes its shards; any number of processes reads them. Randomness needs no state: every draw follows from (seed, step).
-"""
+Every process writes its shards; any number of processes reads them. Randomness needs no state: every draw
+follows from (seed, step)."""
 
 from __future__ import annotations
 
@@ -22,26 +23,31 @@ from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from sunfish.files import read_json, write_json, write_text
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 from sunfish.training.parallel import gather
 
-Tensors = dict[str, Tensor]  # "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
-UNWRITABLE = OSError, Problem, SafetensorError, dcp.api.CheckpointException
+Tensors = dict[
+    str, Tensor
+]  # "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
+UNWRITABLE = OSError, UserError, SafetensorError, dcp.api.CheckpointException
 logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")  # one process is no mistake
+warnings.filterwarnings(
+    "ignore", "torch.distributed is disabled, unavailable or uninitialized"
+)  # one process is no mistake
 
 
 class Checkpoints:
     """A run's checkpoints: step-N/ whole, then LATEST points at it, then all but the last `keep` go.
 
-    With `beside`, a checkpoint is copied to the host's memory and written while the training goes on, one at a time. Every process must
-    make the same calls.
-    """
+    With `beside`, a checkpoint is copied to the host's memory and written while the training goes on, one at
+    a time. Every process must make the same calls."""
 
     def __init__(self, fabric: Fabric, run_dir: Path, keep: int, beside: bool) -> None:
         self.fabric, self.run_dir, self.keep = fabric, run_dir, keep
         self.stager = make_stager(fabric) if beside else None
-        self.group = dist.new_group(backend="gloo") if beside and fabric.world_size > 1 else None  # the training has the other one
+        self.group = (
+            dist.new_group(backend="gloo") if beside and fabric.world_size > 1 else None
+        )  # the training has the other one
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.under_way: tuple[Path, Future[None]] | None = None
         if fabric.is_global_zero:
@@ -53,7 +59,8 @@ class Checkpoints:
         """Write a checkpoint, or with `beside` begin to.
 
         Raises:
-            Problem: this checkpoint, or with `beside` the one before, could not be written; earlier ones are as they were.
+            UserError: this checkpoint, or with `beside` the one before, could not be written; earlier ones
+            are as they were.
         """
         self.wait()
         folder = self.run_dir / f"step-{step:08d}"
@@ -66,7 +73,7 @@ class Checkpoints:
         """Wait until the checkpoint under way is written.
 
         Raises:
-            Problem: it could not be, on this process or another; earlier ones are as they were.
+            UserError: it could not be, on this process or another; earlier ones are as they were.
         """
         if self.under_way is None:
             return
@@ -76,7 +83,9 @@ class Checkpoints:
             raise error
         if gather(self.fabric, torch.tensor([float(error is not None)], device=self.fabric.device)).any():
             reason = str(error or "another process failed").strip().splitlines()[-1]
-            raise Problem(f"{folder}: cannot be written ({reason}); make room and run it again: the checkpoint before is kept") from error
+            raise UserError(
+                f"{folder}: cannot be written ({reason}); make room and run it again: the checkpoint before is kept"
+            ) from error
 
     def close(self) -> None:
         """Wait as `wait` does, and give the host's memory back."""
@@ -90,7 +99,9 @@ class Checkpoints:
         try:
             aside.mkdir(parents=True, exist_ok=True)
             storage = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
-            dcp.save(tensors, storage_writer=storage, process_group=self.group, no_dist=self.fabric.world_size == 1)
+            dcp.save(
+                tensors, storage_writer=storage, process_group=self.group, no_dist=self.fabric.world_size == 1
+            )
             if self.fabric.is_global_zero:
                 self._finish(aside, folder, state)
         except BaseException:
@@ -108,18 +119,26 @@ class Checkpoints:
 
 
 def make_stager(fabric: Fabric) -> DefaultStager:
-    """Return what copies tensors to the host's memory: from a GPU through pages that it can read by itself, kept for the next time."""
+    """Return what copies tensors to the host's memory: from a GPU through pages that it can read by itself,
+    kept for the next time.
+    """
     on_gpu = fabric.device.type == "cuda"
     return DefaultStager(
-        StagingOptions(use_pinned_memory=on_gpu, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=on_gpu)
+        StagingOptions(
+            use_pinned_memory=on_gpu,
+            use_shared_memory=False,
+            use_async_staging=False,
+            use_non_blocking_copy=on_gpu,
+        )
     )
 
 
 def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:
-    """Return the newest checkpoint that is whole, or None if the run has none; of damaged ones it says so and takes the one before.
+    """Return the newest checkpoint that is whole, or None if the run has none; of damaged ones it says so and
+    takes the one before.
 
     Raises:
-        Problem: there are checkpoints, but none is whole.
+        UserError: there are checkpoints, but none is whole.
     """
     if not (run_dir / pointer).is_file():
         return None
@@ -129,18 +148,22 @@ def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:
         if reason is None:
             return folder
         print(f"{folder}: {reason}; taking the one before", file=sys.stderr)
-    raise Problem(f"{run_dir}: none of its checkpoints can be read; remove the folder to train from the start")
+    raise UserError(
+        f"{run_dir}: none of its checkpoints can be read; remove the folder to train from the start"
+    )
 
 
 def damage(folder: Path) -> str | None:
-    """Say what is wrong with a checkpoint, or None: a missing file, another size than was written, an unreadable header."""
+    """Say what is wrong with a checkpoint, or None: a missing file, another size than was written, an
+    unreadable header.
+    """
     try:
         for name, size in read_json(folder / "state.json")["bytes"].items():
             if (folder / name).stat().st_size != size:
                 return f"{name} is cut off or altered"
             with safe_open(folder / name, "pt"):
                 pass
-    except (OSError, Problem, KeyError, SafetensorError) as error:
+    except (OSError, UserError, KeyError, SafetensorError) as error:
         return f"cannot be read ({error})"
     return None
 
@@ -149,19 +172,25 @@ def load_tensors(fabric: Fabric, folder: Path, into: Tensors) -> None:
     """Fill `into` in place, each process its shards, whoever wrote them; every process must call it.
 
     Raises:
-        Problem: the checkpoint holds other tensors.
+        UserError: the checkpoint holds other tensors.
     """
     try:
-        dcp.load(dict(into), storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=fabric.world_size == 1)
+        dcp.load(
+            dict(into),
+            storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
+            no_dist=fabric.world_size == 1,
+        )
     except (dcp.api.CheckpointException, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise Problem(
+        raise UserError(
             f"{folder}: does not fit this model or this version ({reason}); remove {folder.parent} to train from the start"
         ) from error
 
 
 def finish_run(run_dir: Path) -> None:
-    """Keep a finished run's last checkpoint to be extended, no longer to be resumed: training again means training anew."""
+    """Keep a finished run's last checkpoint to be extended, no longer to be resumed: training again means
+    training anew.
+    """
     (run_dir / "LATEST").replace(run_dir / "FINAL")
     for folder in sorted(run_dir.glob("step-*"))[:-1]:
         shutil.rmtree(folder)

@@ -1,4 +1,6 @@
-"""What a step costs: floating-point operations, memory, share of the hardware's peak; said before training, and measured while it runs."""
+"""What a step costs: floating-point operations, memory, share of the hardware's peak; said before training,
+and measured while it runs.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,33 @@ from dataclasses import dataclass
 import torch
 
 from sunfish.model.readout import PIECE
-from sunfish.sections.model import Section
+from sunfish.config.schema.model import ModelConfig
 
-# Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count sparsity).
-DENSE_BF16 = {"B200": 2250e12, "H200": 989.4e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12}
-ACTIVATION_BYTES = {"none": 42, "selective": 24, "full": 4}  # kept per token, layer and unit of width in bf16; none and full are held
+# Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count
+# sparsity).
+DENSE_BF16 = {
+    "B200": 2250e12,
+    "H200": 989.4e12,
+    "H100": 989.4e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165.2e12,
+}
+ACTIVATION_BYTES = {
+    "none": 42,
+    "selective": 24,
+    "full": 4,
+}  # kept per token, layer and unit of width in bf16; none and full are held
 # held against saved-tensor hooks by a test; selective is the sum of the products' outputs
 LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
 UPDATE_BYTES = 6  # per entry of a matrix: its direction in fp32, its update in bf16
 GIB = 2**30
 
 
-def forward_operations(model: Section, vocab_size: int, length: int) -> float:
-    """Return the operations of one forward pass per token that a cross-entropy needs: two per weight and product."""
+def forward_operations(model: ModelConfig, vocab_size: int, length: int) -> float:
+    """Return the operations of one forward pass per token that a cross-entropy needs: two per weight and
+    product.
+    """
     attention = 2 * 2 * length * model.width
     block = 2 * 12 * model.width**2 + attention
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
@@ -30,11 +46,14 @@ def forward_operations(model: Section, vocab_size: int, length: int) -> float:
     return model.num_layers * block + 2 * model.inward_dim * model.width + head + prior
 
 
-def step_operations(model: Section, vocab_size: int, rows: int, length: int, self_conditioning: float, copies: float = 1.0) -> float:
-    """Return one training step's operations: forward, twice that backward, and the rows that see a first estimate and its x_0_hat.
+def step_operations(
+    model: ModelConfig, vocab_size: int, rows: int, length: int, self_conditioning: float, copies: float = 1.0
+) -> float:
+    """Return one training step's operations: forward, twice that backward, and the rows that see a first
+    estimate and its x_0_hat.
 
-    A row in two copies is twice as many positions, and of clean ones alone two stand side by side; the products of attention that a mask
-    then hides are counted.
+    A row in two copies is twice as many positions, and of clean ones alone two stand side by side; the
+    products of attention that a mask then hides are counted.
 
     What checkpointing computes again is not counted: it is no progress.
     """
@@ -44,7 +63,9 @@ def step_operations(model: Section, vocab_size: int, rows: int, length: int, sel
 
 
 def peak_operations(device: torch.device) -> float:
-    """Return the operations per second that the hardware could do: a GPU's data sheet, or a measured fp32 product."""
+    """Return the operations per second that the hardware could do: a GPU's data sheet, or a measured fp32
+    product.
+    """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         for known, peak in DENSE_BF16.items():
@@ -75,7 +96,7 @@ def memory_gib(device: torch.device) -> float:
 class Meter:
     """Speed between two readings, over all processes."""
 
-    model: Section
+    model: ModelConfig
     vocab_size: int
     self_conditioning: float
     copies: float  # of each row, in the mean
@@ -89,7 +110,9 @@ class Meter:
     def add(self, rows: int, length: int) -> None:
         """Count a step."""
         self.rows, self.tokens = self.rows + rows, self.tokens + rows * length
-        self.operations += step_operations(self.model, self.vocab_size, rows, length, self.self_conditioning, self.copies)
+        self.operations += step_operations(
+            self.model, self.vocab_size, rows, length, self.self_conditioning, self.copies
+        )
 
     def read(self) -> dict[str, float]:
         """Return rows and tokens per second, the share of the peak, and memory; start anew."""
@@ -115,15 +138,16 @@ class Plan:
     batch_rows: int
     micro_rows: int
     row_length: int
-    model: Section
+    model: ModelConfig
     vocab_size: int
     self_conditioning: float
     copies: float  # of each row, in the mean
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
-        """Return GiB by what holds it: weights, gradients, averages and optimiser states in fp32; a micro-batch's activations and logits,
-        or, once these are gone, what Muon works on: the matrices' whole gradients, their directions and the updates.
+        """Return GiB by what holds it: weights, gradients, averages and optimiser states in fp32; a
+        micro-batch's activations and logits, or, once these are gone, what Muon works on: the matrices' whole
+        gradients, their directions and the updates.
         """
         matrices = self.model.num_layers * 12 * self.model.width**2
         rest = self.parameters - matrices
@@ -135,7 +159,10 @@ class Plan:
             "gradients": 4 * self.parameters / self.shards,
             "averages": 4 * self.parameters / self.shards,
             "optimiser": (4 * matrices + 8 * rest) / self.shards,
-            "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * self.model.width * self.model.num_layers,
+            "activations": ACTIVATION_BYTES[self.checkpointing]
+            * tokens
+            * self.model.width
+            * self.model.num_layers,
             "logits": self._logit_bytes(tokens),
             "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
         }

@@ -11,10 +11,14 @@ from sunfish.tracking import Tracker
 
 
 class RunLog:
-    """Append a line per logged step; on resuming, drop the lines after the step that is resumed from. One process writes."""
+    """Append a line per logged step; on resuming, drop the lines after the step that is resumed from. One
+    process writes.
+    """
 
     def __init__(self, run_dir: Path, step: int, tracker: Tracker, writes: bool = True) -> None:
-        self.path, self.samples_path, self.events_path = (run_dir / f"{name}.jsonl" for name in ("log", "samples", "events"))
+        self.path, self.samples_path, self.events_path = (
+            run_dir / f"{name}.jsonl" for name in ("log", "samples", "events")
+        )
         self.tracker, self.writes = tracker, writes
         for path in (self.path, self.samples_path, self.events_path) if writes else ():
             kept = [line for line in read_lines(path) if line["step"] <= step]
@@ -30,8 +34,12 @@ class RunLog:
         self._append(self.samples_path, {"step": step, "text": text})
 
     def write_event(self, step: int, kind: str, loss: float, grad_norm: float) -> None:
-        """Log a step that was `skipped` or whose loss was a `spike`; its batch is the one of `step` - 1, counted from 0."""
-        self._append(self.events_path, {"step": step, "event": kind, "loss": repr(loss), "grad_norm": repr(grad_norm)})
+        """Log a step that was `skipped` or whose loss was a `spike`; its batch is the one of `step` - 1,
+        counted from 0.
+        """
+        self._append(
+            self.events_path, {"step": step, "event": kind, "loss": repr(loss), "grad_norm": repr(grad_norm)}
+        )
 
     def lines(self) -> list[dict[str, Any]]:
         """Return all logged steps so far."""

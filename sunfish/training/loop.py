@@ -1,4 +1,6 @@
-"""Pretraining: one step, and many; log, sample, checkpoint, resume. The same code for one process and for many."""
+"""Pretraining: one step, and many; log, sample, checkpoint, resume. The same code for one process and for
+many.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,22 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.problems import Problem
+from sunfish.errors import UserError
 from sunfish.progress import Progress
-from sunfish.schedule import NoiseLaw
-from sunfish.sections.diffusion import Section as Diffusion
-from sunfish.sections.model import Section as Model
-from sunfish.sections.pretrain import Section as Pretrain
+from sunfish.diffusion.schedule import NoiseSchedule
+from sunfish.config.schema.diffusion import DiffusionConfig
+from sunfish.config.schema.model import ModelConfig
+from sunfish.config.schema.pretrain import PretrainConfig
 from sunfish.training.build import LawKeeper, build_denoiser
 from sunfish.training.checkpoint import Checkpoints, find_checkpoint
 from sunfish.training.cost import Meter
-from sunfish.training.draws import Draws, draw_step
+from sunfish.diffusion.conditioning import Draws, draw_step
 from sunfish.training.ema import Ema
 from sunfish.training.log import RunLog
 from sunfish.training.optim import Optimizers, clip_gradients, lr_share, make_optimizers
 from sunfish.training.parallel import gather, multiplies_in_bf16, part_of, reshard
 from sunfish.training.state import adamw_steps, law_state, restore, run_tensors
-from sunfish.training.step import StepLoss
+from sunfish.training.loss import DiffusionLoss
 from sunfish.training.stopping import Stopped, StopRequest
 
 ReadBatch = Callable[[int], np.ndarray]  # step -> this process's rows of its batch, (rows, pos)
@@ -43,17 +45,17 @@ class Run:
     """A training run in memory: everything a checkpoint holds."""
 
     fabric: Fabric
-    model: Any  # StepLoss, as Fabric wrapped it
+    model: Any  # DiffusionLoss, as Fabric wrapped it
     optimizers: Optimizers
     ema: Ema
     keeper: LawKeeper
-    diffusion: Diffusion
-    pretrain: Pretrain
+    diffusion: DiffusionConfig
+    pretrain: PretrainConfig
     step: int = 0
     skipped: int = 0  # steps without an update, in a row
 
     @property
-    def law(self) -> NoiseLaw:
+    def law(self) -> NoiseSchedule:
         """Return the noise law as it stands."""
         return self.keeper.law
 
@@ -68,7 +70,9 @@ class Run:
 class Record:
     """What one step tells; the same on every process."""
 
-    loss: float  # mean over what noisy copies are asked about: cross-entropy in nats (ce, elbo) or mean square (eps_mse, x0_mse)
+    # mean over what noisy copies are asked about: cross-entropy in nats (ce, elbo) or mean square (eps_mse,
+    # x0_mse)
+    loss: float
     grad_norm: float
     lr_share: float
     stop: bool = False  # some process was asked to stop
@@ -81,9 +85,9 @@ class Record:
 
 def start_run(
     fabric: Fabric,
-    model: Model,
-    diffusion: Diffusion,
-    pretrain: Pretrain,
+    model: ModelConfig,
+    diffusion: DiffusionConfig,
+    pretrain: PretrainConfig,
     vocab_size: int,
     compiled: bool = False,
     end_id: int | None = None,
@@ -95,14 +99,23 @@ def start_run(
         block.activation_checkpointing = pretrain.activation_checkpointing
         if compiled:
             block.compile()
-    wrapped = fabric.setup(StepLoss(denoiser, diffusion, end_id))
+    wrapped = fabric.setup(DiffusionLoss(denoiser, diffusion, end_id))
     ready = wrapped.module.denoiser
     optimizers = make_optimizers(ready, pretrain.optim, in_bf16=multiplies_in_bf16(fabric))
-    return Run(fabric, wrapped, optimizers, Ema(ready, pretrain.ema_decay), LawKeeper(diffusion.law), diffusion, pretrain)
+    return Run(
+        fabric,
+        wrapped,
+        optimizers,
+        Ema(ready, pretrain.ema_decay),
+        LawKeeper(diffusion.law),
+        diffusion,
+        pretrain,
+    )
 
 
 def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
-    """Take one step on this process's rows of a batch, (rows, pos): accumulate, clip, update, average, watch the noise law.
+    """Take one step on this process's rows of a batch, (rows, pos): accumulate, clip, update, average, watch
+    the noise law.
 
     Where the loss or the gradient is not finite, nothing is updated and `run.skipped` counts up.
     """
@@ -110,7 +123,9 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
     draws = draw_step(run.diffusion, section.seed, run.step, section.batch_rows, ids.shape[1])
     mine = backward(run, ids, draws.part(part_of(run.fabric, section.batch_rows)))
     grad_norm = clip_gradients(run.denoiser, optim.clip_norm)
-    losses, stops = split_told(gather(run.fabric, torch.cat((mine.flatten(), mine.new_tensor([float(stop)])))), ids.shape[1])
+    losses, stops = split_told(
+        gather(run.fabric, torch.cat((mine.flatten(), mine.new_tensor([float(stop)])))), ids.shape[1]
+    )
     share = lr_share(run.step, section.steps, optim)
     record = Record(float(losses[draws.asked].mean()), grad_norm, share, bool(stops.any()))
     if record.is_finite:
@@ -124,7 +139,9 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
 
 
 def backward(run: Run, ids: np.ndarray, draws: Draws) -> Tensor:
-    """Accumulate the gradient over micro-batches, synchronised with the last, and return each position's loss, (rows, pos)."""
+    """Accumulate the gradient over micro-batches, synchronised with the last, and return each position's
+    loss, (rows, pos).
+    """
     num_micro = count_micro(len(ids), run.pretrain.micro_rows)
     each, losses = len(ids) // num_micro, []
     for index in range(num_micro):
@@ -149,7 +166,9 @@ def split_told(told: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def watch_law(run: Run, draws: Draws, losses: np.ndarray) -> None:
-    """Show a learned law what is being decided in rows of which nothing was given: that is what free sampling meets."""
+    """Show a learned law what is being decided in rows of which nothing was given: that is what free sampling
+    meets.
+    """
     learned = run.keeper.learned
     seen = draws.deciding & draws.free[:, None]
     if learned is None or not seen.any():
@@ -160,17 +179,25 @@ def watch_law(run: Run, draws: Draws, losses: np.ndarray) -> None:
 
 
 def train(
-    run: Run, read_batch: ReadBatch, checkpoints: Checkpoints, log: RunLog, sample: Callable[[Denoiser, NoiseLaw], str], meter: Meter
+    run: Run,
+    read_batch: ReadBatch,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    sample: Callable[[Denoiser, NoiseSchedule], str],
+    meter: Meter,
 ) -> None:
     """Train until the last step, from wherever `run` stands; log, sample and save at the configured steps.
 
     Raises:
-        Problem: the loss or the gradient was not finite too many steps in a row, or the disk is full.
+        UserError: the loss or the gradient was not finite too many steps in a row, or the disk is full.
         Stopped: SIGTERM or SIGINT came to some process; all is saved.
     """
     section, zero = run.pretrain, run.fabric.is_global_zero
     recent: deque[float] = deque(maxlen=SPIKE_OVER)
-    with Progress("pretrain", section.steps, "steps", done=run.step, shown=zero) as progress, StopRequest() as asked:
+    with (
+        Progress("pretrain", section.steps, "steps", done=run.step, shown=zero) as progress,
+        StopRequest() as asked,
+    ):
         while run.step < section.steps:
             ids = read_batch(run.step)
             record = train_step(run, ids, asked.came is not None)
@@ -179,7 +206,9 @@ def train(
             progress.add(1, f"loss {record.loss:.3f}")
             if record.is_finite and (run.step % section.log_every == 0 or run.step == section.steps):
                 lr = record.lr_share * section.optim.adamw_lr
-                log.write(run.step, {"loss": record.loss, "grad_norm": record.grad_norm, "lr": lr, **meter.read()})
+                log.write(
+                    run.step, {"loss": record.loss, "grad_norm": record.grad_norm, "lr": lr, **meter.read()}
+                )
             if run.step % section.sample_every == 0:
                 text = write_sample(run, sample)
                 log.write_sample(run.step, text)
@@ -188,12 +217,14 @@ def train(
                 save(run, checkpoints)
             if record.stop and run.step < section.steps:
                 checkpoints.wait()
-                progress.say(f"asked to stop: saved at step {run.step:,}; the same command carries on from there")
+                progress.say(
+                    f"asked to stop: saved at step {run.step:,}; the same command carries on from there"
+                )
                 raise Stopped(run.fabric.global_rank)
     checkpoints.close()
 
 
-def write_sample(run: Run, sample: Callable[[Denoiser, NoiseLaw], str]) -> str:
+def write_sample(run: Run, sample: Callable[[Denoiser, NoiseSchedule], str]) -> str:
     """Let the averaged weights write; with shards every process takes part."""
     with run.ema.swapped_in(), run.fabric.autocast():
         text = sample(run.denoiser, run.law)
@@ -202,17 +233,20 @@ def write_sample(run: Run, sample: Callable[[Denoiser, NoiseLaw], str]) -> str:
 
 
 def watch_loss(run: Run, record: Record, recent: deque[float], log: RunLog, progress: Progress) -> None:
-    """Log a skipped step or a spike with where its batch stands in the data, and give up after too many skipped ones.
+    """Log a skipped step or a spike with where its batch stands in the data, and give up after too many
+    skipped ones.
 
     Raises:
-        Problem: too many steps in a row were not finite.
+        UserError: too many steps in a row were not finite.
     """
     at, most = run.step - 1, run.pretrain.max_skipped
     if not record.is_finite:
         log.write_event(run.step, "skipped", record.loss, record.grad_norm)
-        progress.say(f"step {run.step}: loss {record.loss}, gradient norm {record.grad_norm}; skipped ({run.skipped} in a row)")
+        progress.say(
+            f"step {run.step}: loss {record.loss}, gradient norm {record.grad_norm}; skipped ({run.skipped} in a row)"
+        )
         if run.skipped >= most:
-            raise Problem(
+            raise UserError(
                 f"step {run.step}: the loss is {record.loss} and the gradient norm {record.grad_norm}, and {most} steps in a row were "
                 "skipped. The last checkpoint is kept. Try a lower pretrain.optim.muon_lr and adamw_lr, a longer warmup_steps, or "
                 f"launch.precision = 32-true; `python -m sunfish.text.batches {at}` shows the batch"
@@ -220,7 +254,9 @@ def watch_loss(run: Run, record: Record, recent: deque[float], log: RunLog, prog
         return
     if len(recent) == SPIKE_OVER and record.loss > np.mean(recent) + SPIKE_SIGMAS * np.std(recent):
         log.write_event(run.step, "spike", record.loss, record.grad_norm)
-        progress.say(f"step {run.step}: the loss jumped to {record.loss:.3f}; `python -m sunfish.text.batches {at}` shows the batch")
+        progress.say(
+            f"step {run.step}: the loss jumped to {record.loss:.3f}; `python -m sunfish.text.batches {at}` shows the batch"
+        )
     recent.append(record.loss)
 
 

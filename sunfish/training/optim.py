@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sunfish.sections.pretrain import Optim
+from sunfish.config.schema.pretrain import Optim
 from sunfish.training.muon import Muon
 from sunfish.training.parallel import whole
 
@@ -40,7 +40,9 @@ class Optimizers:
 
 
 def make_optimizers(model: nn.Module, section: Optim, in_bf16: bool) -> Optimizers:
-    """Return the optimisers: Muon for the matrices inside blocks, which alone decay, AdamW for all else that learns."""
+    """Return the optimisers: Muon for the matrices inside blocks, which alone decay, AdamW for all else that
+    learns.
+    """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -51,8 +53,15 @@ def make_optimizers(model: nn.Module, section: Optim, in_bf16: bool) -> Optimize
     if section.muon_lr is None:
         groups.append({"params": matrices, "weight_decay": section.weight_decay})
     else:
-        muon = Muon(matrices, section.muon_lr, section.weight_decay, dtype=torch.bfloat16 if in_bf16 else torch.float32)
-    return Optimizers(section, muon, torch.optim.AdamW(groups, section.adamw_lr, (section.beta1, section.beta2), fused=True))
+        muon = Muon(
+            matrices,
+            section.muon_lr,
+            section.weight_decay,
+            dtype=torch.bfloat16 if in_bf16 else torch.float32,
+        )
+    return Optimizers(
+        section, muon, torch.optim.AdamW(groups, section.adamw_lr, (section.beta1, section.beta2), fused=True)
+    )
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> float:
@@ -61,7 +70,9 @@ def clip_gradients(model: nn.Module, max_norm: float) -> float:
 
 
 def lr_share(step: int, steps: int, section: Optim) -> float:
-    """Return the share of the peak rate: a linear warm-up, a plateau, then half a cosine down to `final_lr_share`."""
+    """Return the share of the peak rate: a linear warm-up, a plateau, then half a cosine down to
+    `final_lr_share`.
+    """
     if step < section.warmup_steps:
         return (step + 1) / section.warmup_steps
     decay_steps = section.decay_share * (steps - section.warmup_steps)

@@ -1,8 +1,9 @@
-"""The machine: how many processes, what each one holds, in which precision; one process is the simplest case of the same code.
+"""The machine: how many processes, what each one holds, in which precision; one process is the simplest case
+of the same code.
 
-`single`: one process. `ddp`: every process holds the model, gradients are averaged. `fsdp`: weights, gradients, averages and optimiser
-states are cut into shards, one a process (FSDP2, a block at a time). `hybrid`: shards within a node, replicas between nodes.
-"""
+`single`: one process. `ddp`: every process holds the model, gradients are averaged. `fsdp`: weights,
+gradients, averages and optimiser states are cut into shards, one a process (FSDP2, a block at a time).
+`hybrid`: shards within a node, replicas between nodes."""
 
 from __future__ import annotations
 
@@ -24,19 +25,22 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from sunfish.problems import Problem
-from sunfish.sections.launch import Section
+from sunfish.errors import UserError
+from sunfish.config.schema.launch import LaunchConfig
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
-SHARD_ABOVE = 500_000_000  # parameters: with 16 bytes each (weights, gradients, two averages or more) a replica takes 8 GB
+# parameters: with 16 bytes each (weights, gradients, two averages or more) a replica takes 8 GB
+SHARD_ABOVE = 500_000_000
 ENTRY_POINTS = ("predict", "predict_nats", "embed")  # of the denoiser, beside `forward`
 
 
-def make_fabric(launch: Section, num_parameters: int = 0) -> Fabric:
-    """Return a launched Fabric; with several devices this starts the other processes, unless torchrun or srun has.
+def make_fabric(launch: LaunchConfig, num_parameters: int = 0) -> Fabric:
+    """Return a launched Fabric; with several devices this starts the other processes, unless torchrun or srun
+    has.
 
     Raises:
-        Problem: a device or a precision that the machine has not, or a strategy that does not fit the number of processes.
+        UserError: a device or a precision that the machine has not, or a strategy that does not fit the
+        number of processes.
     """
     if launch.num_threads is not None:
         torch.set_num_threads(launch.num_threads)
@@ -44,19 +48,28 @@ def make_fabric(launch: Section, num_parameters: int = 0) -> Fabric:
     has_gpu = find_gpu(launch)
     devices, num_nodes = count_devices(launch, has_gpu)
     precision = choose_precision(launch, has_gpu)
-    strategy = make_strategy(choose_strategy(launch, devices * num_nodes, num_parameters), devices, num_nodes, precision)
-    fabric = Fabric(accelerator="cuda" if has_gpu else "cpu", strategy=strategy, devices=devices, num_nodes=num_nodes, precision=precision)
+    strategy = make_strategy(
+        choose_strategy(launch, devices * num_nodes, num_parameters), devices, num_nodes, precision
+    )
+    fabric = Fabric(
+        accelerator="cuda" if has_gpu else "cpu",
+        strategy=strategy,
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=precision,
+    )
     fabric.launch()
     return fabric
 
 
 @contextmanager
 def flushing_denormals() -> Iterator[None]:
-    """Inside the block this thread takes denormals for zero: a sure softmax is full of them, and CPUs multiply them slowly.
+    """Inside the block this thread takes denormals for zero: a sure softmax is full of them, and CPUs
+    multiply them slowly.
 
-    Afterwards it does what it did before. Others in the process may count on denormals: a program that OpenVINO (2026.4) made of a graph
-    with a loop answers with noise for good if they are flushed at its first call.
-    """
+    Afterwards it does what it did before. Others in the process may count on denormals: a program that
+    OpenVINO (2026.4) made of a graph with a loop answers with noise for good if they are flushed at its first
+    call."""
     before = bool(torch.tensor(1e-40) * 1.0 == 0.0)
     torch.set_flush_denormal(True)
     try:
@@ -66,7 +79,9 @@ def flushing_denormals() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what tensors free for the tensors of the next step; handing pages back and forth took a sixth of one."""
+    """Let glibc keep what tensors free for the tensors of the next step; handing pages back and forth took a
+    sixth of one.
+    """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         for setting, size in {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**27}.items():
@@ -74,16 +89,20 @@ def keep_freed_memory() -> None:
                 mallopt(setting, size)
 
 
-def find_gpu(launch: Section) -> bool:
+def find_gpu(launch: LaunchConfig) -> bool:
     """Say whether GPUs are to be used."""
     has_gpu = torch.cuda.is_available() and launch.accelerator != "cpu"
     if launch.accelerator == "cuda" and not has_gpu:
-        raise Problem("launch.accelerator = 'cuda': this machine shows no CUDA device; set it to auto or cpu")
+        raise UserError(
+            "launch.accelerator = 'cuda': this machine shows no CUDA device; set it to auto or cpu"
+        )
     return has_gpu
 
 
-def count_devices(launch: Section, has_gpu: bool) -> tuple[int, int]:
-    """Return (processes per node, nodes): what torchrun or srun has started, or else what the configuration asks for."""
+def count_devices(launch: LaunchConfig, has_gpu: bool) -> tuple[int, int]:
+    """Return (processes per node, nodes): what torchrun or srun has started, or else what the configuration
+    asks for.
+    """
     told = os.environ
     if "LOCAL_WORLD_SIZE" in told and "TORCHELASTIC_RUN_ID" in told:
         return int(told["LOCAL_WORLD_SIZE"]), int(told["WORLD_SIZE"]) // int(told["LOCAL_WORLD_SIZE"])
@@ -92,7 +111,9 @@ def count_devices(launch: Section, has_gpu: bool) -> tuple[int, int]:
         return int(told["SLURM_NTASKS"]) // nodes, nodes
     there = torch.cuda.device_count() if has_gpu else 1
     if has_gpu and launch.devices is not None and launch.devices > there:
-        raise Problem(f"launch.devices = {launch.devices}: this machine shows {there} CUDA devices; set it to null or at most {there}")
+        raise UserError(
+            f"launch.devices = {launch.devices}: this machine shows {there} CUDA devices; set it to null or at most {there}"
+        )
     return launch.devices or there, 1
 
 
@@ -102,24 +123,28 @@ def cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def choose_precision(launch: Section, has_gpu: bool) -> Any:
+def choose_precision(launch: LaunchConfig, has_gpu: bool) -> Any:
     """Return Fabric's name for the precision; `auto` takes bf16 where the hardware multiplies in it."""
-    multiplies_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_multiplies_bf16()
+    multiplies_bf16 = (
+        torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_multiplies_bf16()
+    )
     if launch.precision == "auto":
         return "bf16-mixed" if multiplies_bf16 else "32-true"
     if launch.precision == "bf16-mixed" and has_gpu and not multiplies_bf16:
-        raise Problem(f"launch.precision = 'bf16-mixed': {torch.cuda.get_device_name()} has no bf16; set it to auto or 32-true")
+        raise UserError(
+            f"launch.precision = 'bf16-mixed': {torch.cuda.get_device_name()} has no bf16; set it to auto or 32-true"
+        )
     return launch.precision
 
 
-def choose_strategy(launch: Section, num_processes: int, num_parameters: int) -> str:
+def choose_strategy(launch: LaunchConfig, num_processes: int, num_parameters: int) -> str:
     """Return single, ddp, fsdp or hybrid; `auto` replicates small models and shards large ones."""
     wanted = launch.strategy
     if wanted == "auto":
         wanted = "single" if num_processes == 1 else "fsdp" if num_parameters > SHARD_ABOVE else "ddp"
     if (wanted == "single") != (num_processes == 1) and wanted != "fsdp":
         processes = "1 process" if num_processes == 1 else f"{num_processes} processes"
-        raise Problem(f"launch.strategy = '{launch.strategy}': does not fit {processes}; set it to auto")
+        raise UserError(f"launch.strategy = '{launch.strategy}': does not fit {processes}; set it to auto")
     return wanted
 
 
@@ -129,18 +154,27 @@ def make_strategy(name: str, devices: int, num_nodes: int, precision: str) -> An
         return "auto"
     if name == "ddp":
         return DDPStrategy()
-    cut = functools.partial(shard, shape=(num_nodes, devices) if name == "hybrid" else None, in_bf16=precision == "bf16-mixed")
-    return ModelParallelStrategy(cast(Any, cut), data_parallel_size=devices * num_nodes, tensor_parallel_size=1)
+    cut = functools.partial(
+        shard, shape=(num_nodes, devices) if name == "hybrid" else None, in_bf16=precision == "bf16-mixed"
+    )
+    return ModelParallelStrategy(
+        cast(Any, cut), data_parallel_size=devices * num_nodes, tensor_parallel_size=1
+    )
 
 
 def shard(module: nn.Module, mesh: DeviceMesh, shape: tuple[int, int] | None, in_bf16: bool) -> nn.Module:
     """Cut the denoiser inside `module` into shards, each block by itself and the rest together.
 
-    Blocks travel in bf16 where they multiply in it, and their gradients in fp32. `shape` is (nodes, processes per node) for shards
-    within a node and replicas between; None shards over all.
-    """
-    across = init_device_mesh(mesh.device_type, shape, mesh_dim_names=("replicate", "shard")) if shape else mesh["data_parallel"]
-    halved = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    Blocks travel in bf16 where they multiply in it, and their gradients in fp32. `shape` is (nodes, processes
+    per node) for shards within a node and replicas between; None shards over all."""
+    across = (
+        init_device_mesh(mesh.device_type, shape, mesh_dim_names=("replicate", "shard"))
+        if shape
+        else mesh["data_parallel"]
+    )
+    halved = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
     denoiser = cast(Any, module).denoiser
     for block in denoiser.transformer.blocks:
         fully_shard(block, mesh=across, mp_policy=halved if in_bf16 else MixedPrecisionPolicy())
@@ -151,7 +185,9 @@ def shard(module: nn.Module, mesh: DeviceMesh, shape: tuple[int, int] | None, in
 
 
 def reshard(denoiser: nn.Module) -> None:
-    """Let go of weights gathered for a pass without a backward one: the next pass must not find what they were then."""
+    """Let go of weights gathered for a pass without a backward one: the next pass must not find what they
+    were then.
+    """
     for module in denoiser.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -178,7 +214,7 @@ def part_of(fabric: Fabric, num_rows: int) -> slice:
     return slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
 
 
-def count_processes(launch: Section) -> int:
+def count_processes(launch: LaunchConfig) -> int:
     """Return how many processes will train, over all nodes."""
     devices, nodes = count_devices(launch, find_gpu(launch))
     return devices * nodes

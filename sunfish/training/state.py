@@ -19,14 +19,21 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensors:
-    """Return all tensors of a run by name, the live ones; states an optimiser has not made yet are left out."""
+    """Return all tensors of a run by name, the live ones; states an optimiser has not made yet are left
+    out.
+    """
     live, states = dict(denoiser.named_parameters()), optimizers.adamw.state
     momenta = optimizers.muon.state if optimizers.muon else {}
     return {
         **{f"model/{name}": parameter.detach() for name, parameter in live.items()},
         **{f"ema/{name}": tensor for name, tensor in ema.average.items()},
         **{f"muon/{name}": momenta[p]["momentum"] for name, p in live.items() if p in momenta},
-        **{f"adamw/{key}/{name}": states[p][key] for name, p in live.items() if p in states for key in MOMENTS},
+        **{
+            f"adamw/{key}/{name}": states[p][key]
+            for name, p in live.items()
+            if p in states
+            for key in MOMENTS
+        },
     }
 
 
@@ -41,14 +48,19 @@ def law_state(keeper: LawKeeper) -> Any:
 
 
 @torch.no_grad()
-def restore(fabric: Fabric, folder: Path, denoiser: nn.Module, ema: Ema, optimizers: Optimizers, keeper: LawKeeper) -> dict[str, Any]:
+def restore(
+    fabric: Fabric, folder: Path, denoiser: nn.Module, ema: Ema, optimizers: Optimizers, keeper: LawKeeper
+) -> dict[str, Any]:
     """Fill everything from a checkpoint and return its state: where the run stood."""
     state: dict[str, Any] = read_json(folder / "state.json")
     if optimizers.muon:
         optimizers.muon.clear()
     for parameter in (p for group in optimizers.adamw.param_groups for p in group["params"]):
         step = torch.tensor(float(state["adamw_steps"]), device=parameter.device)
-        optimizers.adamw.state[parameter] = {"step": step, **{key: torch.zeros_like(parameter) for key in MOMENTS}}
+        optimizers.adamw.state[parameter] = {
+            "step": step,
+            **{key: torch.zeros_like(parameter) for key in MOMENTS},
+        }
     load_tensors(fabric, folder, run_tensors(denoiser, ema, optimizers))
     if keeper.learned and state["law"]:
         keeper.learned.restore(state["law"])

@@ -1,0 +1,39 @@
+"""`validate`: how hard the CPU gate looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sunfish.errors import require
+from sunfish.sampling.solvers import MAX_STEPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig:
+    """The gate's budget and bounds; a model above `max_parameters` is scaled down for it, saying so."""
+
+    max_parameters: int
+    max_row_length: int
+    data_batches: int
+    overfit_rows: int
+    overfit_steps: int
+    overfit_eps_mse: float  # the last loss must be below
+    overfit_ce: float
+    sample_steps: int
+    mini_run_steps: int
+    mini_run_rows: int
+
+    def __post_init__(self) -> None:
+        for key in (
+            "max_parameters",
+            "data_batches",
+            "overfit_rows",
+            "overfit_steps",
+            "mini_run_steps",
+            "mini_run_rows",
+        ):
+            require(getattr(self, key) > 0, key, "must be at least 1")
+        require(self.max_row_length >= 8, "max_row_length", "must be at least 8")
+        require(2 <= self.sample_steps <= MAX_STEPS, "sample_steps", f"must lie between 2 and {MAX_STEPS:,}")
+        for key in ("overfit_eps_mse", "overfit_ce"):
+            require(getattr(self, key) > 0, key, "must be above 0")

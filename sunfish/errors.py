@@ -1,0 +1,50 @@
+"""Problems that a person can mend: one sentence at the command line, no traceback."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class UserError(ValueError):
+    """Something the user can put right; the message says what, where and what to do."""
+
+
+class InvalidValue(ValueError):
+    """Raised by a section about one of its own keys; reading a section adds the file, the section and the
+    value.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key} {reason}")
+        self.key, self.reason = key, reason
+
+
+def require(holds: bool, key: str, reason: str) -> None:
+    """Refuse a section's value: `require(num_heads > 0, "num_heads", "must be at least 1")`."""
+    if not holds:
+        raise InvalidValue(key, reason)
+
+
+def report_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Make a command say a `UserError` in one line and exit with code 1, and with 130, as shells do, when it
+    is interrupted.
+    """
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except UserError as problem:
+            print(f"error: {problem}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+
+    return wrapped
