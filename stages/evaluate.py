@@ -7,9 +7,6 @@ from pathlib import Path
 
 from sunfish.config.compose import read_section
 from sunfish.errors import report_errors
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.evaluate import EvaluateConfig
-from sunfish.config.schema.tracking import TrackingConfig
 
 
 @report_errors
@@ -25,9 +22,9 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True, help="text file of samples")
     parser.add_argument("--report", type=Path, required=True, help="HTML page with all of it")
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data", DataConfig)
-    section = read_section(arguments.params, "evaluate", EvaluateConfig)
-    tracking = read_section(arguments.params, "tracking", TrackingConfig)
+    data = read_section(arguments.params, "data")
+    section = read_section(arguments.params, "evaluate")
+    tracking = read_section(arguments.params, "tracking")
 
     from sunfish.evaluation.evaluate import (
         Places,

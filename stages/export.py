@@ -7,10 +7,6 @@ from pathlib import Path
 
 from sunfish.config.compose import read_section
 from sunfish.errors import report_errors
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.evaluate import EvaluateConfig
-from sunfish.config.schema.export import ExportConfig
-from sunfish.config.schema.tracking import TrackingConfig
 
 
 @report_errors
@@ -26,15 +22,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of the parity numbers")
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data", DataConfig)
-    evaluate = read_section(arguments.params, "evaluate", EvaluateConfig)
-    section = read_section(arguments.params, "export", ExportConfig)
-    tracking = read_section(arguments.params, "tracking", TrackingConfig)
+    data = read_section(arguments.params, "data")
+    evaluate = read_section(arguments.params, "evaluate")
+    section = read_section(arguments.params, "export")
+    tracking = read_section(arguments.params, "tracking")
 
+    from sunfish.evaluation.context import EvalContext
     from sunfish.evaluation.exported import (
         bound_of,
     )  # torch is loaded only once the parameters are known to be good
-    from sunfish.evaluation.context import EvalContext
     from sunfish.export.folder import export_folder
     from sunfish.export.register import register
     from sunfish.runtime.settings import Settings

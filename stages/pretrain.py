@@ -7,12 +7,6 @@ from pathlib import Path
 
 from sunfish.config.compose import read_section
 from sunfish.errors import report_errors
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.diffusion import DiffusionConfig
-from sunfish.config.schema.launch import LaunchConfig
-from sunfish.config.schema.model import ModelConfig
-from sunfish.config.schema.pretrain import PretrainConfig
-from sunfish.config.schema.tracking import TrackingConfig
 
 
 @report_errors
@@ -39,12 +33,12 @@ def main() -> None:
         help="say what it will take (memory, operations, time), and do not train",
     )
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data", DataConfig)
-    model = read_section(arguments.params, "model", ModelConfig)
-    diffusion = read_section(arguments.params, "diffusion", DiffusionConfig)
-    section = read_section(arguments.params, "pretrain", PretrainConfig)
-    launch = read_section(arguments.params, "launch", LaunchConfig)
-    tracking = read_section(arguments.params, "tracking", TrackingConfig)
+    data = read_section(arguments.params, "data")
+    model = read_section(arguments.params, "model")
+    diffusion = read_section(arguments.params, "diffusion")
+    section = read_section(arguments.params, "pretrain")
+    launch = read_section(arguments.params, "launch")
+    tracking = read_section(arguments.params, "tracking")
 
     from sunfish.training.run import (  # torch is loaded only once the parameters are known to be good
         Job,

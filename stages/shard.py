@@ -7,10 +7,8 @@ import shutil
 from pathlib import Path
 
 from sunfish.config.compose import read_section
-from sunfish.files import project_root, write_json
 from sunfish.errors import report_errors
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.launch import LaunchConfig
+from sunfish.files import project_root, write_json
 
 
 @report_errors
@@ -28,8 +26,8 @@ def main() -> None:
         "--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)"
     )
     arguments = parser.parse_args()
-    section = read_section(arguments.params, "data", DataConfig)
-    launch = read_section(arguments.params, "launch", LaunchConfig)
+    section = read_section(arguments.params, "data")
+    launch = read_section(arguments.params, "launch")
 
     from sunfish.sharding.data_report import (
         write_data_report,

@@ -6,13 +6,8 @@ import argparse
 from pathlib import Path
 
 from sunfish.config.compose import read_section
-from sunfish.files import write_json
 from sunfish.errors import UserError, report_errors
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.diffusion import DiffusionConfig
-from sunfish.config.schema.model import ModelConfig
-from sunfish.config.schema.pretrain import PretrainConfig
-from sunfish.config.schema.validate import ValidateConfig
+from sunfish.files import write_json
 
 
 @report_errors
@@ -24,11 +19,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the verdict")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of values and timings")
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data", DataConfig)
-    model = read_section(arguments.params, "model", ModelConfig)
-    diffusion = read_section(arguments.params, "diffusion", DiffusionConfig)
-    pretrain = read_section(arguments.params, "pretrain", PretrainConfig)
-    bounds = read_section(arguments.params, "validate", ValidateConfig)
+    data = read_section(arguments.params, "data")
+    model = read_section(arguments.params, "model")
+    diffusion = read_section(arguments.params, "diffusion")
+    pretrain = read_section(arguments.params, "pretrain")
+    bounds = read_section(arguments.params, "validate")
 
     from sunfish.text.shards import Shards
     from sunfish.training import (

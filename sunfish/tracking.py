@@ -222,7 +222,7 @@ def main() -> None:
     if not (arguments.run / "log.jsonl").is_file():
         raise UserError(f"{arguments.run}: holds no log.jsonl; name a run's folder in runs/")
     tracker = Tracker(
-        read_section(arguments.params, "tracking", TrackingConfig),
+        read_section(arguments.params, "tracking"),
         {"fingerprint": arguments.run.resolve().name},
     )
     tracker.replay(arguments.run)

@@ -7,13 +7,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-Ids = Int[Tensor, "batch pos"]
-Embeddings = Float[Tensor, "batch pos emb"]
-Logits = Float[Tensor, "batch pos vocab"]
+from sunfish.types import Embeddings, EmbeddingTable, Logits, TokenIds
 
 
 class Embedding(nn.Module):
@@ -26,34 +23,34 @@ class Embedding(nn.Module):
     def __init__(self, vocab_size: int, emb_dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, emb_dim))
-        self._held: Tensor | None = None
+        self._cached: Tensor | None = None
 
-    def table(self) -> Float[Tensor, "vocab emb"]:
+    def table(self) -> EmbeddingTable:
         """Return the normalised rows."""
         return (
             F.normalize(self.weight, dim=-1) * self.weight.shape[-1] ** 0.5
-            if self._held is None
-            else self._held
+            if self._cached is None
+            else self._cached
         )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def cached_table(self) -> Iterator[None]:
         """Inside the block the rows are normalised once, for many calls between which the weights do not
         change.
 
         A sharded table is whole only inside a call: it is normalised in each.
         """
-        self._held = None if isinstance(self.weight, DTensor) else self.table().detach()
+        self._cached = None if isinstance(self.weight, DTensor) else self.table().detach()
         try:
             yield
         finally:
-            self._held = None
+            self._cached = None
 
-    def forward(self, ids: Ids) -> Embeddings:
+    def forward(self, ids: TokenIds) -> Embeddings:
         return F.embedding(ids, self.table())
 
 
-def expected_embedding(logits: Logits, table: Float[Tensor, "vocab emb"]) -> Embeddings:
+def expected_embedding(logits: Logits, table: EmbeddingTable) -> Embeddings:
     """Return sum_token p(token) e_token, in the table's precision whatever the logits came in: `eps_mse`
     magnifies its rounding.
 

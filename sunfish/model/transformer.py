@@ -1,4 +1,4 @@
-"""A transformer whose positions see what they are told to; it has never heard of noise."""
+"""A transformer whose positions attend as a mask allows; it has never heard of noise."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
-from sunfish.model.attention_mask import Sight
+from sunfish.model.attention_mask import AttentionMask
 
 NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
-UNSEEN = -1e9  # a score so low that its weight is 0; not infinite, which some programs make NaN of
+MASKED = -1e9  # a score so low that its weight is 0; not infinite, which some programs make NaN of
 
 PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default]
 PRODUCTS += [
@@ -58,22 +58,23 @@ def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
-def attend(q: Heads, k: Heads, v: Heads, together: Tensor | None = None) -> Heads:
-    """Return softmax(q k^T / sqrt(dim)) v, over positions that are `together`, (batch, 1, pos, pos), or over
-    all.
-    """
+def attend(q: Heads, k: Heads, v: Heads, mask: AttentionMask) -> Heads:
+    """Return softmax(q k^T / sqrt(dim)) v, each position over those that the mask allows."""
     learns = torch.is_grad_enabled() or q.dtype == torch.bfloat16
     slow = (
         q.device.type == "cpu" and learns
     )  # the fused kernel's backward pass takes longer there, in bf16 ten times
     if (
         slow or torch.compiler.is_exporting()
-    ):  # and its decomposition in an exported graph four times as many nodes
+    ):  # and its decomposition in an exported graph has four times the nodes
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
-        if together is not None:  # a sum, whose backward pass does nothing: half the time of filling in
-            scores = scores + torch.where(together, 0.0, UNSEEN).to(scores.dtype)
+        allowed = mask.dense(q.shape[-2], q.device)
+        if allowed is not None:  # a sum, whose backward pass does nothing: half the time of filling in
+            scores = scores + torch.where(allowed, 0.0, MASKED).to(scores.dtype)
         return scores.softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=together)
+    if mask.allowed is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=mask.is_causal)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense(q.shape[-2], q.device))
 
 
 class Attention(nn.Module):
@@ -85,10 +86,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Hidden, cos: Tensor, sin: Tensor, together: Tensor | None = None) -> Hidden:
+    def forward(self, x: Hidden, cos: Tensor, sin: Tensor, mask: AttentionMask) -> Hidden:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         turned = rotate(norm(qkv[:2]).to(qkv.dtype), cos.to(qkv.dtype), sin.to(qkv.dtype))
-        return self.out(attend(turned[0], turned[1], qkv[2], together).transpose(1, 2).flatten(2))
+        return self.out(attend(turned[0], turned[1], qkv[2], mask).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -115,15 +116,14 @@ class Block(nn.Module):
             "none"  # a run's choice, not the model's: what is computed again in the backward pass
         )
 
-    def forward(self, x: Hidden, cos: Tensor, sin: Tensor, sight: Sight | None = None) -> Hidden:
+    def forward(self, x: Hidden, cos: Tensor, sin: Tensor, mask: AttentionMask) -> Hidden:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
-            return self._compute(x, cos, sin, sight)
+            return self._compute(x, cos, sin, mask)
         keep = _keep_products if self.activation_checkpointing == "selective" else noop_context_fn
-        return checkpoint(_uncached, self._compute, x, cos, sin, sight, use_reentrant=False, context_fn=keep)
+        return checkpoint(_uncached, self._compute, x, cos, sin, mask, use_reentrant=False, context_fn=keep)
 
-    def _compute(self, x: Hidden, cos: Tensor, sin: Tensor, sight: Sight | None) -> Hidden:
-        together = None if sight is None else sight.together
-        x = x + self.attention(self.norm_attention(x), cos, sin, together)
+    def _compute(self, x: Hidden, cos: Tensor, sin: Tensor, mask: AttentionMask) -> Hidden:
+        x = x + self.attention(self.norm_attention(x), cos, sin, mask)
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -135,17 +135,15 @@ class Transformer(nn.Module):
         self.head_dim = width // num_heads
         self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
 
-    def forward(self, x: Hidden, sight: Sight | None = None) -> Hidden:
-        """Return what the blocks make of `x`: each position of what it sees, or of all.
+    def forward(self, x: Hidden, mask: AttentionMask) -> Hidden:
+        """Return the normalised output of the last block.
 
-        Copies of a text stand one after the other, at the same positions. Positions need no new start in each
-        document of a row: rotary attention knows only how far apart two of them are."""
-        copies = 1 if sight is None else sight.copies
-        angles = rotary_angles(x.shape[1] // copies, self.head_dim, x.device)
-        angles = angles if copies == 1 else angles.repeat(copies, 1)
+        Positions need no new start in each document of a row: rotary attention knows only how far apart two are.
+        """
+        angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         cos, sin = torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin()
         for block in self.blocks:
-            x = block(x, cos, sin, sight)
+            x = block(x, cos, sin, mask)
         return norm(x)
 
 

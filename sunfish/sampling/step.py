@@ -1,264 +1,120 @@
-"""One row of a sampler's table as one call: denoise, settle what is sure, move on. Torch runs it, and the
-exported graph is it.
-"""
+"""One step of denoising and one check, each as one call. Torch runs them, and the exported graphs are they."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sunfish.model.embedding import Embeddings, Ids
-from sunfish.model.attention_mask import OPEN, Known, Turns
-from sunfish.sampling.solvers import COLUMNS, NEVER
+from sunfish.sampling.decode import draw_tokens
+from sunfish.types import Embeddings, KnownMask, PerPosition, PerRow, TokenIds
 
-SETTLE, DRAWN, FLOOR = (COLUMNS.index(name) for name in ("settle_above", "drawn", "floor"))
-# of the words of a text as many as one in two are sure before their turn comes, once those before them stand
-AHEAD = 2
+Scalar = Float[Tensor, ""]
 
 
-class State(NamedTuple):
-    """Texts in the making: noisy embeddings, the estimate before, the ids of what is known, which positions
-    are, and each one's next row.
-
-    `age` is 0 for a position that waits, then the row of the table that its next step takes.
-    """
-
-    x: Embeddings
-    x_0_prev: Embeddings
-    ids: Ids
-    known: Known
-    age: Turns
-
-
-class Moved(NamedTuple):
-    """A step's answer: the next state, flat, the text as it would be now, and how probable its likeliest
-    tokens are.
-    """
+class StepOutput(NamedTuple):
+    """The next state (x, x_0_prev, ids, known), the text as it would stand now, and how probable its tokens are."""
 
     x: Embeddings
     x_0_hat: Embeddings
-    ids: Ids
-    known: Known
-    age: Turns
-    text: Ids
-    probability: Float[Tensor, "batch pos"]
+    ids: TokenIds
+    known: KnownMask
+    tokens: TokenIds
+    confidence: PerPosition
 
 
-class Step(nn.Module):
-    """x_next = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise, after what is known was set back to its
-    clean embedding.
+class CheckOutput(NamedTuple):
+    """The next state, and which token of each text was rejected, if any."""
 
-    `table` holds `sampler.Table.rows`, of which each position takes the one of its age; `place` is its place
-    in the order (0: given);
-    `left`, (batch,), how many steps are left, this one included; `temperature`, (batch,), the denoiser's. x_0
-    is the denoiser's estimate, the mean of all tokens; where a row is `drawn`, it is one token's embedding,
-    drawn from the same probabilities by `chance`, which is even in [0, 1), none that is less probable than
-    the row's `floor`. A position whose likeliest token is more probable than its row's
-    `settle_above` becomes known, by the token drawn or else by that one, if all that comes before it in the
-    order is known or becomes so now: what is known is always a beginning, in the order, as it was in
-    training. Behind an end all is end (`end_texts`).
+    x: Embeddings
+    ids: TokenIds
+    known: KnownMask
+    rejected: Bool[Tensor, "batch pos"]
 
-    With `draws` False it is for tables without a drawn row, and looks for no token by chance; with `sees_all`
-    for rows of which nothing is given, where nothing settles before the end (`sampler.Table.settles_last`).
-    With `branches` an exported graph says who begins, and looks for tokens by chance, only where there is
-    something to say or to look for.
 
-    Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for settling.
+class DenoiseStep(nn.Module):
+    """x_next = c_x x + c_0 x_0_hat + c_p x_0_prev + c_n noise, at all unknown positions at once.
+
+    `coefficients` is a row of `solvers.SolverTable.rows`. Known positions are set back to their clean embeddings first.
+    A position whose likeliest token is more probable than `confidence_threshold` keeps that token: it becomes known.
+    At the last step of a table the threshold is 0. Where `draws_tokens` is above 0, a drawn token's embedding stands for
+    x_0_hat, none less probable than `epsilon_cutoff`; `uniforms` decide the draw.
+
+    Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for kept tokens.
     """
 
-    def __init__(
-        self, denoiser: nn.Module, draws: bool = True, branches: bool = False, sees_all: bool = False
-    ) -> None:
+    def __init__(self, denoiser: nn.Module) -> None:
         super().__init__()
-        self.denoiser: Any = denoiser  # and its `embed`
-        self.draws, self.branches, self.sees_all = draws, branches, sees_all
+        self.denoiser: Any = denoiser
 
     def forward(
-        self, x: Embeddings, x_0_prev: Embeddings, ids: Ids, known: Known, age: Turns, noise: Embeddings,
-        chance: Float[Tensor, "batch pos"], table: Float[Tensor, "row 9"], place: Turns, left: Int[Tensor, " batch"],
-        temperature: Float[Tensor, " batch"],
-    ) -> Moved:  # fmt: skip
-        before = comes_before(place)
-        age = self._either(
-            left.max() > table.shape[0] - 1, _begin_some, _begin_all, (age, known, before, left, table)
-        )
-        row = table[age]
-        logsnr, c_x, c_0, c_p, c_n, settle_above, drawn, waits, _ = row.split(1, dim=-1)
+        self, x: Embeddings, x_0_prev: Embeddings, ids: TokenIds, known: KnownMask, noise: Embeddings, uniforms: PerPosition,
+        coefficients: Float[Tensor, " 5"], confidence_threshold: Scalar, epsilon_cutoff: Scalar, draws_tokens: Scalar,
+        temperature: PerRow,
+    ) -> StepOutput:  # fmt: skip
+        logsnr, c_x, c_0, c_p, c_n = coefficients.unbind()
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)
-        turn = None if self.sees_all else torch.where(known, place, OPEN + waits.squeeze(-1).long())
-        x_0_hat, logits = self.denoiser(x, logsnr.squeeze(-1), x_0_prev, known, turn, temperature)
+        x_0_hat, logits = self.denoiser(x, logsnr.expand(x.shape[0]), x_0_prev, known, temperature)
         probabilities = logits.softmax(dim=-1)
-        probability, likeliest = probabilities.max(dim=-1)
-        token = likeliest
-        if self.draws:
-            by_chance = self._either(
-                table[-1, DRAWN] > 0, _draw_some, _draw_none, (probabilities, chance, row, ids)
-            )
-            token = torch.where(drawn.squeeze(-1) > 0, by_chance, likeliest)
-        sure = known | (probability > settle_above.squeeze(-1))
-        sure = sure & ~known & all_before(sure, before)
-        ids, known = torch.where(sure, token, ids), known | sure
-        ids, known = end_texts(
-            ids, known & ~sure, known, before, None if self.sees_all else self.denoiser.end_id
-        )
-        x_0 = torch.where(
-            known[..., None] | (drawn > 0), self.denoiser.embed(torch.where(known, ids, token)), x_0_hat
-        )
-        x = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise
-        age = torch.where(age > 0, (age + 1).clamp(max=table.shape[0] - 1), age)
-        return Moved(x, x_0_hat, ids, known, age, torch.where(known, ids, likeliest), probability)
-
-    def _either(
-        self,
-        asked: Tensor,
-        some: Callable[..., Tensor],
-        none: Callable[..., Tensor],
-        told: tuple[Tensor, ...],
-    ) -> Tensor:
-        """Return `some(*told)`, which is right always; a graph with branches takes `none`, the same for less,
-        where it is not asked for.
-
-        Torch asks nothing: a GPU that waits for an answer takes longer.
-        """
-        answer: Tensor = (
-            torch.cond(asked, some, none, told)
-            if self.branches and torch.compiler.is_exporting()
-            else some(*told)
-        )
-        return answer
+        confidence, likeliest = probabilities.max(dim=-1)
+        drawn = draw_tokens(probabilities, uniforms, epsilon_cutoff)
+        tokens = torch.where(known, ids, torch.where(draws_tokens > 0, drawn, likeliest))
+        x_0 = torch.where(draws_tokens > 0, self.denoiser.embed(tokens), x_0_hat)
+        keep = known | (confidence > confidence_threshold)
+        x_next = c_x * x + c_0 * x_0 + c_p * x_0_prev + c_n * noise
+        return StepOutput(x_next, x_0_hat, torch.where(keep, tokens, ids), keep, tokens, confidence)
 
 
-def end_texts(
-    ids: Ids, known: Known, settled: Known, before: Bool[Tensor, "batch pos pos"], end_id: int | None
-) -> tuple[Ids, Known]:
-    """Return the ids and what has settled once all is end that stands behind a settled end and comes after it
-    in the order.
+class CheckStep(nn.Module):
+    """One causal pass over the draft: accept all before the first rejected token, correct it, noise the rest anew.
 
-    Of what has `settled` only what was not `known` before is new; `before` says of each position which others
-    come before it in the order. What has settled is a beginning, in the order, still."""
-    if end_id is None:
-        return ids, settled
-    behind = behind_end(ids, before, end_id) & ~known
-    done = settled | behind & all_before(settled | behind, before)
-    return torch.where(behind & done, end_id, ids), done
+    Token i is rejected if p(x_i | x_<i) < epsilon max_x p(x | x_<i). It is replaced by a token drawn from
+    p(. | x_<i) among those that would not be rejected. All before it, and it, are known from then on. Texts without a
+    rejected token are done: all of theirs is known.
 
+    A *given* token may be rejected, too: the filling of the gap before it makes it improbable. Then that gap is opened
+    again, and nothing is corrected.
 
-def behind_end(ids: Ids, before: Bool[Tensor, "batch pos pos"], end_id: int | None) -> Known:
-    """Say of each position whether an end stands before it and comes before it in the order, settled or not.
+    x of what is still unknown becomes alpha e(token) + sigma noise, at the level to which the next draft goes back.
 
-    If all that comes before a position has settled or is behind an end, the first of these ends has settled.
+    Source: [Medusa] section 2.3.1 (typical acceptance), [Truncation] section 4.1 (relative to the likeliest: min-p).
     """
-    if end_id is None:
-        return torch.zeros_like(ids, dtype=torch.bool)
-    position = torch.arange(ids.shape[1], device=ids.device)
-    return (before & (ids == end_id)[:, None, :] & (position < position[:, None])).any(dim=-1)
 
+    def __init__(self, denoiser: nn.Module) -> None:
+        super().__init__()
+        self.denoiser: Any = denoiser
 
-def comes_before(place: Turns) -> Bool[Tensor, "batch pos pos"]:
-    """Say of each position which others come before it in the order."""
-    return place[:, None, :] < place[:, :, None]
+    def forward(
+        self, ids: TokenIds, given: KnownMask, noise: Embeddings, uniforms: PerPosition, epsilon: Scalar,
+        logsnr: Scalar, temperature: PerRow,
+    ) -> CheckOutput:  # fmt: skip
+        logits = self.denoiser.next_token_logits(ids) / temperature[:, None, None]
+        probabilities = logits.softmax(dim=-1)
+        cutoff = epsilon * probabilities.amax(dim=-1, keepdim=True)
+        improbable = probabilities.gather(2, ids[..., None]) < cutoff
+        answerable = ~given | (~given).long().cumsum(dim=1).ne(0)  # behind some position that was not given
+        fails = improbable.squeeze(-1) & answerable
+        rejected = fails & (fails.long().cumsum(dim=1) == 1)
+        before = (
+            rejected.long().flip(1).cumsum(dim=1).flip(1) - rejected.long()
+        )  # 1 before the rejected token, else 0
+        passed = ~rejected.any(dim=1, keepdim=True)
+        drawn = draw_tokens(probabilities, uniforms, cutoff)
+        ids = torch.where(rejected & ~given, drawn, ids)
+        known = given | passed | before.bool() | rejected
+        known = known & ~self._gap_before(rejected & given, given)
+        alpha, sigma = logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt()
+        x_0 = self.denoiser.embed(ids)
+        x = torch.where(known[..., None], x_0, alpha * x_0 + sigma * noise)
+        return CheckOutput(x, ids, known, rejected)
 
-
-def all_before(done: Known, before: Bool[Tensor, "batch pos pos"]) -> Known:
-    """Say of each position whether all that come before it are done."""
-    return ~(before & ~done[:, None, :]).any(dim=-1)
-
-
-def _draw_some(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:
-    return draw(probabilities, chance, row[..., FLOOR:])
-
-
-def _draw_none(probabilities: Tensor, chance: Tensor, row: Tensor, ids: Ids) -> Ids:
-    return ids.clone()
-
-
-def _begin_some(
-    age: Turns,
-    known: Known,
-    before: Bool[Tensor, "batch pos pos"],
-    left: Int[Tensor, " batch"],
-    table: Tensor,
-) -> Turns:
-    return begin(
-        age, known, before, left, table.shape[0] - 1, torch.where(table[0, SETTLE] < NEVER, AHEAD, 1)
-    )
-
-
-def _begin_all(
-    age: Turns,
-    known: Known,
-    before: Bool[Tensor, "batch pos pos"],
-    left: Int[Tensor, " batch"],
-    table: Tensor,
-) -> Turns:
-    """What waits begins: no more steps are left than a position takes."""
-    return torch.where(~known & (age == 0), 1, age)
-
-
-def begin(
-    age: Turns,
-    known: Known,
-    before: Bool[Tensor, "batch pos pos"],
-    left: Int[Tensor, " batch"],
-    rows: int,
-    ahead: Int[Tensor, ""],
-) -> Turns:
-    """Return the ages with those positions begun, at their first row, that must begin now, the first in the
-    order first.
-
-    As few are in the making together as the steps that are left allow, and as few begin at once, if of those
-    that wait one in `ahead` has to begin and the others settle before; when that turns out wrong, all that is
-    left begins together at the end. So words that settle early leave more steps to those that come after.
-    `before` says of each position which others come before it."""
-    waits, flies = ~known & (age == 0), ~known & (age > 0)
-    waiting, flying = waits.sum(dim=1), flies.sum(dim=1)
-    to_begin = (waiting + ahead - 1) // ahead
-    still_to_take = to_begin * rows + (flies * (rows + 1 - age)).sum(dim=1)
-    room = (still_to_take + left - 1) // left - flying
-    in_time = (left - rows + 1).clamp(min=1)
-    pace = (to_begin + in_time - 1) // in_time
-    number = torch.where(left > rows, torch.minimum(room.clamp(min=0), pace), waiting)
-    number = torch.where(flying > 0, number, number.clamp(min=1))
-    rank = (before & waits[:, None, :]).sum(dim=-1)
-    return torch.where(waits & (rank < number[:, None]), 1, age)
-
-
-def draw(
-    probabilities: Float[Tensor, "batch pos vocab"],
-    chance: Float[Tensor, "batch pos"],
-    floor: Float[Tensor, "*batch pos 1"] | float = 0.0,
-) -> Ids:
-    """Return the token in whose share of [0, 1) `chance` falls, the shares lying one after another.
-
-    Tokens less probable than `floor` have no share, unless none is more probable. Shares are summed in pieces
-    of about the square root of the vocabulary, first to find the piece and then inside it: one long running
-    sum would take longer than the readout.
-
-    Source: [Truncation] section 4.1 (epsilon sampling).
-    """
-    size = piece_size(probabilities.shape[-1])
-    least = probabilities.amax(dim=-1, keepdim=True).clamp(max=floor)
-    kept = torch.where(probabilities >= least, probabilities, 0.0)
-    pieces = F.pad(kept, (0, -kept.shape[-1] % size)).unflatten(-1, (-1, size))
-    reached = pieces.sum(dim=-1).cumsum(dim=-1)
-    goal = chance[..., None] * reached[..., -1:]
-    piece = (reached < goal).sum(dim=-1, keepdim=True)
-    inside = pieces.gather(2, piece[..., None].expand(*piece.shape, size)).squeeze(2).cumsum(dim=-1)
-    before = F.pad(reached, (1, 0)).gather(
-        2, piece
-    )  # by number: onnx's reference evaluator takes no negative axis there
-    rest = torch.minimum(
-        goal - before, inside[..., -1:]
-    )  # the piece's sum in another order may fall short of it
-    return piece.squeeze(-1) * size + (inside < rest).sum(dim=-1)
-
-
-def piece_size(vocab_size: int) -> int:
-    """Return how many tokens `draw` sums at once: the power of two nearest to the square root of them all."""
-    return 2 ** round(math.log2(vocab_size) / 2)
+    @staticmethod
+    def _gap_before(rejected: KnownMask, given: KnownMask) -> KnownMask:
+        """Return the positions of the last gap before a rejected given token, and nothing else."""
+        position = torch.arange(given.shape[1], device=given.device)
+        end = torch.where(rejected, position, -1).amax(dim=1, keepdim=True)  # -1: none was rejected
+        last = torch.where(~given & (position < end), position, -1).amax(dim=1, keepdim=True)
+        wall = torch.where(given & (position < last), position, -1).amax(dim=1, keepdim=True)
+        return (position > wall) & (position <= last)

@@ -1,125 +1,94 @@
-"""Walk a table with a torch denoiser; noise comes from numpy, so the same seed means the same noise
-everywhere.
-"""
+"""Sample with a torch denoiser. Noise comes from numpy, so the same seed means the same noise on every backend."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.guess import Guess
-from sunfish.model.picard import Picard
-from sunfish.sampling.step import Moved, State, Step
-from sunfish.sampling.solvers import Given, Look, Table, asks_guess, finish
+from sunfish.sampling.loop import Conditioning, SamplerPlan, Sampled, Snapshot, sample
+from sunfish.sampling.noise import DrawNoise, noise_of
+from sunfish.sampling.solvers import SolverTable
+from sunfish.sampling.step import CheckStep, DenoiseStep
 
 
-class TorchNetwork:
-    """A denoiser and a source of noise, as `sampler.walk` wants them.
+class TorchBackend:
+    """The `SamplerBackend` of a torch denoiser; `draw` gives the noise."""
 
-    `temperature` sharpens (below 1) or flattens what every estimate makes of the context. A walk at once asks
-    its `guess` if there is one (`sampler.asks_guess`)."""
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        rng: np.random.Generator,
-        temperature: float = 1.0,
-        guess: Guess | None = None,
-    ) -> None:
-        self.denoiser, self.rng, self.temperature, self.guess = denoiser, rng, temperature, guess
+    def __init__(self, denoiser: Denoiser, draw: DrawNoise, plan: SamplerPlan) -> None:
+        self.denoiser, self.draw, self.config = denoiser, draw, plan.config
+        self.denoise_step, self.check_step = DenoiseStep(denoiser), CheckStep(denoiser)
         self.device = next(denoiser.parameters()).device
-        self.moves: dict[Any, Any] = {"at once": Picard(denoiser)} | {
-            (draws, sees_all): Step(denoiser, draws, sees_all=sees_all)
-            for draws in (True, False)
-            for sees_all in (True, False)
-        }
 
-    def start(self, table: Table, given: Given, place: np.ndarray) -> None:
-        ids, known, self.place = (
-            torch.from_numpy(values).to(self.device) for values in (given.ids, given.known, place)
+    def start(self, conditioning: Conditioning) -> None:
+        self.rows = np.arange(len(conditioning.ids))
+        self.ids, self.given = self._tensor(conditioning.ids), self._tensor(conditioning.known)
+        self.x, self.uniforms = map(self._tensor, self.draw(self.rows))
+        self.known, self.tokens, self.confidence = self.given, self.ids, torch.zeros_like(self.uniforms)
+        self.x_0_prev, self.rejected = torch.zeros_like(self.x), torch.zeros_like(self.known)
+
+    def denoise(self, table: SolverTable, index: int) -> None:
+        noise = self.x_0_prev  # times c_n = 0
+        if table.is_stochastic:
+            noise, self.uniforms = map(self._tensor, self.draw(self.rows))
+        threshold = 0.0 if index == len(table) - 1 else self.config.confidence_threshold
+        self.x, self.x_0_prev, self.ids, self.known, self.tokens, self.confidence = self.denoise_step(
+            self.x, self.x_0_prev, self.ids, self.known, noise, self.uniforms, self._tensor(table.rows[index]),
+            self._scalar(threshold), self._scalar(self.config.epsilon_cutoff), self._scalar(table.draws_tokens),
+            self._temperature(),
+        )  # fmt: skip
+
+    def check(self, epsilon: float, logsnr: float) -> None:
+        noise, uniforms = map(self._tensor, self.draw(self.rows))
+        self.x, self.ids, self.known, self.rejected = self.check_step(
+            self.tokens,
+            self.given,
+            noise,
+            uniforms,
+            self._scalar(epsilon),
+            self._scalar(logsnr),
+            self._temperature(),
         )
-        self.shape, self.draws = self.denoiser.embed(ids).shape, table.draws
-        self.move = self.moves[
-            "at once" if table.at_once else (table.drawn, table.settles_last and not given.known.any())
-        ]
-        self.at_once, self.call = table.at_once, 0
-        self.heat = torch.full(given.ids.shape[:1], self.temperature, device=self.device)
-        x = self._noise()
-        self.rows = torch.from_numpy(table.rows()).to(self.device, x.dtype)
-        self.still = torch.zeros_like(x)
-        self.first = self._chance()
-        self.calls = torch.zeros(
-            len(ids), dtype=torch.int64, device=self.device
-        )  # until a text's last position settled
-        self.state = State(x, self.still, ids, known, torch.zeros_like(ids))
-        self.moved: Moved
+        self.tokens, self.x_0_prev = self.ids, torch.zeros_like(self.x)
 
-    def step(self, left: int) -> None:
-        noise, chance = (self._noise(), self._chance()) if self.draws else (self.still, self.first)
-        going = (~self.state.known).any(dim=1)
-        self.calls += going
-        rests = self.at_once and self.call > 0  # a text that has settled is not computed again
-        self.asked = going.nonzero().squeeze(1) if rests else torch.arange(len(going), device=self.device)
-        told = self.place, torch.full_like(self.calls, left), self.heat
-        guesses = self.guess is not None and self.at_once and asks_guess(self.call, left)
-        move: Any = self.guess if guesses else self.move
-        if rests:
-            state, (place, steps, heat) = (
-                tuple(part[self.asked] for part in parts) for parts in (self.state, told)
-            )
-            moved = move(*state, noise[self.asked], chance[self.asked], self.rows, place, steps, heat)
-            self.moved = Moved(
-                *(old.index_copy(0, self.asked, new) for old, new in zip(self.moved, moved, strict=True))
-            )
-        else:
-            self.moved = move(*self.state, noise, chance, self.rows, *told)
-        self.call += 1
-        self.state = State(*self.moved[:5])
+    def snapshot(self) -> Snapshot:
+        confidence = torch.where(self.known, 1.0, self.confidence.float())
+        parts = (self.tokens, confidence, self.known, self.rejected)
+        return Snapshot(self.rows, *(part.cpu().numpy() for part in parts))
 
-    def look(self) -> Look:
-        moved = self.moved
-        return Look(
-            moved.text.cpu().numpy(), moved.probability.float().cpu().numpy(), moved.known.cpu().numpy()
-        )
+    def keep(self, going: np.ndarray) -> None:
+        self.rows, chosen = self.rows[going], self._tensor(np.flatnonzero(going))
+        for name in (
+            "x",
+            "x_0_prev",
+            "ids",
+            "given",
+            "known",
+            "tokens",
+            "confidence",
+            "uniforms",
+            "rejected",
+        ):
+            setattr(self, name, getattr(self, name)[chosen])
 
-    def _noise(self) -> Tensor:
-        return torch.from_numpy(self.rng.standard_normal(self.shape, dtype=np.float32)).to(self.device)
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        values = values.astype(np.float32) if values.dtype == np.float64 else values
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
-    def _chance(self) -> Tensor:
-        return torch.from_numpy(self.rng.random(self.shape[:2], dtype=np.float32)).to(self.device)
+    def _scalar(self, value: float) -> Tensor:
+        return torch.tensor(float(value), device=self.device)
+
+    def _temperature(self) -> Tensor:
+        return torch.full((len(self.rows),), self.config.temperature, device=self.device)
 
 
 @torch.no_grad()
-def sample_ids(
-    denoiser: Denoiser,
-    table: Table,
-    given: Given,
-    rng: np.random.Generator,
-    temperature: float = 1.0,
-    guess: Guess | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return sampled ids, (batch, pos), and how many calls of the denoiser each text took, (batch,).
-
-    Known positions keep their ids, the rest have those that they settled on.
-    """
-    network = TorchNetwork(denoiser, rng, temperature, guess)
-    with denoiser.held():
-        ids = finish(table, network, given, table.places(given.known, rng))
-    return ids, network.calls.cpu().numpy()
-
-
-def sample_free(
-    denoiser: Denoiser,
-    table: Table,
-    num: int,
-    length: int,
-    rng: np.random.Generator,
-    temperature: float = 1.0,
-    guess: Guess | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return `num` rows sampled from pure noise, and their calls."""
-    return sample_ids(denoiser, table, Given.nothing(num, length), rng, temperature, guess)
+def sample_texts(
+    denoiser: Denoiser, plan: SamplerPlan, conditioning: Conditioning, rng: np.random.Generator
+) -> Sampled:
+    """Return the sampled texts of some rows; given positions keep their ids."""
+    rngs = rng.spawn(len(conditioning.ids))
+    draw = noise_of(rngs, conditioning.ids.shape[1], denoiser.config.emb_dim)
+    with denoiser.cached_readout():
+        return sample(plan, TorchBackend(denoiser, draw, plan), conditioning)

@@ -16,10 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from sunfish.config.compose import read_section
+from sunfish.config.schema.data import DataConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.errors import UserError, report_errors
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.pretrain import PretrainConfig
 from sunfish.text.shards import Shard, Shards
 
 Ids = np.ndarray  # int64, (batch, pos)
@@ -279,8 +278,8 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     arguments = parser.parse_args()
     data, pretrain = (
-        read_section(arguments.params, "data", DataConfig),
-        read_section(arguments.params, "pretrain", PretrainConfig),
+        read_section(arguments.params, "data"),
+        read_section(arguments.params, "pretrain"),
     )
     shards = Shards(arguments.shards)
     rows = RowDataset(shards, "train", data)

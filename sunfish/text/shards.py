@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sunfish.files import read_json, replacing, write_json
 from sunfish.errors import UserError
+from sunfish.files import read_json, replacing, write_json
 from sunfish.progress import track
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 

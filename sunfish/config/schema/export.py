@@ -1,17 +1,12 @@
-"""`export`: the graphs, how closely they are held against torch, and what the folder samples with unless told
-otherwise.
-"""
+"""`export`: the graphs, and how closely they are held against torch. What the folder samples with is `sampler`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from sunfish.errors import require
-from sunfish.sampling.solvers import MAX_STEPS, SAMPLERS
-from sunfish.stagger import ORDERS
 
-PRODUCTS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "head", "inward")
+PRODUCTS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "head", "in_proj")
 WEIGHTS = (*PRODUCTS, "noise_level.out", "embedding.table")
 
 
@@ -43,28 +38,15 @@ class Int8:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What the exported folder is written with, checked against, and what it samples with unless told
-    otherwise.
-    """
+    """What the exported folder is written with and checked against."""
 
     opset: int
     int8: Int8 | None  # null: no small graphs
-    parity_texts: (
-        int  # walked by torch and by ONNX Runtime on the same noise: DDIM in 50 steps, DPM-Solver++ in 10
-    )
-    parity_texts_ddpm: int  # the same by DDPM in 1000 steps; 0: none
+    parity_texts: int  # sampled by torch and by ONNX Runtime on the same noise
+    parity_texts_ddpm: int  # the same by DDPM in 1,000 steps; 0: none
     quality_rows: int  # held-out rows whose bound every precision is measured on
     tie_margin: float  # logits closer than this are a near-tie: either id is right
     max_relative_error: float
-    sampler_name: Literal["ddim", "ddpm", "ancestral", "dpm-solver", "picard"]
-    sampler_steps: int
-    sampler_eta: float
-    sampler_temperature: float
-    sampler_floor: float  # tokens less probable than this are never drawn; 0: any may be
-    sampler_settle: float  # a position keeps its token above this probability; 1: none does before its end
-    sampler_order: Literal["forward", "random"]
-    sampler_window_steps: int  # steps that each position takes; sampler_steps or more: all at once
-    sampler_candidates: int  # fillings of a gap, of which the likeliest is taken
     licence: str  # of the weights, said in the folder
 
     def __post_init__(self) -> None:
@@ -78,20 +60,3 @@ class ExportConfig:
         require(self.quality_rows > 0, "quality_rows", "must be at least 1")
         require(self.tie_margin > 0, "tie_margin", "must be above 0")
         require(self.max_relative_error > 0, "max_relative_error", "must be above 0")
-        require(self.sampler_name in SAMPLERS, "sampler_name", f"must be one of {', '.join(SAMPLERS)}")
-        require(
-            1 <= self.sampler_steps <= MAX_STEPS, "sampler_steps", f"must lie between 1 and {MAX_STEPS:,}"
-        )
-        require(self.sampler_temperature > 0.0, "sampler_temperature", "must be above 0")
-        require(
-            0.0 < self.sampler_settle <= 1.0, "sampler_settle", "must lie above 0 and be at most 1 (1: never)"
-        )
-        require(
-            0.0 <= self.sampler_floor < 1.0,
-            "sampler_floor",
-            "must be at least 0 (any token may be drawn) and below 1",
-        )
-        require(self.sampler_order in ORDERS, "sampler_order", f"must be one of {', '.join(ORDERS)}")
-        require(self.sampler_window_steps >= 1, "sampler_window_steps", "must be at least 1")
-        require(self.sampler_candidates >= 1, "sampler_candidates", "must be at least 1")
-        require(0.0 <= self.sampler_eta <= 1.0, "sampler_eta", "must lie between 0 and 1")

@@ -15,25 +15,24 @@ class ModelConfig:
     num_layers: int
     num_heads: int
     width: int
-    emb_dim: int  # width of the token embeddings that are diffused
-    cond_dim: int  # width of the hidden layer through which a noise level is told
+    emb_dim: int  # of the token embeddings, the space in which the diffusion runs
+    cond_dim: int  # of the hidden layer that embeds the noise level
+    input_window: int  # neighbours on either side whose embeddings a position reads at the input
     tied_head: bool  # logits are products with the token embeddings instead of a matrix of their own
-    output_prior: bool  # start the logits from each position's exact posterior
-    told_before: bool  # an open position is told the word before it, as far as that is known
-    # positions are counted from the row's end; if not, from its beginning, and the text says itself where it
-    # ends
-    told_length: bool
+    output_prior: bool  # logits start from each position's exact posterior p(token | x_t)
+    length_conditioning: (
+        bool  # positions are counted from the end of the row, which tells how long the text is
+    )
 
     @property
-    def inward_dim(self) -> int:
-        """Return how many numbers a position reads of words: its own, the estimate before and, if told, the
-        word before it.
-        """
-        return (3 if self.told_before else 2) * self.emb_dim
+    def in_features(self) -> int:
+        """Return how many numbers a position reads: its own embedding, the previous estimate, the neighbours'."""
+        return (2 + 2 * self.input_window) * self.emb_dim
 
     def __post_init__(self) -> None:
         for key in ("num_layers", "num_heads", "width", "emb_dim", "cond_dim"):
             require(getattr(self, key) > 0, key, "must be at least 1")
+        require(self.input_window >= 0, "input_window", "must not be negative")
         require(self.width % self.num_heads == 0, "num_heads", f"must divide width = {self.width}")
         require(
             self.width // self.num_heads % 2 == 0,

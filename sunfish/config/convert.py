@@ -1,0 +1,144 @@
+"""Plain values -> a frozen dataclass, or an error that says where and what would be right: params.yaml, and any JSON.
+
+    build(ModelConfig, {"width": 128, ...}, "params.yaml: model")
+
+A union of sections is told apart by their key `kind`: `Annotated[Any, REGISTRY]` takes its kinds from a dictionary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from sunfish.errors import InvalidValue, UserError
+
+T = TypeVar("T")
+
+
+class ConfigError(UserError):
+    """Values that cannot be used; the message says where and what would be right."""
+
+
+def build(cls: type[T], values: Any, where: str) -> T:
+    """Return `values` as the dataclass `cls`; `where` begins every message.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, an impossible value.
+    """
+    if values is None:
+        raise ConfigError(
+            f"{where}: this section is missing; `python -m sunfish.config compose` writes it from conf/"
+        )
+    if not isinstance(values, dict):
+        advice = (
+            " (was it set by `--no-hydra -S section=name`? leave --no-hydra out)"
+            if isinstance(values, str)
+            else ""
+        )
+        raise ConfigError(
+            f"{where} = {_show(values)}: should be a section with keys, not {_kind(values)}{advice}"
+        )
+    hints = get_type_hints(cls, include_extras=True)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key, value in values.items():
+        if key not in names:
+            raise ConfigError(f"{where}.{key} = {_show(value)}: unknown key{nearest(str(key), names)}")
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ConfigError(
+            f"{where}.{missing[0]}: this key is missing; it should be {_name(hints[missing[0]])}"
+        )
+    built = {name: convert(hints[name], values[name], f"{where}.{name}") for name in names}
+    try:
+        return cls(**built)
+    except InvalidValue as error:
+        raise ConfigError(f"{where}.{error.key} = {_show(values.get(error.key))}: {error.reason}") from error
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """Return `value` as the type `hint`, or say what it should be. 1 is a float; True and NaN are no numbers."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(choices, value, where)
+    if origin is Annotated:
+        return _convert_registered(choices[1], value, where)
+    if origin is Literal:
+        if value in choices and type(value) in {type(c) for c in choices}:
+            return value
+        raise ConfigError(
+            f"{where} = {_show(value)}: should be one of {', '.join(map(str, choices))}{nearest(str(value), choices)}"
+        )
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} = {_show(value)}: should be a list [...] of {_name(choices[0])}")
+        return tuple(convert(choices[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"{where} = {_show(value)}: should be a section of named entries, not {_kind(value)}"
+            )
+        return {str(name): convert(choices[1], item, f"{where}.{name}") for name, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where} = {_show(value)}: should be {_name(hint)}, not {_kind(value)}")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"{where} = {_show(value)}: should be a finite number")
+    return value
+
+
+def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    """`X | None` takes null; a union of sections is told apart by their key `kind`."""
+    if type(None) in choices:
+        rest = [c for c in choices if c is not type(None)]
+        return (
+            None
+            if value is None
+            else convert(rest[0] if len(rest) == 1 else typing.Union[tuple(rest)], value, where)
+        )
+    kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
+    return _convert_registered(kinds, value, where)
+
+
+def _convert_registered(kinds: dict[str, type], value: Any, where: str) -> Any:
+    """Return the section that the key `kind` names."""
+    kind = value.get("kind") if isinstance(value, dict) else value
+    if kind not in kinds:
+        raise ConfigError(
+            f"{where}.kind = {_show(kind)}: should be one of {', '.join(kinds)}{nearest(str(kind), kinds)}"
+        )
+    return build(kinds[kind], value, where)
+
+
+def nearest(word: str, names: typing.Iterable[Any]) -> str:
+    """Return a hint: the name most like `word`, or all of them."""
+    close = difflib.get_close_matches(word, [str(n) for n in names], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(map(str, names))}"
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _kind(value: Any) -> str:
+    names = {
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true/false",
+        list: "a list",
+        dict: "a section",
+    }
+    return "empty" if value is None else names.get(type(value), type(value).__name__)
+
+
+def _name(hint: Any) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    return names.get(hint, str(hint).replace("typing.", "").replace("Literal", "one of "))

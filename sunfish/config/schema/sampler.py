@@ -1,0 +1,82 @@
+"""`sampler`: how texts are sampled, in evaluation, in an exported folder, and at the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from sunfish.errors import InvalidValue, require
+from sunfish.sampling.solvers import MAX_STEPS, SAMPLERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Draft, check, correct, draft again: `sampling.loop`."""
+
+    epsilon: float  # a token less probable than this share of the likeliest one's probability is rejected
+    steps: int  # of each later draft
+    restart_time: float  # noise level t to which later drafts go back; 1: pure noise
+    max_rounds: int | None  # checks per text at most; null: one for each position
+
+    def __post_init__(self) -> None:
+        require(0.0 <= self.epsilon < 1.0, "epsilon", "must be at least 0 (no token is rejected) and below 1")
+        require(1 <= self.steps <= MAX_STEPS, "steps", f"must lie between 1 and {MAX_STEPS:,}")
+        require(
+            0.0 < self.restart_time <= 1.0, "restart_time", "must lie above 0 and be at most 1 (pure noise)"
+        )
+        require(self.max_rounds is None or self.max_rounds >= 1, "max_rounds", "must be at least 1, or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """A solver, its steps, how probabilities become tokens, and whether the draft is checked."""
+
+    name: str
+    steps: int  # evaluations of the denoiser for a (first) draft
+    eta: float  # of ddim: 0 deterministic ... 1 ancestral
+    churn: float  # of churn: the factor by which each step raises the noise, less 1
+    temperature: float  # of the denoiser's and the check's distributions: below 1 sharpens
+    confidence_threshold: (
+        float  # a position keeps its token once it is surer than this; 1: none does before the end
+    )
+    epsilon_cutoff: (
+        float  # of ddpm-categorical: tokens less probable than this are never drawn; 0: any may be
+    )
+    check: CheckConfig | None  # null: the draft is the text
+
+    def __post_init__(self) -> None:
+        require(self.name in SAMPLERS, "name", f"must be one of {', '.join(SAMPLERS)}")
+        require(1 <= self.steps <= MAX_STEPS, "steps", f"must lie between 1 and {MAX_STEPS:,}")
+        require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
+        require(0.0 <= self.churn <= 10.0, "churn", "must lie between 0 and 10")
+        require(
+            math.isfinite(self.temperature) and self.temperature > 0.0,
+            "temperature",
+            "must be a number above 0",
+        )
+        threshold = 0.0 < self.confidence_threshold <= 1.0
+        require(
+            threshold,
+            "confidence_threshold",
+            "must lie above 0 and be at most 1 (1: no position is kept early)",
+        )
+        require(0.0 <= self.epsilon_cutoff < 1.0, "epsilon_cutoff", "must be at least 0 and below 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; `from_dict` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SamplerConfig:
+        """Rebuild a configuration from `to_dict`.
+
+        Raises:
+            InvalidValue: a key is missing, unknown or impossible.
+        """
+        try:
+            check = None if values["check"] is None else CheckConfig(**values["check"])
+            return cls(**{**values, "check": check})
+        except (KeyError, TypeError) as error:
+            raise InvalidValue("sampler", f"is incomplete or of another version ({error})") from error
