@@ -14,7 +14,7 @@ from sunfish.errors import UserError
 from sunfish.text.batches import BatchOrder, EvenOrder, RowDataset, Shuffle, _cut_documents
 from sunfish.text.shards import Shards, token_dtype
 from sunfish.text.stories import write_stories
-from tests.conftest import make_shards
+from tests.corpora import make_shards
 
 
 def test_what_was_written_is_read(shards: Shards, params: dict) -> None:

@@ -17,7 +17,7 @@ from sunfish.sharding.shard import Result
 from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
 
-TEMPLATE = Path(__file__).with_name("look.html")
+TEMPLATE = Path(__file__).with_name("data_report.html")
 LENGTHS = np.unique(
     np.round(1.02 ** np.arange(1, 1200)).astype(np.int64)
 )  # edges of bins: up to 2 % wide, 20 G tokens at most

@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sunfish.errors import UserError
+from sunfish.files import project_root
 from sunfish.text.hub import go_offline_if_unreachable
 
 END = "<|endoftext|>"
@@ -105,12 +106,11 @@ def load_pretrained(name: str) -> Tokenizer:
     Raises:
         UserError: nothing there, or no network; it says what runs without one.
     """
-    path = Path(name)
-    file = path / "tokenizer.json" if path.is_dir() else path
+    file = local_tokenizer(name)
     try:
-        if file.is_file():
+        if file is not None:
             return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), str(file))
-        if file.suffix == ".json" or name.startswith((".", "/")):
+        if name.endswith(".json") or name.startswith((".", "/", "~")):
             raise UserError(f"data.tokenizer.pretrained: {name}: no such file")
         go_offline_if_unreachable()
         return Tokenizer(tokenizers.Tokenizer.from_pretrained(name), name)
@@ -121,6 +121,20 @@ def load_pretrained(name: str) -> Tokenizer:
             f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]}). Without a network, give the "
             "path of a tokenizer.json, or null to train one; data=stories and data=files then need nothing from outside"
         ) from error
+
+
+def local_tokenizer(name: str) -> Path | None:
+    """Return the tokenizer.json that a path or a folder names, relative to the project; None where none is there."""
+    path = project_root() / Path(name).expanduser()
+    file = path / "tokenizer.json" if path.is_dir() else path
+    return file if file.is_file() else None
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """Return the id of the token that stands for what the tokenizer does not know, if it has one."""
+    model = json.loads(tokenizer.backend.to_str())["model"]
+    index, token = model.get("unk_id"), model.get("unk_token")
+    return index if isinstance(index, int) or token is None else tokenizer.backend.token_to_id(token)
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
