@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import socket
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sunfish.errors import UserError
 
+REMEMBERED_BYTES = 2**20  # smaller files are read again each time
 TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
@@ -92,6 +94,34 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not JSON ({error}); it may be cut off or altered") from error
+
+
+def sha256(path: Path) -> str:
+    """Return a file's digest in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_sha256(path: Path, again: bool) -> str:
+    """Return a file's digest, without reading it where it was read before and has the same size and time since.
+
+    What is known stands in the project's runs/digests.json, which may be removed at any time; `again` reads the
+    file in any case.
+    """
+    memory, status, name = project_root() / "runs" / "digests.json", path.stat(), str(path.resolve())
+    try:
+        known = read_json(memory)
+        size, time, digest = known.get(name, (None, None, ""))
+    except (UserError, AttributeError, ValueError, TypeError):
+        known, size, time, digest = {}, None, None, ""
+    state = (status.st_size, status.st_mtime_ns)
+    if not again and (size, time) == state:
+        return str(digest)
+    found = sha256(path)
+    if status.st_size >= REMEMBERED_BYTES and known.get(name) != [*state, found]:
+        with suppress(UserError, OSError):  # only time is lost
+            write_json(memory, known | {name: [*state, found]})
+    return found
 
 
 def escape_controls(text: str) -> str:

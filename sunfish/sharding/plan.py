@@ -11,9 +11,8 @@ from pathlib import Path
 
 from sunfish.config.schema.data import DataConfig
 from sunfish.documents import File, Span
-from sunfish.files import read_json, write_json
+from sunfish.files import read_json, sha256, write_json
 from sunfish.sharding.find import kind_of
-from sunfish.text.shards import sha256
 from sunfish.text.tokenizer import local_tokenizer
 
 FORMAT = 2  # of what lies in a working folder; another one is not carried on

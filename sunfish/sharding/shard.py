@@ -15,7 +15,7 @@ from typing import Any
 from sunfish.config.convert import ConfigError
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.launch import Sharding
-from sunfish.files import read_json, replacing, require_writable
+from sunfish.files import replacing, require_writable
 from sunfish.sharding.assemble import SourceAccount, choose, documents_within
 from sunfish.sharding.counts import merge_counts
 from sunfish.sharding.duplicates import Duplicates
@@ -24,7 +24,7 @@ from sunfish.sharding.pieces import is_whole, read_account
 from sunfish.sharding.plan import Plan, make_plan, sources_in_order, write_tasks
 from sunfish.sharding.sample import Fidelity, measure_fidelity, require_fidelity, training_sample
 from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard
-from sunfish.text.shards import token_dtype, write_manifest
+from sunfish.text.shards import read_record, token_dtype, write_manifest
 from sunfish.text.tokenizer import (
     Tokenizer,
     load_pretrained,
@@ -216,7 +216,7 @@ def _gather(
         for name in names:
             for kind in ("bin", "idx"):
                 _link(work.shards / f"{name}.{kind}", folder / f"{name}.{kind}")
-        records = [read_json(work.shards / f"{name}.json") for name in names]
+        records = [read_record(work.shards, name) for name in names]
         return write_manifest(folder, records, tokenizer, about)
 
 
