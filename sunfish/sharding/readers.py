@@ -170,7 +170,7 @@ def _items(file: BinaryIO) -> Iterator[Any]:
     Raises:
         DamagedFile: it is cut off, or no JSON.
     """
-    decoder, reader = json.JSONDecoder(), io.TextIOWrapper(file, "utf-8-sig")
+    decoder, reader = json.JSONDecoder(), io.TextIOWrapper(file, "utf-8-sig", "surrogateescape")
     rest = reader.read(CHUNK_BYTES).lstrip()
     at = 1
     while True:

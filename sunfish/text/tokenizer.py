@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import tokenizers
@@ -15,6 +17,7 @@ from sunfish.files import project_root
 from sunfish.text.hub import go_offline_if_unreachable
 
 END = "<|endoftext|>"
+LONG_RUN = re.compile(r"\S{1000}|\s{1000}")
 END_TOKENS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 
 
@@ -67,6 +70,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, unit: str = "piec
 
     With `unit` "words" nothing is merged: the corpus' most frequent words are entries as they are, all else
     is bytes, and no entry is spent on half a word."""
+    documents = (part for document in documents for part in _without_long_runs(document))
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if unit == "words":
         backend = tokenizers.Tokenizer(_bpe_of_words(documents, splitter, vocab_size))
@@ -78,6 +82,12 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, unit: str = "piec
     if unit == "pieces":
         _learn_merges(backend, documents, vocab_size)
     return Tokenizer(backend)
+
+
+def _without_long_runs(document: str) -> list[str]:
+    """Cut a document inside runs that are no word of any language: merging takes time by their square."""
+    cuts = [0, *(run.end() for run in LONG_RUN.finditer(document)), len(document)]
+    return [document[start:stop] for start, stop in pairwise(cuts) if start < stop]
 
 
 def _bpe_of_words(
