@@ -84,7 +84,7 @@ def test_a_file_is_read_once_whatever_it_is_called(
     assert "other names of files that are read anyway are left out" in capsys.readouterr().err
     (tmp_path / "broken.jsonl").symlink_to("nowhere")
     assert names(tmp_path / "**" / "*.jsonl") == [path]
-    assert "broken.jsonl: is a link to a file that is not there" in capsys.readouterr().err
+    assert "broken.jsonl: left out, cannot be found" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def test_a_huge_document_is_cut_and_the_sample_bounded(
     plan = make_plan(with_sources(section, files=files(tmp_path / "a.jsonl")))
     assert max(map(len, training_sample(plan, 1000))) == sample.DOCUMENT_CHARACTERS
     monkeypatch.setattr(sample, "SAMPLE_CHARACTERS", 5000)
+    monkeypatch.setattr(sample, "DOCUMENT_CHARACTERS", 500)
     assert 2000 < sum(map(len, training_sample(plan, 1000))) <= 5000
 
 

@@ -131,9 +131,9 @@ def test_thousands_of_files_take_less_than_a_second(section: DataConfig, tmp_pat
     for number in range(3000):
         (tmp_path / f"{number:04}.txt").write_text(f"text {number}")
     changed = with_sources(section, web=files(tmp_path / "**" / "*.txt"))
-    started = time.monotonic()
+    started = time.process_time()
     assert len(fingerprint(changed)["sources"]["web"]) == 3000
-    assert time.monotonic() < started + 1
+    assert time.process_time() < started + 1
 
 
 def test_the_stage_writes_the_same_file_for_the_same_data(tmp_path: Path) -> None:

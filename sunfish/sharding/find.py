@@ -77,10 +77,11 @@ def _find_local(pattern: str) -> list[File]:
         names = _matching(_absolute(pattern, glob.escape(str(project_root()))))
     found = []
     for name in names:
-        if not os.path.exists(name):
-            print(f"{name}: is a link to a file that is not there; left out", file=sys.stderr)
+        try:
+            status = os.stat(name)
+        except OSError as error:
+            print(f"{name}: left out, cannot be found ({error.strerror}); a broken link?", file=sys.stderr)
             continue
-        status = os.stat(name)
         if stat.S_ISREG(status.st_mode):
             found.append(File(name, status.st_size, str(status.st_mtime_ns)))
     return found

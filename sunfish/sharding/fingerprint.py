@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,20 @@ def fingerprint(section: DataConfig) -> dict[str, Any]:
     pretrained = section.tokenizer.pretrained
     tokenizer = local_tokenizer(pretrained) if pretrained else None
     return {
-        "sources": {name: dict(map(_entry, of)) for name, of in files.items() if of},
+        "sources": {name: _entries(of) for name, of in files.items() if of},
         "tokenizer": sha256(tokenizer) if tokenizer else None,
     }
 
 
-def _entry(file: File) -> tuple[str, list[Any]]:
-    changes = sha256(Path(file.path)) if file.size <= SMALL_BYTES else file.version
-    return os.path.relpath(file.path, project_root()), [file.size, changes]
+def _entries(files: list[File]) -> dict[str, list[Any]]:
+    """Return each file's size and what changes with it, by its path from the project's folder."""
+    root = str(project_root())
+    entries: dict[str, list[Any]] = {}
+    for file in files:
+        path = file.path.removeprefix(f"{root}{os.sep}")
+        entries[path] = [file.size, file.version if file.size > SMALL_BYTES else _digest(file)]
+    return entries
+
+
+def _digest(file: File) -> str:
+    return hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
