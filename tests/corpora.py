@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.data import Tokenizer as TokenizerSection
-from sunfish.config.schema.sources import Columns, Files, Source
 from sunfish.config.schema.launch import Sharding, Slurm
+from sunfish.config.schema.sources import Columns, Files, Source
 from sunfish.sharding.shard import Result, shard
 from sunfish.text.shards import Shards
 

@@ -13,10 +13,10 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from sunfish.files import replacing
-from sunfish.errors import UserError
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.sources import Source
+from sunfish.errors import UserError
+from sunfish.files import replacing
 from sunfish.sharding.filters import is_enough
 from sunfish.sharding.pieces import read_account, read_documents
 from sunfish.text.shards import SPLITS

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from sunfish.config.schema.data import DataConfig
 from sunfish.files import escape_controls, replacing, write_text
 from sunfish.page import flat, render
 from sunfish.pictures import ACCENT, INK, PALE, picture, write_csv
-from sunfish.config.schema.data import DataConfig
 from sunfish.sharding.pieces import read_documents, read_unigrams
 from sunfish.sharding.shard import Result
 from sunfish.text.batches import RowDataset
@@ -128,7 +128,10 @@ def top_tokens(source: SourceLook, shards: Shards) -> list[tuple[str, float]]:
     """Return the most frequent tokens and their shares."""
     ranked = np.argsort(-source.unigrams, kind="stable")[:TOP_TOKENS]
     return [
-        (escape_controls(shards.tokenizer.decode([int(i)])), float(source.unigrams[i] / source.unigrams.sum()))
+        (
+            escape_controls(shards.tokenizer.decode([int(i)])),
+            float(source.unigrams[i] / source.unigrams.sum()),
+        )
         for i in ranked
         if source.unigrams[i]
     ]

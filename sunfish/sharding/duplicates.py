@@ -39,7 +39,9 @@ BYTES_PER_FINDER = 4 * 2**30  # of input: what one task that compares hashes has
 
 
 # Letters of scripts that put no spaces between words: Thai to Burmese, Khmer, kana, Han.
-UNSPACED = "\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = (
+    "\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
 WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 

@@ -128,7 +128,9 @@ def _nothing_found(pattern: str) -> str:
     if os.path.isdir(path):
         return f"{pattern!r} is a folder in which there is no file of a known kind: {KINDS}"
     hidden = "; ** leaves out folders whose names begin with a dot" if "**" in pattern else ""
-    return f"nothing matches {pattern!r}; paths are relative to the project's folder, {project_root()}{hidden}"
+    return (
+        f"nothing matches {pattern!r}; paths are relative to the project's folder, {project_root()}{hidden}"
+    )
 
 
 def _without_other_names(found: list[File], where: str) -> list[File]:

@@ -122,12 +122,12 @@ def _parse(line: bytes, text_column: str, columns: list[str]) -> tuple[str, dict
     return _text_and_columns(record, text_column, columns)
 
 
-def _text_and_columns(
-    record: Any, text_column: str, columns: list[str]
-) -> tuple[str, dict[str, Any]] | str:
+def _text_and_columns(record: Any, text_column: str, columns: list[str]) -> tuple[str, dict[str, Any]] | str:
     """Return a record's text and columns, or what is wrong with it; a column that is not there is null."""
     if not isinstance(record, dict):
-        advice = "; one array of records is read from a file that ends in .json" if type(record) is list else ""
+        advice = (
+            "; one array of records is read from a file that ends in .json" if type(record) is list else ""
+        )
         return f"holds {type(record).__name__} {record!r:.40}, no record with a text{advice}"
     text = _value_at(record, text_column)
     if text is None:
@@ -182,7 +182,9 @@ def _items(file: BinaryIO) -> Iterator[Any]:
         except json.JSONDecodeError as error:
             more = reader.read(max(CHUNK_BYTES, len(rest) - at))
             if not more or len(rest) - at > MAX_RECORD_BYTES:
-                raise DamagedFile(f"is not a JSON array to its end ({error.msg}); it may be cut off") from error
+                raise DamagedFile(
+                    f"is not a JSON array to its end ({error.msg}); it may be cut off"
+                ) from error
             rest, at = rest[at:] + more, 0
             continue
         yield item

@@ -165,7 +165,6 @@ class WritePiece(PipelineStep):
         account = self.reader.account.as_dict() | {"text": counts.as_dict()}
         write_account(pieces, rank, writer.documents(), counts.unigrams(), account)
 
-
     def _lose(self, document: Document, error: Exception) -> None:
         account = self.reader.account
         reason = f"{document.id}: cannot be tokenized ({reason_of(error)})"

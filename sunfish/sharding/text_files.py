@@ -55,7 +55,9 @@ def _decoded(span: Span) -> Iterator[str]:
                 yield decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 place = f"{error.reason} at byte {at - pending + error.start}"
-                utf16 = "; it looks like UTF-16" if at == 0 and chunk[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+                utf16 = (
+                    "; it looks like UTF-16" if at == 0 and chunk[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+                )
                 raise DamagedFile(f"is not UTF-8 text ({place}){utf16}; what stands there is lost") from error
             if not chunk:
                 return
