@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.sampling.loop import Conditioning, SamplerPlan, Sampled, Snapshot, sample
+from sunfish.sampling.loop import Conditioning, Sampled, SamplerPlan, Snapshot, sample
 from sunfish.sampling.noise import DrawNoise, noise_of
 from sunfish.sampling.solvers import SolverTable
 from sunfish.sampling.step import CheckStep, DenoiseStep

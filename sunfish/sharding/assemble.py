@@ -13,9 +13,9 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from sunfish.files import replacing
-from sunfish.errors import UserError
 from sunfish.config.schema.data import DataConfig, Source, Stories
+from sunfish.errors import UserError
+from sunfish.files import replacing
 from sunfish.sharding.filters import is_enough
 from sunfish.sharding.pieces import read_account, read_documents
 from sunfish.text.shards import SPLITS

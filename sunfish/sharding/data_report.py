@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from sunfish.config.schema.data import DataConfig
 from sunfish.files import replacing, write_text
 from sunfish.page import flat, render
 from sunfish.pictures import ACCENT, INK, PALE, picture, write_csv
-from sunfish.config.schema.data import DataConfig
 from sunfish.sharding.pieces import read_documents, read_unigrams
 from sunfish.sharding.shard import Result
 from sunfish.text.batches import RowDataset

@@ -28,9 +28,9 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.utils.stats import PipelineStats
 from loguru import logger
 
+from sunfish.config.schema.launch import Sharding
 from sunfish.errors import UserError
 from sunfish.progress import Progress, clock
-from sunfish.config.schema.launch import Sharding
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_CLUSTER_LOOKS = 5.0

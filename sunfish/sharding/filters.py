@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sunfish.errors import UserError
 from sunfish.config.schema.data import Filter, Length, Pattern, Range, Stories, Values
 from sunfish.config.schema.data import Source as AnySource
+from sunfish.errors import UserError
 from sunfish.sharding.readers import Record
 
 Rule = Callable[[Record], bool]

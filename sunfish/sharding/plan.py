@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from sunfish.files import read_json, write_json
+from sunfish.config.schema.data import DataConfig, Files, Hub, Stories
 from sunfish.errors import UserError
-from sunfish.config.schema.data import Files, Hub, DataConfig, Stories
+from sunfish.files import read_json, write_json
 from sunfish.sharding.readers import DIVISIBLE, Span
 from sunfish.sharding.remote import SUFFIXES, File, find_files, reason_of, suffix_of
 from sunfish.text.hub import go_offline_if_unreachable

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
 
-from sunfish.errors import UserError
 from sunfish.config.schema.data import Files, Hub, Source, Stories
+from sunfish.errors import UserError
 from sunfish.sharding.remote import open_file, reason_of, suffix_of
 from sunfish.text.lexicon import GRAMMARS
 from sunfish.text.stories import write_stories

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sunfish.config.compose import ConfigError
-from sunfish.files import read_json, replacing, require_writable
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.launch import Sharding
+from sunfish.files import read_json, replacing, require_writable
 from sunfish.sharding.assemble import SourceAccount, choose, documents_within
 from sunfish.sharding.counts import merge_counts
 from sunfish.sharding.duplicates import Duplicates

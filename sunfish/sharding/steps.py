@@ -16,8 +16,8 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from sunfish.errors import UserError
 from sunfish.config.schema.data import DataConfig, Source, Stories
+from sunfish.errors import UserError
 from sunfish.sharding.counts import TextCounts
 from sunfish.sharding.encoder import open_encoder
 from sunfish.sharding.filters import UNREADABLE, columns_of, is_enough, rules_of
