@@ -1,8 +1,7 @@
 """What is random in one training step: noise levels, known positions, self-conditioned rows.
 
-All of it follows from (seed, step) and is drawn for the whole batch. So a resumed run, and any number of processes,
-draw the same.
-"""
+All of it follows from (seed, step) and is drawn for the whole batch. So a resumed run, and any number of
+processes, draw the same."""
 
 from __future__ import annotations
 
@@ -52,9 +51,8 @@ def draw_randomness(
 ) -> StepRandomness:
     """Draw one step.
 
-    Times have low discrepancy over the batch and come in random order. So evenly spaced rows are as good as any for
-    self-conditioning, and each process has its share.
-    """
+    Times have low discrepancy over the batch and come in random order. So evenly spaced rows are as good as
+    any for self-conditioning, and each process has its share."""
     rng = np.random.default_rng((seed, step))
     known = draw_known(config.known, batch_rows, row_length, rng)
     pure_noise = known.any(axis=1) & (rng.random(batch_rows) < config.known.pure_noise_fraction)

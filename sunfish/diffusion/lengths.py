@@ -12,7 +12,8 @@ from sunfish.errors import require
 
 @dataclass(frozen=True)
 class RowLengths:
-    """The lengths that rows have, in tokens, rising, and how many rows have each; `possible` lengths there could be.
+    """The lengths that rows have, in tokens, rising, and how many rows have each; `possible` lengths there
+    could be.
 
     A model with `length_conditioning` is told a row's length, so one is drawn before the text.
     """
@@ -57,7 +58,8 @@ class RowLengths:
         return rng.choice(lengths, size=num, p=counts / counts.sum())
 
     def nats(self, lengths: ArrayLike) -> NDArray[np.float64]:
-        """Return -log p of each length; one row is added to every possible length, so that none is impossible.
+        """Return -log p of each length; one row is added to every possible length, so that none is
+        impossible.
 
         Source: Laplace's rule of succession.
         """

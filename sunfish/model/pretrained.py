@@ -1,4 +1,6 @@
-"""A trained denoiser on disk: weights, configuration, tokenizer and noise schedule, all that sampling needs."""
+"""A trained denoiser on disk: weights, configuration, tokenizer and noise schedule, all that sampling
+needs.
+"""
 
 from __future__ import annotations
 

@@ -78,11 +78,11 @@ class Gate:
     def run(
         self, objective: str, num_rows: int, steps: int, known: KnownConfig | None = None, rate: float = 1.0
     ) -> Run:
-        """Return a fresh run of the gate's model on batches of `num_rows`, at `rate` times the configured rates.
+        """Return a fresh run of the gate's model on batches of `num_rows`, at `rate` times the configured
+        rates.
 
-        `eps_mse` is checked as founded: linear betas, no check. At its lowest noise it weighs errors of x_0 8,000-fold;
-        only the exact posterior (the output prior) is near enough in 100 steps.
-        """
+        `eps_mse` is checked as founded: linear betas, no check. At its lowest noise it weighs errors of x_0
+        8,000-fold; only the exact posterior (the output prior) is near enough in 100 steps."""
         recipe, changes = self.recipe, {"objective": objective, "known": known or self.recipe.diffusion.known}
         if objective == "eps_mse":
             changes |= {"check_weight": 0.0, "self_conditioning": 0.0}

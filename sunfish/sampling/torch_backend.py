@@ -1,4 +1,6 @@
-"""Sample with a torch denoiser. Noise comes from numpy, so the same seed means the same noise on every backend."""
+"""Sample with a torch denoiser. Noise comes from numpy, so the same seed means the same noise on every
+backend.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ class DiffusionLoss(nn.Module):
     def forward(
         self, ids: np.ndarray, randomness: StepRandomness, logsnr: np.ndarray, density: np.ndarray
     ) -> Loss:
-        """Return the loss of `ids`, (rows, pos), at the noise levels `logsnr`, (rows,), drawn with `density`, (rows,)."""
+        """Return the loss of `ids`, (rows, pos), at the noise levels `logsnr`, (rows,), drawn with `density`,
+        (rows,).
+        """
         denoiser, objective = self.denoiser, OBJECTIVES[self.config.objective]
         device = next(denoiser.parameters()).device
         target, known = torch.from_numpy(ids).to(device), torch.from_numpy(randomness.known).to(device)
@@ -90,7 +92,9 @@ class NoisyBatch:
         return self.prediction.x_0_hat
 
     def token_nats(self) -> PerPosition:
-        """Return -log p(token), nats; without all logits in memory if nothing else was asked of the denoiser."""
+        """Return -log p(token), nats; without all logits in memory if nothing else was asked of the
+        denoiser.
+        """
         if "nats" not in self.__dict__:
             self.__dict__["nats"] = self._nats()
         return self.__dict__["nats"]
@@ -108,7 +112,9 @@ class NoisyBatch:
 
 
 def draw_noise(randomness: StepRandomness, x_0: Embeddings) -> Embeddings:
-    """Return eps: these rows' part of the whole batch's noise, which is the same however the batch is shared out."""
+    """Return eps: these rows' part of the whole batch's noise, which is the same however the batch is shared
+    out.
+    """
     generator = torch.Generator(x_0.device).manual_seed(randomness.noise_seed)
     everything = torch.randn((randomness.batch_rows, *x_0.shape[1:]), generator=generator, device=x_0.device)
     return everything[randomness.first_row : randomness.first_row + len(x_0)]
