@@ -1,4 +1,4 @@
-"""shards -> models/denoiser: weights, configuration, tokenizer, noise law."""
+"""shards -> models/denoiser: weights, configuration, tokenizer, noise schedule."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sunfish.config.compose import read_section
 from sunfish.errors import report_errors
+
+SECTIONS = ("data", "model", "schedule", "diffusion", "pretrain", "launch", "tracking")
 
 
 @report_errors
@@ -19,10 +21,13 @@ def main() -> None:
         "--out", type=Path, default=Path("models/denoiser"), help="folder of the trained denoiser"
     )
     parser.add_argument(
-        "--metrics", type=Path, default=Path("metrics/pretrain.json"), help="JSON file of final numbers"
+        "--metrics",
+        type=Path,
+        default=Path("results/metrics/pretrain.json"),
+        help="JSON file of final numbers",
     )
     parser.add_argument(
-        "--curve", type=Path, default=Path("plots/loss_curve.csv"), help="CSV file of the loss curve"
+        "--curve", type=Path, default=Path("results/plots/loss_curve.csv"), help="CSV file of the loss curve"
     )
     parser.add_argument(
         "--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)"
@@ -33,25 +38,21 @@ def main() -> None:
         help="say what it will take (memory, operations, time), and do not train",
     )
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data")
-    model = read_section(arguments.params, "model")
-    diffusion = read_section(arguments.params, "diffusion")
-    section = read_section(arguments.params, "pretrain")
-    launch = read_section(arguments.params, "launch")
-    tracking = read_section(arguments.params, "tracking")
+    params = {name: read_section(arguments.params, name) for name in SECTIONS}
 
-    from sunfish.training.run import (  # torch is loaded only once the parameters are known to be good
-        Job,
-        Places,
-        pretrain,
-        show_plan,
+    from sunfish.training.plan import (
+        show_plan,  # torch is loaded only once the parameters are known to be good
     )
+    from sunfish.training.run import Job, Places, pretrain
+    from sunfish.training.train_step import Recipe
 
-    job = Job(data, model, diffusion, section, launch, tracking)
+    recipe = Recipe(*(params[name] for name in ("model", "schedule", "diffusion", "pretrain")))
+    job = Job(params["data"], recipe, params["launch"], params["tracking"])
     if arguments.plan:
         return show_plan(job, arguments.shards)
-    places = Places(arguments.shards, arguments.out, arguments.metrics, arguments.curve, arguments.runs)
-    return pretrain(job, places)
+    return pretrain(
+        job, Places(arguments.shards, arguments.out, arguments.metrics, arguments.curve, arguments.runs)
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from sunfish.config.compose import read_section
 from sunfish.errors import UserError, report_errors
 from sunfish.files import write_json
 
+SECTIONS = ("data", "model", "schedule", "diffusion", "pretrain", "validate")
+
 
 @report_errors
 def main() -> None:
@@ -19,30 +21,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the verdict")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of values and timings")
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data")
-    model = read_section(arguments.params, "model")
-    diffusion = read_section(arguments.params, "diffusion")
-    pretrain = read_section(arguments.params, "pretrain")
-    bounds = read_section(arguments.params, "validate")
+    params = {name: read_section(arguments.params, name) for name in SECTIONS}
 
+    from sunfish.preflight import (
+        checks as preflight,  # torch is loaded only once the parameters are known to be good
+    )
     from sunfish.text.shards import Shards
-    from sunfish.training import (
-        gate as gates,
-    )  # torch is loaded only once the parameters are known to be good
+    from sunfish.training.train_step import Recipe
 
     shards = Shards(arguments.shards)
     shards.verify()
-    gate = gates.open_gate(shards, data, model, diffusion, pretrain, bounds)
+    recipe = Recipe(*(params[name] for name in ("model", "schedule", "diffusion", "pretrain")))
+    gate = preflight.open_gate(shards, params["data"], recipe, params["validate"])
     if gate.scaled:
         print(f"for this gate: {gate.scaled}")
-    checks = gates.run_checks(gate)
-    print(gates.table(checks))
+    checks = preflight.run_checks(gate)
+    print(preflight.table(checks))
     write_json(
         arguments.metrics, {c.name: {"seconds": round(c.seconds, 2), "value": c.value} for c in checks}
     )
     if not all(c.passed for c in checks):
         raise UserError("the gate stays shut: mend what FAILED says before training")
-    write_json(arguments.out, gates.verdict(gate, checks))
+    write_json(arguments.out, preflight.verdict(gate, checks))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Modules of the user's own that add samplers, schedules, objectives, sources or metrics to the registries."""
+"""Modules of the user's own that add samplers, schedules, objectives, sources or metrics to the
+registries.
+"""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from sunfish.config.compose import read_section
-from sunfish.files import project_root, read_json
-from sunfish.errors import UserError, report_errors
 from sunfish.config.schema.tracking import TrackingConfig
+from sunfish.errors import UserError, report_errors
+from sunfish.files import project_root, read_json
 
 SECONDS_TO_FINISH = 30.0
 SECONDS_BETWEEN_BATCHES = 20.0

@@ -1,4 +1,6 @@
-"""The shapes that tensors have, named once. `batch` rows of `pos` positions; embeddings have `emb` numbers."""
+"""The shapes that tensors have, named once. `batch` rows of `pos` positions; embeddings have `emb`
+numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """conf/ -> params.yaml (compose); params.yaml -> frozen dataclasses, or a clear error (check).
 
 Section `model` is the dataclass `ModelConfig` in `sunfish/config/schema/model.py`, and so for every other but
-`schedule`, whose classes are those of `SCHEDULES`. `plugins` names modules to import first, which may add to the
-registries (CONTRIBUTING.md).
+`schedule`, whose classes are those of `SCHEDULES`. `plugins` names modules to import first, which may add to
+the registries (CONTRIBUTING.md).
 
     python -m sunfish.config compose model=full data=fineweb
     python -m sunfish.config check

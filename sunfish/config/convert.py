@@ -1,9 +1,10 @@
-"""Plain values -> a frozen dataclass, or an error that says where and what would be right: params.yaml, and any JSON.
+"""Plain values -> a frozen dataclass, or an error that says where and what would be right: params.yaml, and
+any JSON.
 
     build(ModelConfig, {"width": 128, ...}, "params.yaml: model")
 
-A union of sections is told apart by their key `kind`: `Annotated[Any, REGISTRY]` takes its kinds from a dictionary.
-"""
+A union of sections is told apart by their key `kind`: `Annotated[Any, REGISTRY]` takes its kinds from a
+dictionary."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def build(cls: type[T], values: Any, where: str) -> T:
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """Return `value` as the type `hint`, or say what it should be. 1 is a float; True and NaN are no numbers."""
+    """Return `value` as the type `hint`, or say what it should be. 1 is a float; True and NaN are no
+    numbers.
+    """
     origin, choices = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(choices, value, where)

@@ -1,14 +1,11 @@
 """What is random in one training step: noise levels, known positions, self-conditioned rows.
 
-All of it follows from (seed, step) and is drawn for the whole batch. So a resumed run, and any number of processes,
-draw the same.
-"""
+All of it follows from (seed, step) and is drawn for the whole batch. So a resumed run, and any number of
+processes, draw the same."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,8 +15,7 @@ if TYPE_CHECKING:
     from sunfish.config.schema.diffusion import DiffusionConfig, KnownConfig
 
 
-@dataclass(frozen=True, eq=False)
-class StepRandomness:
+class StepRandomness(NamedTuple):
     """One step's draws for all rows of the batch, or for the part of them from `first_row` on."""
 
     times: Array  # (rows,) in [0, 1]; 1 is pure noise
@@ -31,10 +27,8 @@ class StepRandomness:
 
     def part(self, rows: slice) -> StepRandomness:
         """Return the draws of some of these rows."""
-        return dataclasses.replace(
-            self, times=self.times[rows], known=self.known[rows], self_conditioned=self.self_conditioned[rows],
-            first_row=self.first_row + rows.start,
-        )  # fmt: skip
+        theirs = {name: getattr(self, name)[rows] for name in ("times", "known", "self_conditioned")}
+        return self._replace(**theirs, first_row=self.first_row + rows.start)
 
     @property
     def is_intermediate(self) -> np.ndarray:
@@ -52,9 +46,8 @@ def draw_randomness(
 ) -> StepRandomness:
     """Draw one step.
 
-    Times have low discrepancy over the batch and come in random order. So evenly spaced rows are as good as any for
-    self-conditioning, and each process has its share.
-    """
+    Times have low discrepancy over the batch and come in random order. So evenly spaced rows are as good as
+    any for self-conditioning, and each process has its share."""
     rng = np.random.default_rng((seed, step))
     known = draw_known(config.known, batch_rows, row_length, rng)
     pure_noise = known.any(axis=1) & (rng.random(batch_rows) < config.known.pure_noise_fraction)

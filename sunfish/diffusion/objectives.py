@@ -35,7 +35,9 @@ class DenoisedBatch(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss per position, and whether the embeddings learn from it; a mean square error would collapse them."""
+    """A loss per position, and whether the embeddings learn from it; a mean square error would collapse
+    them.
+    """
 
     loss: Callable[[DenoisedBatch], PerPosition]
     trains_embeddings: bool

@@ -1,7 +1,8 @@
-"""A noise schedule: t <-> logsnr <-> (alpha, sigma), training times and sampling grids, in float64 without torch.
+"""A noise schedule: t <-> logsnr <-> (alpha, sigma), training times and sampling grids, in float64 without
+torch.
 
-`t = 0` is data, `t = 1` is noise; `logsnr = log(alpha^2 / sigma^2)` in nats falls with t; alpha^2 + sigma^2 = 1.
-"""
+`t = 0` is data, `t = 1` is noise; `logsnr = log(alpha^2 / sigma^2)` in nats falls with t; alpha^2 + sigma^2 =
+1."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ def logsnr_of_alpha_squared(alpha_squared: ArrayLike) -> Array:
 class NoiseSchedule:
     """A falling curve t -> logsnr, linear between knots; every schedule, fixed or adaptive, is such a table.
 
-    `t` rises from 0 to 1. Read as a distribution, the schedule draws noise levels with density -dt/dlogsnr. Walking
-    t from 1 to 0 in even steps spends a sampler's steps by the same density.
+    `t` rises from 0 to 1. Read as a distribution, the schedule draws noise levels with density -dt/dlogsnr.
+    Walking t from 1 to 0 in even steps spends a sampler's steps by the same density.
 
     Raises:
         ValueError: the knots are fewer than two, not monotonic, not finite, or do not run from 0 to 1.
@@ -89,13 +90,17 @@ class NoiseSchedule:
 
 
 def linear_beta(num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
-    """Return the founding schedule: betas linear in the step, abar their running product. Source: [DDPM] section 4."""
+    """Return the founding schedule: betas linear in the step, abar their running product. Source: [DDPM]
+    section 4.
+    """
     abar = np.cumprod(1.0 - np.linspace(beta_start, beta_end, num_steps))
     return NoiseSchedule(np.linspace(0.0, 1.0, num_steps), logsnr_of_alpha_squared(abar))
 
 
 def cosine(logsnr_min: float, logsnr_max: float, num_knots: int = 1000) -> NoiseSchedule:
-    """Return logsnr = -2 log tan(pi t / 2), cut to a range of logsnr. Source: [iDDPM] section 3.2, [VDM] appendix."""
+    """Return logsnr = -2 log tan(pi t / 2), cut to a range of logsnr. Source: [iDDPM] section 3.2, [VDM]
+    appendix.
+    """
     ends = 2.0 / np.pi * np.arctan(np.exp(-0.5 * np.array([logsnr_max, logsnr_min])))
     t = np.linspace(0.0, 1.0, num_knots)
     return NoiseSchedule(t, -2.0 * np.log(np.tan(0.5 * np.pi * (ends[0] + t * (ends[1] - ends[0])))))
@@ -109,5 +114,7 @@ def uniform(logsnr_min: float, logsnr_max: float, num_bins: int = 1) -> NoiseSch
 
 
 def draw_times(num: int, rng: np.random.Generator) -> Array:
-    """Return `num` times in [0, 1), one in each of `num` even slots, in random order. Source: [VDM] appendix I.1."""
+    """Return `num` times in [0, 1), one in each of `num` even slots, in random order. Source: [VDM] appendix
+    I.1.
+    """
     return rng.permutation((np.arange(num) + rng.random()) / num)

@@ -1,8 +1,7 @@
 """The schedules that a configuration can name. A schedule is one class and one entry of `SCHEDULES`.
 
-The class is its section of params.yaml (`schedule: {kind: ..., ...}`), and `start` makes what a training asks: its
-current `NoiseSchedule`, which an adaptive one changes by the losses that it observes.
-"""
+The class is its section of params.yaml (`schedule: {kind: ..., ...}`), and `start` makes what a training
+asks: its current `NoiseSchedule`, which an adaptive one changes by the losses that it observes."""
 
 from __future__ import annotations
 
@@ -119,7 +118,8 @@ class Adaptive:
 class AdaptiveSchedule:
     """Density proportional to how fast the loss changes with logsnr, mixed with a uniform one.
 
-    A histogram of the cross-entropy over logsnr, forgetting slowly, is smoothed and differentiated at each refit.
+    A histogram of the cross-entropy over logsnr, forgetting slowly, is smoothed and differentiated at each
+    refit.
 
     Source: [CDCD] section 4 (time warping).
     """

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sunfish.diffusion.lengths import RowLengths
 from sunfish.diffusion.objectives import cross_entropy, diffusion_nats
 from sunfish.diffusion.process import add_noise
-from sunfish.diffusion.lengths import RowLengths
-from sunfish.model.denoiser import Denoiser
+from sunfish.diffusion.schedule import Array, NoiseSchedule, alpha, draw_times, sigma
 from sunfish.model.attention_mask import number_documents
+from sunfish.model.denoiser import Denoiser
 from sunfish.progress import track
 from sunfish.sampling.solvers import Given
-from sunfish.diffusion.schedule import Array, NoiseSchedule, alpha, draw_times, sigma
 from sunfish.stagger import draw_places
 
 NUM_LEVEL_BINS = 30

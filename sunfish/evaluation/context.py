@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from sunfish.config.schema.data import DataConfig, Stories
+from sunfish.config.schema.evaluate import EvaluateConfig
+from sunfish.errors import UserError
 from sunfish.evaluation.bound import Path as Clocked
 from sunfish.evaluation.judge import ReferenceJudge, measure_mauve, read_judge, require_enough
 from sunfish.evaluation.quality import story_metrics, text_metrics
 from sunfish.model.guess import Guess
-from sunfish.sampling.torch_backend import sample_free
 from sunfish.model.pretrained import StoredDenoiser, read_denoiser
-from sunfish.errors import UserError
 from sunfish.progress import Progress
 from sunfish.sampling.solvers import Table, make_table
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.data import Stories
-from sunfish.config.schema.evaluate import EvaluateConfig
+from sunfish.sampling.torch_backend import sample_free
 from sunfish.text.batches import RowDataset
 from sunfish.text.lexicon import GRAMMARS, Grammar
 from sunfish.text.shards import Shards, sha256

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.evaluate import EvaluateConfig
+from sunfish.config.schema.tracking import TrackingConfig
+from sunfish.evaluation.context import EvalContext, Numbers
 from sunfish.evaluation.held_out import measure_bound
 from sunfish.evaluation.infilling import measure_infilling
 from sunfish.evaluation.plots import read_curve, write_plots
 from sunfish.evaluation.report import write_report
 from sunfish.evaluation.speed import measure_speed, time_to_quality
-from sunfish.evaluation.context import Numbers, EvalContext
 from sunfish.evaluation.trajectory import follow
 from sunfish.files import write_json, write_text
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.evaluate import EvaluateConfig
-from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.tracking import Tracker
 
 

@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from sunfish.evaluation.context import EvalContext, Numbers
 from sunfish.evaluation.held_out import measure_bound
-from sunfish.evaluation.context import Numbers, EvalContext
-from sunfish.model.denoiser import Denoiser, Prediction
 from sunfish.model.attention_mask import OPEN
+from sunfish.model.denoiser import Denoiser, Prediction
 from sunfish.sampling.onnx_backend import open_session
 
 MOST_BLOCKS, LEVELS = 64, 4  # of a graph's bound: it takes a call for each block, twice at each level

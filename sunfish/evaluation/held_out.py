@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sunfish.evaluation.bound import Bound, bound_metrics, variational_bound
-from sunfish.evaluation.context import Numbers, EvalContext
+from sunfish.evaluation.context import EvalContext, Numbers
 from sunfish.sampling.solvers import Given
 from sunfish.text.lexicon import Grammar
 from sunfish.text.stories import entropy_nats, judge

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from sunfish.evaluation.bound import variational_bound
-from sunfish.evaluation.quality import story_metrics
 from sunfish.evaluation.context import EvalContext
+from sunfish.evaluation.quality import story_metrics
 from sunfish.model.score import fill_gaps
 from sunfish.progress import track
 from sunfish.sampling.solvers import Given

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sunfish.errors import UserError
 from sunfish.evaluation.mauve import FEWEST, mauve
 from sunfish.model.baseline import StoredBaseline, is_baseline, read_baseline
-from sunfish.errors import UserError
 from sunfish.text.hub import go_offline_if_unreachable
 from sunfish.text.shards import Shards
 

@@ -8,13 +8,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sunfish.config.schema.data import DataConfig
+from sunfish.evaluation.context import EvalContext, Texts
 from sunfish.evaluation.infilling import GAP_SHARE
 from sunfish.evaluation.quality import REFERENCE_STORIES
-from sunfish.evaluation.context import EvalContext, Texts
 from sunfish.evaluation.trajectory import Trajectory
 from sunfish.files import write_text
 from sunfish.page import flat, render
-from sunfish.config.schema.data import DataConfig
 
 TEMPLATE = Path(__file__).with_name("report.html")
 

@@ -10,11 +10,11 @@ import time
 import numpy as np
 import torch
 
+from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.model.denoiser import Denoiser
-from sunfish.sampling.torch_backend import sample_free
 from sunfish.progress import track
 from sunfish.sampling.solvers import Table, ddim, ddpm
-from sunfish.diffusion.schedule import NoiseSchedule
+from sunfish.sampling.torch_backend import sample_free
 
 NEARLY = 0.95  # of the quality
 MATCHED = 0.1  # nats of entropy: beyond that texts do not rank

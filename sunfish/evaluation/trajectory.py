@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.sampling.torch_backend import TorchNetwork
 from sunfish.sampling.solvers import Given, Table, walk
+from sunfish.sampling.torch_backend import TorchNetwork
 
 
 @dataclass(frozen=True, eq=False)

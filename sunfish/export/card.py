@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from sunfish.model.pretrained import StoredDenoiser
 from sunfish.config.schema.export import ExportConfig
+from sunfish.model.pretrained import StoredDenoiser
 from sunfish.sampling.onnx_backend import GRAPHS
 
 CARD = """# A SunFish denoiser

@@ -17,6 +17,9 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 
+from sunfish.config.schema.export import ExportConfig
+from sunfish.diffusion.schedule import NoiseSchedule
+from sunfish.errors import UserError
 from sunfish.export.card import model_card
 from sunfish.export.graph import export_denoiser, export_guess, export_picard, export_score, export_step
 from sunfish.export.loop import sampler_graph
@@ -33,11 +36,8 @@ from sunfish.export.weights import save_graphs
 from sunfish.files import replacing, write_json
 from sunfish.model.guess import Guess, read_guess
 from sunfish.model.pretrained import TOKENIZER_FILES, StoredDenoiser, read_denoiser
-from sunfish.errors import UserError
-from sunfish.sampling.solvers import COLUMNS, Table, ddim, ddpm, dpm_solver, make_table
-from sunfish.diffusion.schedule import NoiseSchedule
-from sunfish.config.schema.export import ExportConfig
 from sunfish.sampling.onnx_backend import FORMAT, GRAPHS, PRECISIONS, graph_path, open_session, step_graph
+from sunfish.sampling.solvers import COLUMNS, Table, ddim, ddpm, dpm_solver, make_table
 from sunfish.text.shards import sha256
 
 REFERENCE_TEXTS, REFERENCE_STEPS = 2, 4  # the reference evaluator is plain Python

@@ -16,8 +16,8 @@ from sunfish.model.denoiser import Denoiser
 from sunfish.model.guess import Guess
 from sunfish.model.picard import Picard
 from sunfish.model.score import Score
-from sunfish.sampling.step import Step
 from sunfish.sampling.solvers import COLUMNS
+from sunfish.sampling.step import Step
 
 EXAMPLE_BATCH, EXAMPLE_LENGTH, EXAMPLE_ROWS = 2, 7, 5  # neither 0 nor 1: those would be taken for constants
 ROW, TEXT = {0: "batch"}, {0: "batch", 1: "pos"}

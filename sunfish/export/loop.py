@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from sunfish.sampling.solvers import COLUMNS
 from sunfish.sampling.onnx_backend import STATE
+from sunfish.sampling.solvers import COLUMNS
 
 FLOAT, INT, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from sunfish.diffusion.process import add_noise
-from sunfish.model.denoiser import Prediction
-from sunfish.sampling.torch_backend import TorchNetwork
-from sunfish.model.score import Score
 from sunfish.model.attention_mask import OPEN
+from sunfish.model.denoiser import Prediction
 from sunfish.model.pretrained import StoredDenoiser
+from sunfish.model.score import Score
 from sunfish.progress import Progress
-from sunfish.sampling.solvers import Given, Table, finish
 from sunfish.sampling.onnx_backend import OnnxNetwork, graph_path, open_session, sampler_graph, step_graph
+from sunfish.sampling.solvers import Given, Table, finish
+from sunfish.sampling.torch_backend import TorchNetwork
 
 MOST_ROWS, MOST_DRAWN_BYTES = 32, 2**28  # at a time
 # a chance as near as this to where one token's share ends and the next one's begins is a near-tie: either is

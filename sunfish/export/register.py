@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from sunfish.files import read_json
 from sunfish.config.schema.tracking import TrackingConfig
+from sunfish.files import read_json
 from sunfish.tracking import PACKAGE, Tracker
 
 NAME = "sunfish"

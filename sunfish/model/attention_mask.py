@@ -14,9 +14,8 @@ DocumentIds = Int[Tensor, "batch pos"]
 class AttentionMask(NamedTuple):
     """`allowed[b, 0, i, j]` says whether position i attends to position j; None allows all.
 
-    `is_causal` restricts attention to j <= i. It is kept apart from `allowed`, because fused kernels are told it by a
-    flag and then need no mask in memory.
-    """
+    `is_causal` restricts attention to j <= i. It is kept apart from `allowed`, because fused kernels are told
+    it by a flag and then need no mask in memory."""
 
     allowed: Bool[Tensor, "batch 1 pos pos"] | None = None
     is_causal: bool = False

@@ -17,14 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sunfish.files import read_json, replacing, write_json
+from sunfish.config.schema.model import ModelConfig
 from sunfish.diffusion.lengths import RowLengths
+from sunfish.errors import UserError
+from sunfish.files import read_json, replacing, write_json
+from sunfish.model.attention_mask import see_turns
 from sunfish.model.denoiser import ROW_PERIODS, FourierEmbedding, init_weights
 from sunfish.model.embedding import Embedding
-from sunfish.model.attention_mask import see_turns
 from sunfish.model.transformer import Transformer
-from sunfish.errors import UserError
-from sunfish.config.schema.model import ModelConfig
 
 Kind = Literal["autoregressive", "masked"]
 

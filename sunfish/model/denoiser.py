@@ -1,4 +1,6 @@
-"""The network: a bidirectional pass that denoises, and a causal pass of the same weights that scores clean text."""
+"""The network: a bidirectional pass that denoises, and a causal pass of the same weights that scores clean
+text.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +55,14 @@ class FourierEmbedding(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Predict the clean tokens behind noisy embeddings: `denoiser(x_t, logsnr, x_0_prev, known) -> Prediction`.
+    """Predict the clean tokens behind noisy embeddings: `denoiser(x_t, logsnr, x_0_prev, known) ->
+    Prediction`.
 
-    Every position attends to every other. The network gives logits; `x_0_hat` is the embedding that they expect. Known
-    positions hold clean embeddings and keep them. With `length_conditioning` each position is told its distance to the
-    row's end. With the output prior, logits start from log p(token | x_t) of each position by itself,
-    (alpha / sigma^2) x_t . e_token + const (embeddings have equal length), so that the network learns only the context.
+    Every position attends to every other. The network gives logits; `x_0_hat` is the embedding that they
+    expect. Known positions hold clean embeddings and keep them. With `length_conditioning` each position is
+    told its distance to the row's end. With the output prior, logits start from log p(token | x_t) of each
+    position by itself, (alpha / sigma^2) x_t . e_token + const (embeddings have equal length), so that the
+    network learns only the context.
 
     The check is `next_token_logits`: the clean text, shifted by one position, under a causal mask.
 
@@ -91,8 +95,8 @@ class Denoiser(nn.Module):
     ) -> Prediction:
         """Return the prediction. `x_0_prev` is an earlier estimate, zeros where there is none.
 
-        `temperature` divides what the network makes of the context, not the output prior: the prior is evidence, and
-        p(token | context)^(1/T) times the evidence is the posterior of the sharper language.
+        `temperature` divides what the network makes of the context, not the output prior: the prior is
+        evidence, and p(token | context)^(1/T) times the evidence is the posterior of the sharper language.
         """
         readout = self.readout()
         hidden, bias = self._hidden(x_t, logsnr, x_0_prev, known, document, temperature), readout.bias
@@ -112,7 +116,9 @@ class Denoiser(nn.Module):
         weight: PerPosition,
         document: DocumentIds | None = None,
     ) -> PerPosition:
-        """Return -log p(ids), nats; the loss must be a number times sum(weight * nats), see `readout.token_nats`."""
+        """Return -log p(ids), nats; the loss must be a number times sum(weight * nats), see
+        `readout.token_nats`.
+        """
         return self._nats(self._hidden(x_t, logsnr, x_0_prev, known, document), ids, weight)
 
     def next_token_logits(self, ids: TokenIds, document: DocumentIds | None = None) -> Logits:
@@ -141,7 +147,9 @@ class Denoiser(nn.Module):
         document: DocumentIds | None = None,
         temperature: PerRow | None = None,
     ) -> Hidden:
-        """Return what the readout reads at each position: the trunk's answer, over T, and the prior's evidence."""
+        """Return what the readout reads at each position: the trunk's answer, over T, and the prior's
+        evidence.
+        """
         is_known = known[..., None]
         x = torch.where(
             is_known, x_t, alpha(logsnr)[:, None, None] * x_t
@@ -159,7 +167,9 @@ class Denoiser(nn.Module):
         return self.head(hidden) + prior if self.config.tied_head else torch.cat((hidden, prior), dim=-1)
 
     def _causal_hidden(self, ids: TokenIds, document: DocumentIds | None) -> Hidden:
-        """Return the same of a clean text: the inputs of position i are the tokens before i, nothing for the first."""
+        """Return the same of a clean text: the inputs of position i are the tokens before i, nothing for the
+        first.
+        """
         x = shift(self.embed(ids), 1)
         absent = torch.zeros_like(x)
         inputs = [x, absent, *self._neighbours(x, document, is_causal=True)]
@@ -172,7 +182,8 @@ class Denoiser(nn.Module):
     def _neighbours(
         self, x: Embeddings, document: DocumentIds | None, is_causal: bool = False
     ) -> list[Embeddings]:
-        """Return the embeddings 1 .. `input_window` positions before and after each position, zeros where there is none.
+        """Return the embeddings 1 .. `input_window` positions before and after each position, zeros where
+        there is none.
 
         None comes from another document, nor, if causal, from behind.
         """
@@ -199,7 +210,8 @@ class Denoiser(nn.Module):
         return nats.view(ids.shape)
 
     def readout(self) -> Readout:
-        """Return how logits are read: by the embedding table, by a head's own weights, or by both side by side.
+        """Return how logits are read: by the embedding table, by a head's own weights, or by both side by
+        side.
 
         Head and prior are one product, because two would write the logits twice and add them.
         """
@@ -214,9 +226,8 @@ class Denoiser(nn.Module):
     def cached_readout(self) -> Iterator[None]:
         """Inside the block, table and readout are made once, for many calls with the same weights.
 
-        With a vocabulary like GPT-2's that is hundreds of megabytes a call. A sharded readout is whole only inside a
-        call, and is made in each.
-        """
+        With a vocabulary like GPT-2's that is hundreds of megabytes a call. A sharded readout is whole only
+        inside a call, and is made in each."""
         with self.embedding.cached_table():
             if not isinstance(self.head.weight, DTensor):
                 self._cached_readout = padded_readout(self.readout())
@@ -227,22 +238,26 @@ class Denoiser(nn.Module):
 
 
 def shift(x: Tensor, by: int) -> Tensor:
-    """Return x, (batch, pos, ...), moved `by` positions to the right (left if negative), zeros where nothing comes from."""
+    """Return x, (batch, pos, ...), moved `by` positions to the right (left if negative), zeros where nothing
+    comes from.
+    """
     if by > 0:
         return F.pad(x, (0, 0, by, 0))[:, : x.shape[1]]
     return F.pad(x, (0, 0, 0, -by))[:, -by:]
 
 
 def posterior_logit_scale(logsnr: LogSnr) -> LogSnr:
-    """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) (1 + exp(logsnr)), the weight of x_t in its posterior's logits."""
+    """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) (1 + exp(logsnr)), the weight of x_t in its posterior's
+    logits.
+    """
     return alpha(logsnr) * (1 + logsnr.exp())
 
 
 def alpha(logsnr: LogSnr) -> LogSnr:
     """Return sqrt(sigmoid(logsnr)).
 
-    ONNX Runtime's sigmoid errs by 1e-7 absolutely, a hundredth of alpha^2 where the noise is strongest; its exp does not.
-    """
+    ONNX Runtime's sigmoid errs by 1e-7 absolutely, a hundredth of alpha^2 where the noise is strongest; its
+    exp does not."""
     if not torch.compiler.is_exporting():
         return logsnr.sigmoid().sqrt()
     snr = logsnr.exp()
@@ -260,7 +275,9 @@ def count_parameters(config: ModelConfig, vocab_size: int) -> int:
 
 
 def init_weights(model: nn.Module, seed: int) -> None:
-    """Draw the initial weights from `seed`; all that writes to the residual stream or the logits starts at zero."""
+    """Draw the initial weights from `seed`; all that writes to the residual stream or the logits starts at
+    zero.
+    """
     generator = torch.Generator().manual_seed(seed)
     zeros = (
         "attention.out.weight",

@@ -25,7 +25,9 @@ Flat = Float[Tensor, " positions"]
 
 
 class Readout(NamedTuple):
-    """How logits are read from hidden states, hidden @ weight.T + bias, and the embeddings of the same tokens."""
+    """How logits are read from hidden states, hidden @ weight.T + bias, and the embeddings of the same
+    tokens.
+    """
 
     weight: Float[Tensor, "vocab width"]
     bias: Float[Tensor, " vocab"]
@@ -33,8 +35,8 @@ class Readout(NamedTuple):
 
 
 def padded_readout(readout: Readout) -> Readout:
-    """Return a readout as products read it fastest on its device: in autocast's type, and on a GPU with tokens that
-    do not exist, and are impossible, up to a round number.
+    """Return a readout as products read it fastest on its device: in autocast's type, and on a GPU with
+    tokens that do not exist, and are impossible, up to a round number.
     """
     weight, bias, table = (part.detach() for part in readout)
     device = weight.device.type

@@ -138,8 +138,8 @@ class Transformer(nn.Module):
     def forward(self, x: Hidden, mask: AttentionMask) -> Hidden:
         """Return the normalised output of the last block.
 
-        Positions need no new start in each document of a row: rotary attention knows only how far apart two are.
-        """
+        Positions need no new start in each document of a row: rotary attention knows only how far apart two
+        are."""
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         cos, sin = torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin()
         for block in self.blocks:

@@ -12,31 +12,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 
-from sunfish.model.denoiser import Denoiser, count_parameters
-from sunfish.sampling.torch_backend import sample_ids
-from sunfish.model.pretrained import read_denoiser, write_denoiser
-from sunfish.sampling.solvers import SAMPLERS, Given, make_table
 from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.diffusion import Known, Law
-from sunfish.config.schema.diffusion import DiffusionConfig
+from sunfish.config.schema.diffusion import KnownConfig
 from sunfish.config.schema.model import ModelConfig
-from sunfish.config.schema.pretrain import PretrainConfig
+from sunfish.config.schema.sampler import CheckConfig, SamplerConfig
 from sunfish.config.schema.validate import ValidateConfig
+from sunfish.diffusion.schedules import LinearBeta
+from sunfish.model.denoiser import Denoiser, count_parameters
+from sunfish.model.pretrained import FORMAT, FolderConfig, read_denoiser, write_denoiser
+from sunfish.sampling.loop import Conditioning, SamplerPlan
+from sunfish.sampling.solvers import SAMPLERS
+from sunfish.sampling.torch_backend import sample_texts
 from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
-from sunfish.training.loop import Run, start_run, train_step
+from sunfish.training.train_step import Recipe, Run, start_run, train_step
 
-Objective = Literal["ce", "elbo", "eps_mse", "x0_mse"]
-FOUNDING_LAW = Law(
-    kind="linear-beta", logsnr_min=-10.0, logsnr_max=9.0, num_bins=10, memory=0.9, floor=1.0, refit_every=1
+NOTHING_KNOWN = KnownConfig(
+    conditioned_fraction=0.0, prefix=1.0, span=0.0, scattered=0.0, pure_noise_fraction=0.0
 )
-NOTHING_KNOWN = Known(row_share=0.0, prefix=1.0, span=0.0, scattered=0.0, blind_share=0.0)
+EVERY_KIND_KNOWN = KnownConfig(
+    conditioned_fraction=0.5, prefix=1.0, span=1.0, scattered=1.0, pure_noise_fraction=0.0
+)
 NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
 MAX_LOGITS = (
     8_000_000  # per overfitting step: with a large vocabulary rows are cut shorter, to stay within 90 seconds
@@ -67,64 +69,54 @@ class Gate:
     """What the checks look at."""
 
     shards: Shards
-    rows: Rows
-    model: ModelConfig
-    diffusion: DiffusionConfig
-    pretrain: PretrainConfig
-    bounds: ValidateConfig
+    rows: RowDataset
+    recipe: Recipe
+    config: ValidateConfig
     fabric: Fabric
     scaled: str  # "" or how the model was scaled down
 
     def run(
-        self, objective: Objective, num_rows: int, steps: int, known: Known | None = None, rate: float = 1.0
+        self, objective: str, num_rows: int, steps: int, known: KnownConfig | None = None, rate: float = 1.0
     ) -> Run:
-        """Return a fresh run of the gate's model on batches of `num_rows`."""
-        founding = objective == "eps_mse"
-        law = FOUNDING_LAW if founding else self.diffusion.law
-        # at linear-beta's lowest noise eps_mse weighs errors of x_0 8,000-fold: only the exact posterior is
-        # near enough in 100 steps
-        model = (
-            dataclasses.replace(self.model, output_prior=True, told_length=True) if founding else self.model
-        )
-        blocks = None if founding else self.diffusion.blocks
-        diffusion = dataclasses.replace(
-            self.diffusion, objective=objective, law=law, blocks=blocks, known=known or self.diffusion.known
-        )
-        usual = self.pretrain.optim
+        """Return a fresh run of the gate's model on batches of `num_rows`, at `rate` times the configured
+        rates.
+
+        `eps_mse` is checked as founded: linear betas, no check. At its lowest noise it weighs errors of x_0
+        8,000-fold; only the exact posterior (the output prior) is near enough in 100 steps."""
+        recipe, changes = self.recipe, {"objective": objective, "known": known or self.recipe.diffusion.known}
+        if objective == "eps_mse":
+            changes |= {"check_weight": 0.0, "self_conditioning": 0.0}
+            model = dataclasses.replace(recipe.model, output_prior=True)
+            recipe = dataclasses.replace(recipe, model=model, schedule=LinearBeta(kind="linear-beta"))
+        diffusion = dataclasses.replace(recipe.diffusion, **changes)
+        usual = recipe.pretrain.optim
         muon_lr, warmup_steps = usual.muon_lr and rate * usual.muon_lr, min(usual.warmup_steps, steps // 10)
         optim = dataclasses.replace(
             usual, muon_lr=muon_lr, adamw_lr=rate * usual.adamw_lr, warmup_steps=warmup_steps
         )
         pretrain = dataclasses.replace(
-            self.pretrain, steps=steps, batch_rows=num_rows, micro_rows=num_rows, optim=optim
+            recipe.pretrain, steps=steps, batch_rows=num_rows, micro_rows=num_rows, optim=optim
         )
-        return start_run(
-            self.fabric, model, diffusion, pretrain, self.shards.vocab_size, end_id=self.rows.between
-        )
+        recipe = dataclasses.replace(recipe, diffusion=diffusion, pretrain=pretrain)
+        return start_run(self.fabric, recipe, self.shards.vocab_size, separator_id=self.rows.between)
 
     def batch(self, num_rows: int) -> np.ndarray:
         """Return the first training rows."""
         return self.rows.read(np.arange(num_rows) % len(self.rows))
 
 
-def open_gate(
-    shards: Shards,
-    data: DataConfig,
-    model: ModelConfig,
-    diffusion: DiffusionConfig,
-    pretrain: PretrainConfig,
-    bounds: ValidateConfig,
-) -> Gate:
+def open_gate(shards: Shards, data: DataConfig, recipe: Recipe, config: ValidateConfig) -> Gate:
     """Open the gate, scaling model and rows down where they are too large for it."""
-    affordable = MAX_LOGITS // (bounds.overfit_rows * NOISE_LEVELS_PER_ROW * shards.vocab_size)
-    length = max(8, min(data.row_length, bounds.max_row_length, affordable))
+    affordable = MAX_LOGITS // (config.overfit_rows * NOISE_LEVELS_PER_ROW * shards.vocab_size)
+    length = max(8, min(data.row_length, config.max_row_length, affordable))
     rows = RowDataset(shards, "train", data, length)
-    small, scaled = scale_down(model, shards.vocab_size, bounds.max_parameters)
+    small, scaled = scale_down(recipe.model, shards.vocab_size, config.max_parameters)
     if length < data.row_length:
         scaled += f"; rows of {length} instead of {data.row_length}"
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     fabric.launch()
-    return Gate(shards, rows, small, diffusion, pretrain, bounds, fabric, scaled.strip("; "))
+    recipe = dataclasses.replace(recipe, model=small)
+    return Gate(shards, rows, recipe, config, fabric, scaled.strip("; "))
 
 
 def scale_down(model: ModelConfig, vocab_size: int, max_parameters: int) -> tuple[ModelConfig, str]:
@@ -149,10 +141,10 @@ def run_checks(gate: Gate) -> list[Check]:
     """Run every check in order; one that fails does not hide the next."""
     checks: list[tuple[str, Callable[[Gate], tuple[str, float | None]]]] = [
         ("model", check_model),
-        ("data", lambda g: check_data(g.shards, g.rows, g.bounds.data_batches)),
+        ("data", lambda g: check_data(g.shards, g.rows, g.config.data_batches)),
         ("gradients", check_gradients),
-        ("overfit eps_mse", lambda g: check_overfit(g, "eps_mse", g.bounds.overfit_eps_mse)),
-        ("overfit ce", lambda g: check_overfit(g, "ce", g.bounds.overfit_ce)),
+        ("overfit eps_mse", lambda g: check_overfit(g, "eps_mse", g.config.overfit_eps_mse)),
+        ("overfit ce", lambda g: check_overfit(g, "ce", g.config.overfit_ce)),
         ("sampling", check_sampling),
         ("mini run", check_mini_run),
         ("save and load", check_save_and_load),
@@ -174,7 +166,7 @@ def check_model(gate: Gate) -> tuple[str, float | None]:
     """The denoiser has the parameters its configuration implies."""
     denoiser: Denoiser = gate.run("ce", 1, 1).denoiser
     counted = sum(p.numel() for p in denoiser.parameters())
-    expected = count_parameters(gate.model, gate.shards.vocab_size)
+    expected = count_parameters(gate.recipe.model, gate.shards.vocab_size)
     if counted != expected:
         raise Failed(
             f"{counted:,} parameters instead of {expected:,}: the model is not the one that was configured"
@@ -204,8 +196,7 @@ def check_gradients(gate: Gate) -> tuple[str, float | None]:
     """Forward and backward are finite, and every parameter gets a gradient once the zero-initialised ones
     have moved.
     """
-    everything = Known(row_share=0.5, prefix=1.0, span=1.0, scattered=1.0, blind_share=0.0)
-    run = gate.run(gate.diffusion.objective, 8, 10, everything)
+    run = gate.run(gate.recipe.diffusion.objective, 8, 10, EVERY_KIND_KNOWN)
     grads: dict[str, float] = {}
     for name, parameter in run.denoiser.named_parameters():
         if parameter.requires_grad:
@@ -230,9 +221,9 @@ def overfit(run: Run, ids: np.ndarray, steps: int) -> list[float]:
     return [train_step(run, ids).loss for _ in range(steps)]
 
 
-def check_overfit(gate: Gate, objective: Objective, bound: float) -> tuple[str, float | None]:
+def check_overfit(gate: Gate, objective: str, bound: float) -> tuple[str, float | None]:
     """A single batch is learnt by heart: the critical check; if it fails, the implementation is broken."""
-    bounds = gate.bounds
+    bounds = gate.config
     ids = np.tile(gate.batch(bounds.overfit_rows), (NOISE_LEVELS_PER_ROW, 1))
     losses = overfit(
         gate.run(objective, len(ids), bounds.overfit_steps, NOTHING_KNOWN, OVERFIT_RATE),
@@ -253,24 +244,26 @@ def check_sampling(gate: Gate) -> tuple[str, float | None]:
     ids = gate.batch(2)
     known = np.zeros(ids.shape, bool)
     known[:, ::3] = True
+    steps = gate.config.sample_steps
+    check = CheckConfig(epsilon=0.05, steps=2, restart_time=0.8, max_rounds=3)
     for name in SAMPLERS:
-        sampled, _ = sample_ids(
-            run.denoiser,
-            make_table(name, run.law, gate.bounds.sample_steps),
-            Given(ids, known),
-            np.random.default_rng(0),
-        )
+        config = SamplerConfig(
+            name=name, steps=steps, eta=0.0, churn=0.1, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0,
+            check=check if gate.recipe.diffusion.check_weight else None,
+        )  # fmt: skip
+        plan = SamplerPlan.make(config, run.schedule.current)
+        sampled = sample_texts(run.denoiser, plan, Conditioning(ids, known), np.random.default_rng(0)).ids
         if not (sampled[known] == ids[known]).all():
             raise Failed(
                 f"{name} changed positions that were given: infilling would not keep the text around a gap"
             )
-    return f"{', '.join(SAMPLERS)}: {gate.bounds.sample_steps} steps each, given positions kept", None
+    return f"{', '.join(SAMPLERS)}: {steps} steps each, given positions kept", None
 
 
 def check_mini_run(gate: Gate) -> tuple[str, float | None]:
     """A short training on different batches lowers the loss."""
-    steps, num_rows = gate.bounds.mini_run_steps, gate.bounds.mini_run_rows
-    run = gate.run(gate.diffusion.objective, num_rows, steps)
+    steps, num_rows = gate.config.mini_run_steps, gate.config.mini_run_rows
+    run = gate.run(gate.recipe.diffusion.objective, num_rows, steps)
     losses = []
     for step in range(steps):
         rows = (np.arange(num_rows) + step * num_rows) % len(gate.rows)
@@ -289,24 +282,19 @@ def check_save_and_load(gate: Gate) -> tuple[str, float | None]:
     state = run.denoiser.state_dict()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "denoiser"
-        write_denoiser(
-            place,
-            gate.model,
-            state,
-            run.law,
-            gate.rows.lengths(gate.model.told_length),
-            gate.shards.folder,
-            gate.shards.end_id,
+        config = FolderConfig(
+            FORMAT, gate.recipe.model, gate.shards.vocab_size, gate.rows.lengths(), gate.shards.end_id, True
         )
+        write_denoiser(place, config, state, run.schedule.current, gate.shards.folder)
         loaded = read_denoiser(place)
     different = [
         name for name, tensor in loaded.denoiser.state_dict().items() if not torch.equal(tensor, state[name])
     ]
-    if different or not np.array_equal(loaded.law.logsnr, run.law.logsnr):
+    if different or not np.array_equal(loaded.schedule.logsnr, run.schedule.current.logsnr):
         raise Failed(
-            f"{', '.join(different[:3]) or 'the noise law'} came back changed: checkpoints could not be trusted"
+            f"{', '.join(different[:3]) or 'the noise schedule'} came back changed: checkpoints could not be trusted"
         )
-    return f"{len(state)} tensors and the noise law, bit for bit", None
+    return f"{len(state)} tensors and the noise schedule, bit for bit", None
 
 
 def verdict(gate: Gate, checks: list[Check]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from sunfish.files import read_json
 from sunfish.errors import UserError
+from sunfish.files import read_json
 from sunfish.sampling.onnx_backend import FORMAT
 
 

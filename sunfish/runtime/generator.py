@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from sunfish.files import read_json
 from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
+from sunfish.files import read_json
 from sunfish.progress import Progress
 from sunfish.runtime.folder import check_folder
 from sunfish.runtime.memory import require_room, rows_at_once
 from sunfish.runtime.prompts import Row, free_row, given_row, infill_row, prompt_ids, prompt_row
 from sunfish.runtime.settings import Sampling, Settings, resolve
-from sunfish.sampling.solvers import Given, walk
-from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.sampling.onnx_backend import CPU, PRECISIONS, OnnxNetwork, graph_path, open_session, step_graph
+from sunfish.sampling.solvers import Given, walk
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
 from sunfish.sampling.solvers import MAX_STEPS, Table, make_table
-from sunfish.diffusion.schedule import NoiseSchedule
 
 MEANS = ("ddim", "ddpm", "dpm-solver")  # samplers that draw no token, but go to the mean of all
 # steps that each token takes in them unless told otherwise: in one or two noise has hardly a say, and all

@@ -19,9 +19,9 @@ def draw_tokens(
 ) -> TokenIds:
     """Return one token a position, drawn by inverting the running sum at `uniforms`, which lie in [0, 1).
 
-    Tokens less probable than `cutoff` are never drawn, unless none is more probable. The sum is taken in pieces of
-    about the square root of the vocabulary, first to find the piece and then inside it: one long running sum would
-    take longer than the readout.
+    Tokens less probable than `cutoff` are never drawn, unless none is more probable. The sum is taken in
+    pieces of about the square root of the vocabulary, first to find the piece and then inside it: one long
+    running sum would take longer than the readout.
 
     Source: [Truncation] section 4.1 (epsilon sampling).
     """
@@ -45,5 +45,7 @@ def draw_tokens(
 
 
 def piece_size(vocab_size: int) -> int:
-    """Return how many tokens `draw_tokens` sums at once: the power of two nearest to the square root of them all."""
+    """Return how many tokens `draw_tokens` sums at once: the power of two nearest to the square root of them
+    all.
+    """
     return 2 ** round(math.log2(vocab_size) / 2)

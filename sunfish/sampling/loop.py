@@ -1,9 +1,8 @@
 """Noise -> text: the plain loop over a solver's table, and draft, check, correct, draft again.
 
-A backend holds the texts' state and runs the denoiser, with torch or with ONNX Runtime; the loop only says what comes
-next. All unknown positions are denoised together at every step. What is decided from left to right is only which part
-of a draft is accepted by a check.
-"""
+A backend holds the texts' state and runs the denoiser, with torch or with ONNX Runtime; the loop only says
+what comes next. All unknown positions are denoised together at every step. What is decided from left to right
+is only which part of a draft is accepted by a check."""
 
 from __future__ import annotations
 
@@ -110,8 +109,8 @@ class Sampled:
 def sample_loop(plan: SamplerPlan, backend: SamplerBackend, conditioning: Conditioning) -> Iterator[Event]:
     """Yield after each call, until every text is done.
 
-    Without a check: one draft. With one: draft, check, and while a token is rejected, draft again what is not yet
-    accepted, from the noise level of `check.restart_time`, given what is.
+    Without a check: one draft. With one: draft, check, and while a token is rejected, draft again what is not
+    yet accepted, from the noise level of `check.restart_time`, given what is.
 
     Source: [TiDAR] for a draft in parallel that one causal pass of the same network verifies.
     """
@@ -131,7 +130,9 @@ def sample_loop(plan: SamplerPlan, backend: SamplerBackend, conditioning: Condit
 
 
 def _draft(plan: SamplerPlan, table: SolverTable, backend: SamplerBackend, round_: int) -> Iterator[Event]:
-    """Denoise all unknown positions over a table; where tokens are kept early, texts that are done take no more calls."""
+    """Denoise all unknown positions over a table; where tokens are kept early, texts that are done take no
+    more calls.
+    """
     rows = backend.snapshot().rows
     for step in range(len(table)):
         backend.denoise(table, step)

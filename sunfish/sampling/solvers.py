@@ -2,9 +2,8 @@
 
     x_next = c_x x + c_0 x_0_hat + c_p x_0_prev + c_n noise
 
-A sampler is one function and one entry of `SAMPLERS`. Samplers with two evaluations a step fit, too: `x_0_prev` is
-the estimate of the row before. Nothing here knows torch or ONNX Runtime.
-"""
+A sampler is one function and one entry of `SAMPLERS`. Samplers with two evaluations a step fit, too:
+`x_0_prev` is the estimate of the row before. Nothing here knows torch or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -73,7 +72,8 @@ def ddpm(grid: Grid, steps: int, config: SamplerConfig) -> SolverTable:
 
 
 def ddpm_categorical(grid: Grid, steps: int, config: SamplerConfig) -> SolverTable:
-    """Return DDPM's table with a drawn token instead of the mean: x_s ~ sum_token p(token) q(x_s | x_t, e_token).
+    """Return DDPM's table with a drawn token instead of the mean: x_s ~ sum_token p(token) q(x_s | x_t,
+    e_token).
 
     That is the exact reverse step of each position by itself, however long the step.
     Source: [D3PM] section 3, with [DDPM] eq. 7 for q.
@@ -101,10 +101,12 @@ def dpmpp_2m(grid: Grid, steps: int, config: SamplerConfig) -> SolverTable:
 
 
 def heun(grid: Grid, steps: int, config: SamplerConfig) -> SolverTable:
-    """Return Heun's second-order method: an Euler step to the next level, then a step with the mean of both slopes.
+    """Return Heun's second-order method: an Euler step to the next level, then a step with the mean of both
+    slopes.
 
-    In EDM's variables (y = x / alpha, u = sigma / alpha) the slope is (y - x_0_hat) / u. Each step takes two rows, the
-    last one, to data, takes one; so an even number of evaluations leaves one for a first Euler step.
+    In EDM's variables (y = x / alpha, u = sigma / alpha) the slope is (y - x_0_hat) / u. Each step takes two
+    rows, the last one, to data, takes one; so an even number of evaluations leaves one for a first Euler
+    step.
     Source: [EDM] algorithm 1 with S_churn = 0.
     """
     logsnr = grid(steps // 2 + 1)
@@ -136,8 +138,8 @@ def _heun_correction(u_t: float, u_s: float, a_s: float) -> tuple[float, float, 
 def churn(grid: Grid, steps: int, config: SamplerConfig) -> SolverTable:
     """Return Euler steps before each of which noise is added, raising sigma / alpha by the factor 1 + churn.
 
-    The noise belongs to the row before, which lands at the raised level. Source: [EDM] algorithm 2 (first order).
-    """
+    The noise belongs to the row before, which lands at the raised level. Source: [EDM] algorithm 2 (first
+    order)."""
     landing = grid(steps)
     raised = landing - 2.0 * np.log1p(config.churn) * (np.arange(steps) > 0)  # u grows: logsnr = -2 log u
     raised = np.maximum(raised, landing[0])  # no noisier than the start
@@ -149,7 +151,9 @@ def churn(grid: Grid, steps: int, config: SamplerConfig) -> SolverTable:
 
 
 def _ends(logsnr: Array) -> tuple[Array, Array, Array, Array]:
-    """Return alpha and sigma where each row starts (t) and where it lands (s); the last one lands on clean data."""
+    """Return alpha and sigma where each row starts (t) and where it lands (s); the last one lands on clean
+    data.
+    """
     a_t, s_t = alpha(logsnr), sigma(logsnr)
     return a_t, s_t, np.append(a_t[1:], 1.0), np.append(s_t[1:], 0.0)
 

@@ -1,4 +1,6 @@
-"""One step of denoising and one check, each as one call. Torch runs them, and the exported graphs are they."""
+"""One step of denoising and one check, each as one call. Torch runs them, and the exported graphs are
+they.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Scalar = Float[Tensor, ""]
 
 
 class StepOutput(NamedTuple):
-    """The next state (x, x_0_prev, ids, known), the text as it would stand now, and how probable its tokens are."""
+    """The next state (x, x_0_prev, ids, known), the text as it would stand now, and how probable its tokens
+    are.
+    """
 
     x: Embeddings
     x_0_hat: Embeddings
@@ -37,13 +41,14 @@ class CheckOutput(NamedTuple):
 class DenoiseStep(nn.Module):
     """x_next = c_x x + c_0 x_0_hat + c_p x_0_prev + c_n noise, at all unknown positions at once.
 
-    `coefficients` is a row of `solvers.SolverTable.rows`. Known positions are set back to their clean embeddings first.
-    A position whose likeliest token is more probable than `confidence_threshold` keeps that token: it becomes known.
-    At the last step of a table the threshold is 0. Where `draws_tokens` is above 0, a drawn token's embedding stands for
-    x_0_hat, none less probable than `epsilon_cutoff`; `uniforms` decide the draw.
+    `coefficients` is a row of `solvers.SolverTable.rows`. Known positions are set back to their clean
+    embeddings first. A position whose likeliest token is more probable than `confidence_threshold` keeps that
+    token: it becomes known. At the last step of a table the threshold is 0. Where `draws_tokens` is above 0,
+    a drawn token's embedding stands for x_0_hat, none less probable than `epsilon_cutoff`; `uniforms` decide
+    the draw.
 
-    Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for kept tokens.
-    """
+    Source: [DDIM] eq. 12 for the row; [D3PM] section 3 for drawn tokens; [MaskGIT] section 3.2 for kept
+    tokens."""
 
     def __init__(self, denoiser: nn.Module) -> None:
         super().__init__()
@@ -68,19 +73,21 @@ class DenoiseStep(nn.Module):
 
 
 class CheckStep(nn.Module):
-    """One causal pass over the draft: accept all before the first rejected token, correct it, noise the rest anew.
+    """One causal pass over the draft: accept all before the first rejected token, correct it, noise the rest
+    anew.
 
-    Token i is rejected if p(x_i | x_<i) < epsilon max_x p(x | x_<i). It is replaced by a token drawn from
-    p(. | x_<i) among those that would not be rejected. All before it, and it, are known from then on. Texts without a
-    rejected token are done: all of theirs is known.
+    Token i is rejected if p(x_i | x_<i) < epsilon max_x p(x | x_<i). It is replaced by a token drawn from p(.
+    | x_<i) among those that would not be rejected. All before it, and it, are known from then on. Texts
+    without a rejected token are done: all of theirs is known.
 
-    A *given* token may be rejected, too: the filling of the gap before it makes it improbable. Then that gap is opened
-    again, and nothing is corrected.
+    A *given* token may be rejected, too: the filling of the gap before it makes it improbable. Then that gap
+    is opened again, and nothing is corrected.
 
-    x of what is still unknown becomes alpha e(token) + sigma noise, at the level to which the next draft goes back.
+    x of what is still unknown becomes alpha e(token) + sigma noise, at the level to which the next draft goes
+    back.
 
-    Source: [Medusa] section 2.3.1 (typical acceptance), [Truncation] section 4.1 (relative to the likeliest: min-p).
-    """
+    Source: [Medusa] section 2.3.1 (typical acceptance), [Truncation] section 4.1 (relative to the likeliest:
+    min-p)."""
 
     def __init__(self, denoiser: nn.Module) -> None:
         super().__init__()

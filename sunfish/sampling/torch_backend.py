@@ -1,4 +1,6 @@
-"""Sample with a torch denoiser. Noise comes from numpy, so the same seed means the same noise on every backend."""
+"""Sample with a torch denoiser. Noise comes from numpy, so the same seed means the same noise on every
+backend.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser
-from sunfish.sampling.loop import Conditioning, SamplerPlan, Sampled, Snapshot, sample
+from sunfish.sampling.loop import Conditioning, Sampled, SamplerPlan, Snapshot, sample
 from sunfish.sampling.noise import DrawNoise, noise_of
 from sunfish.sampling.solvers import SolverTable
 from sunfish.sampling.step import CheckStep, DenoiseStep

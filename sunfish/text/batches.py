@@ -9,7 +9,6 @@ import argparse
 import functools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -52,9 +51,9 @@ class RowDataset:
     def __len__(self) -> int:
         return len(self.layout)
 
-    def lengths(self, told: bool = True) -> RowLengths:
-        """Return how long rows are, and how often, for a model that is `told` so or is not."""
-        return replace(self.layout.lengths(), told=told)
+    def lengths(self) -> RowLengths:
+        """Return how long rows are, and how often."""
+        return self.layout.lengths()
 
     def num_tokens(self, indices: np.ndarray) -> np.ndarray:
         """Return how many tokens rows hold, end tokens behind the text left out but for the document's
@@ -68,8 +67,8 @@ class RowDataset:
 
     def num_positions(self) -> int:
         """Return how many positions all rows have together."""
-        law = self.lengths()
-        return int((law.lengths * law.counts).sum())
+        lengths = self.lengths()
+        return int(np.dot(lengths.lengths, lengths.counts))
 
     def length(self, indices: np.ndarray) -> np.ndarray:
         """Return how many positions rows have."""
@@ -147,7 +146,7 @@ class _Stream:
         return np.full(len(indices), self.row_length)
 
     def lengths(self) -> RowLengths:
-        return RowLengths(np.array([self.row_length]), np.array([len(self)]), 1)
+        return RowLengths((self.row_length,), (len(self),), 1)
 
 
 def _cut_documents(ends: np.ndarray, row_length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from sunfish.files import read_json, write_json, write_text
 from sunfish.errors import UserError
+from sunfish.files import read_json, write_json, write_text
 from sunfish.training.parallel import gather
 
 Tensors = dict[

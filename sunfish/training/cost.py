@@ -4,15 +4,15 @@ and measured while it runs.
 
 from __future__ import annotations
 
-import math
 import resource
 import time
 from dataclasses import dataclass
 
 import torch
 
-from sunfish.model.readout import PIECE
+from sunfish.config.schema.diffusion import DiffusionConfig
 from sunfish.config.schema.model import ModelConfig
+from sunfish.model.readout import PIECE
 
 # Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count
 # sparsity).
@@ -43,23 +43,25 @@ def forward_operations(model: ModelConfig, vocab_size: int, length: int) -> floa
     block = 2 * 12 * model.width**2 + attention
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
     prior = 2 * model.emb_dim * vocab_size if model.output_prior and not model.tied_head else 0
-    return model.num_layers * block + 2 * model.inward_dim * model.width + head + prior
+    return model.num_layers * block + 2 * model.in_features * model.width + head + prior
 
 
 def step_operations(
-    model: ModelConfig, vocab_size: int, rows: int, length: int, self_conditioning: float, copies: float = 1.0
+    model: ModelConfig, diffusion: DiffusionConfig, vocab_size: int, rows: int, length: int
 ) -> float:
-    """Return one training step's operations: forward, twice that backward, and the rows that see a first
-    estimate and its x_0_hat.
-
-    A row in two copies is twice as many positions, and of clean ones alone two stand side by side; the
-    products of attention that a mask then hides are counted.
+    """Return one training step's operations: forward, twice that backward, for each of the `passes`; and the
+    self-conditioning estimates, forward only, with their x_0_hat.
 
     What checkpointing computes again is not counted: it is no progress.
     """
-    forward = forward_operations(model, vocab_size, math.ceil(copies) * length)
+    forward = forward_operations(model, vocab_size, length)
     estimate = forward + 2 * vocab_size * model.emb_dim
-    return rows * copies * length * (3 * forward + self_conditioning * estimate)
+    return rows * length * (passes(diffusion) * 3 * forward + diffusion.self_conditioning * estimate)
+
+
+def passes(diffusion: DiffusionConfig) -> int:
+    """Return how many passes of a row are differentiated: denoising, and the check if it is learned."""
+    return 2 if diffusion.check_weight else 1
 
 
 def peak_operations(device: torch.device) -> float:
@@ -97,9 +99,8 @@ class Meter:
     """Speed between two readings, over all processes."""
 
     model: ModelConfig
+    diffusion: DiffusionConfig
     vocab_size: int
-    self_conditioning: float
-    copies: float  # of each row, in the mean
     device: torch.device
     peak: float  # operations per second, of all devices together
 
@@ -110,9 +111,7 @@ class Meter:
     def add(self, rows: int, length: int) -> None:
         """Count a step."""
         self.rows, self.tokens = self.rows + rows, self.tokens + rows * length
-        self.operations += step_operations(
-            self.model, self.vocab_size, rows, length, self.self_conditioning, self.copies
-        )
+        self.operations += step_operations(self.model, self.diffusion, self.vocab_size, rows, length)
 
     def read(self) -> dict[str, float]:
         """Return rows and tokens per second, the share of the peak, and memory; start anew."""
@@ -139,9 +138,8 @@ class Plan:
     micro_rows: int
     row_length: int
     model: ModelConfig
+    diffusion: DiffusionConfig
     vocab_size: int
-    self_conditioning: float
-    copies: float  # of each row, in the mean
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
@@ -153,7 +151,7 @@ class Plan:
         rest = self.parameters - matrices
         whole_gradients = 4 * matrices if self.shards > 1 else 0  # of the matrices that a process owns
         block = 12 * self.model.width**2 if self.shards > 1 else 0
-        tokens = self.micro_rows * self.row_length * self.copies
+        tokens = self.micro_rows * self.row_length * passes(self.diffusion)
         held = {
             "weights": 4 * self.parameters / self.shards + 2 * 2 * block,
             "gradients": 4 * self.parameters / self.shards,
@@ -178,7 +176,7 @@ class Plan:
     def operations(self) -> float:
         """Return the operations of the whole training, on all devices together."""
         return self.steps * step_operations(
-            self.model, self.vocab_size, self.batch_rows, self.row_length, self.self_conditioning, self.copies
+            self.model, self.diffusion, self.vocab_size, self.batch_rows, self.row_length
         )
 
     def report(self, peak: float, share: float) -> str:

@@ -25,13 +25,18 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from sunfish.errors import UserError
 from sunfish.config.schema.launch import LaunchConfig
+from sunfish.errors import UserError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 # parameters: with 16 bytes each (weights, gradients, two averages or more) a replica takes 8 GB
 SHARD_ABOVE = 500_000_000
-ENTRY_POINTS = ("predict", "predict_nats", "embed")  # of the denoiser, beside `forward`
+ENTRY_POINTS = (
+    "token_nats",
+    "next_token_nats",
+    "next_token_logits",
+    "embed",
+)  # of the denoiser, beside `forward`
 
 
 def make_fabric(launch: LaunchConfig, num_parameters: int = 0) -> Fabric:

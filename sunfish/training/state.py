@@ -9,8 +9,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from sunfish.diffusion.schedules import TrainingSchedule
 from sunfish.files import read_json
-from sunfish.training.build import LawKeeper
 from sunfish.training.checkpoint import Tensors, load_tensors
 from sunfish.training.ema import Ema
 from sunfish.training.optim import Optimizers
@@ -42,14 +42,14 @@ def adamw_steps(optimizer: torch.optim.Optimizer) -> int:
     return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
 
-def law_state(keeper: LawKeeper) -> Any:
-    """Return what a learned noise law has seen, or None."""
-    return keeper.learned.state() if keeper.learned else None
-
-
 @torch.no_grad()
 def restore(
-    fabric: Fabric, folder: Path, denoiser: nn.Module, ema: Ema, optimizers: Optimizers, keeper: LawKeeper
+    fabric: Fabric,
+    folder: Path,
+    denoiser: nn.Module,
+    ema: Ema,
+    optimizers: Optimizers,
+    schedule: TrainingSchedule,
 ) -> dict[str, Any]:
     """Fill everything from a checkpoint and return its state: where the run stood."""
     state: dict[str, Any] = read_json(folder / "state.json")
@@ -62,6 +62,6 @@ def restore(
             **{key: torch.zeros_like(parameter) for key in MOMENTS},
         }
     load_tensors(fabric, folder, run_tensors(denoiser, ema, optimizers))
-    if keeper.learned and state["law"]:
-        keeper.learned.restore(state["law"])
+    if state["schedule"]:
+        schedule.restore(state["schedule"])
     return state

@@ -1,4 +1,6 @@
-"""`export`: the graphs, and how closely they are held against torch. What the folder samples with is `sampler`."""
+"""`export`: the graphs, and how closely they are held against torch. What the folder samples with is
+`sampler`.
+"""
 
 from __future__ import annotations
 
