@@ -83,7 +83,9 @@ def test_nested_columns_are_reached_by_dotted_paths(section: DataConfig, tmp_pat
     run(with_sources(section, files=files(tmp_path / "dot.parquet", text_column="a.text")), tmp_path / "dot")
     assert sorted(documents_of(tmp_path / "dot")) == sorted(GOOD)
     with pytest.raises(UserError, match=r"a.parquet: has no column 'doc.body'"):
-        run(with_sources(section, files=files(tmp_path / "a.parquet", text_column="doc.body")), tmp_path / "x")
+        run(
+            with_sources(section, files=files(tmp_path / "a.parquet", text_column="doc.body")), tmp_path / "x"
+        )
 
 
 # ---- what a library cannot do ----
@@ -142,7 +144,9 @@ def test_whatever_a_reader_raises_is_named_or_left_out(
         return original(*arguments)
 
     monkeypatch.setattr(readers, where, fail)
-    with pytest.raises(UserError, match=r"a.jsonl: cannot be read \(ArithmeticError.*behind .*a.jsonl, line 4"):
+    with pytest.raises(
+        UserError, match=r"a.jsonl: cannot be read \(ArithmeticError.*behind .*a.jsonl, line 4"
+    ):
         run(with_sources(section, files=files(bad, good)), tmp_path)
     calls.clear()
     run(with_sources(section, files=files(bad, good, unreadable="skip")), tmp_path)
