@@ -62,13 +62,8 @@ def _outcomes(event: Event, before: Snapshot | None, now: Snapshot) -> Iterator[
         yield "denoise", now._replace(rejected=np.zeros_like(now.known))
         return
     yield "check", now._replace(tokens=before.tokens)
-    if not np.array_equal(before.tokens, now.tokens) or now.rejected.any() and not _is_given(now, before):
+    if not np.array_equal(before.tokens, now.tokens):
         yield "correct", now._replace(rejected=np.zeros_like(now.known))
-
-
-def _is_given(now: Snapshot, before: Snapshot) -> bool:
-    """Say whether the rejected token is a given one, which stays: the gap before it is opened again."""
-    return bool((now.rejected & (now.tokens == before.tokens)).any())
 
 
 def _frame(
