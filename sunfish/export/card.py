@@ -57,7 +57,9 @@ Largest relative error of a single call: {error:.1e}.
 |---|---|---|---|---|---|---|---|
 {rows}
 {quality}"""
-CHECKED = "A causal pass of the same weights checks each draft: what it rejects is corrected and drafted again."
+CHECKED = (
+    "A causal pass of the same weights checks each draft: what it rejects is corrected and drafted again."
+)
 KEYS = ("engine", "sampler", "solver", "steps", "texts", "ids", "different_ids", "near_ties")
 
 
@@ -87,5 +89,6 @@ def _quality(quality: dict[str, dict[str, float]]) -> str:
         return ""
     head = "\n## What 8 bits cost\n\n| | held-out bound, nats per token | rows |\n|---|---|---|\n"
     return head + "".join(
-        f"| {name} | {numbers['nats_per_token']:.4f} | {numbers['rows']} |\n" for name, numbers in quality.items()
+        f"| {name} | {numbers['nats_per_token']:.4f} | {numbers['rows']} |\n"
+        for name, numbers in quality.items()
     )

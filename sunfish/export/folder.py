@@ -32,7 +32,16 @@ from sunfish.files import replacing, write_json
 from sunfish.model.pretrained import TOKENIZER_FILES, StoredDenoiser, read_denoiser
 from sunfish.sampling.loop import SamplerPlan
 from sunfish.sampling.onnx_backend import (
-    FORMAT, GRAPHS, PLAN_COLUMNS, PRECISIONS, graph_names, graph_path, open_session, plan_rows, plan_scalars, weights_path,
+    FORMAT,
+    GRAPHS,
+    PLAN_COLUMNS,
+    PRECISIONS,
+    graph_names,
+    graph_path,
+    open_session,
+    plan_rows,
+    plan_scalars,
+    weights_path,
 )  # fmt: skip
 
 REFERENCE_TEXTS, REFERENCE_STEPS, REFERENCE_ROUNDS = 2, 4, 2  # the reference evaluator is plain Python
@@ -115,7 +124,9 @@ def _write_graphs(stored: StoredDenoiser, folder: Path, config: ExportConfig) ->
     make = {"model": export_denoiser, "step": export_step, "check": export_check}
     names = [name for name in make if name in graph_names(stored.config.can_check)]
     with tempfile.TemporaryDirectory() as place:
-        save_graphs(Path(place), {name: make[name](stored.denoiser, config.opset) for name in names}, "weights")
+        save_graphs(
+            Path(place), {name: make[name](stored.denoiser, config.opset) for name in names}, "weights"
+        )
         for precision in _precisions(config):
             graphs = {name: ir.load(Path(place) / f"{name}.onnx") for name in names}
             if precision == "int8" and config.int8:
@@ -126,7 +137,11 @@ def _write_graphs(stored: StoredDenoiser, folder: Path, config: ExportConfig) ->
 
 def _samplers(graphs: dict[str, ir.Model]) -> dict[str, ir.Model]:
     samplers = {"sampler": sampler_graph(graphs["step"])}
-    return samplers | {"checked_sampler": sampler_graph(graphs["step"], graphs["check"])} if "check" in graphs else samplers
+    return (
+        samplers | {"checked_sampler": sampler_graph(graphs["step"], graphs["check"])}
+        if "check" in graphs
+        else samplers
+    )
 
 
 def _save(stored: StoredDenoiser, folder: Path, graphs: dict[str, ir.Model], precision: str) -> None:

@@ -113,9 +113,7 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
         del parameters["head.weight"]  # it is the readout
     known = {content(array): name for name, array in parameters.items()}
     known |= {content(array.T): f"{name}.T" for name, array in parameters.items() if array.ndim == 2}
-    weight = (
-        denoiser.readout().weight.detach().numpy()
-    )  # ready where it is small, as nodes where it is large
+    weight = denoiser.readout().weight.detach().numpy()  # ready where it is small, as nodes where it is large
     known[content(weight.T)] = "readout.weight.T"
     for value in list(graph.initializers.values()):
         tensor = value.const_value

@@ -6,26 +6,22 @@ Only texts that a row concerns are computed: those with unknown positions, or th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import onnx_ir as ir
 
-from sunfish.export.weights import content
+from sunfish.export.tape import BOOL, FLOAT, INT, Part, Tape, take_apart, typed_value
 from sunfish.sampling.onnx_backend import PLAN_COLUMNS
 
-FLOAT, INT, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 CARRIED = ("x", "x_0_prev", "ids", "known", "text", "draws", "calls", "corrected", "going")
-PER_TEXT = ("x", "x_0_prev", "ids", "known", "text")  # what a step or a check changes, of the texts it concerns
+PER_TEXT = (
+    "x",
+    "x_0_prev",
+    "ids",
+    "known",
+    "text",
+)  # what a step or a check changes, of the texts it concerns
 SCALARS = ("confidence_threshold", "epsilon_cutoff", "draws_tokens")
-
-
-class _Part(NamedTuple):
-    """A graph taken apart, to be put into another one."""
-
-    nodes: list[ir.Node]
-    inputs: dict[str, ir.Value]
-    outputs: dict[str, ir.Value]
 
 
 def sampler_graph(step: ir.Model, check: ir.Model | None = None) -> ir.Model:
@@ -36,63 +32,33 @@ def sampler_graph(step: ir.Model, check: ir.Model | None = None) -> ir.Model:
     (draws, batch, pos): the first draw is the start's noise, and each text takes the next one at each of its
     calls that draws. The loop ends once all texts are done."""
     weights: dict[str, ir.Value] = {}
-    denoise = _take_apart(step, "denoise.", weights)
-    checking = None if check is None else _take_apart(check, "check.", weights)
+    denoise = take_apart(step, "denoise.", weights)
+    checking = None if check is None else take_apart(check, "check.", weights)
     emb = cast(ir.Shape, denoise.inputs["x"].shape)[2]
     told = _inputs(emb, has_check=check is not None)
-    begin = _Tape("begin.")
+    begin = Tape("begin.")
     start = _start(begin, told)
     body = _body(told, denoise, checking)
     ends = {name: ir.Value(name=f"end.{name}") for name in CARRIED}
-    for name, dtype, shape in (("text", INT, ["batch", "pos"]), ("calls", INT, ["batch"]), ("corrected", INT, ["batch"])):
-        ends[name] = _value(name, dtype, shape)
+    for name, dtype, shape in (
+        ("text", INT, ["batch", "pos"]),
+        ("calls", INT, ["batch"]),
+        ("corrected", INT, ["batch"]),
+    ):
+        ends[name] = typed_value(name, dtype, shape)
     rows = begin.first(begin.add("Shape", [told["plan"]], "sizes"), "num_rows")
-    loop = ir.node("Loop", [rows, begin.constant("always", True), *start], {"body": body}, outputs=list(ends.values()), name="rows")
+    loop = ir.node(
+        "Loop",
+        [rows, begin.constant("always", True), *start],
+        {"body": body},
+        outputs=list(ends.values()),
+        name="rows",
+    )
     graph = ir.Graph(
         list(told.values()), [ends[name] for name in ("text", "calls", "corrected")], nodes=[*begin.nodes, loop],
         initializers=list(weights.values()), opset_imports=dict(step.graph.opset_imports), name="sampler",
     )  # fmt: skip
     return ir.Model(graph, ir_version=step.ir_version, functions=list(step.functions.values()))
-
-
-def _take_apart(model: ir.Model, prefix: str, weights: dict[str, ir.Value]) -> _Part:
-    """Return a graph's parts, its weights added to those of other graphs: what two hold is held once."""
-    graph = model.graph.clone()
-    inputs = {str(value.name): value for value in graph.inputs}
-    outputs = {str(value.name): value for value in graph.outputs}
-    nodes, initializers = list(graph), list(graph.initializers.values())
-    graph.initializers.clear()
-    graph.remove(nodes)
-    graph.inputs.clear()
-    graph.outputs.clear()
-    for value in [output for node in nodes for output in node.outputs]:
-        value.name = f"{prefix}{value.name}"
-        _rename_batch(value)
-    for value in initializers:
-        _add_weight(value, prefix, weights)
-    return _Part(nodes, inputs, outputs)
-
-
-def _rename_batch(value: ir.Value) -> None:
-    """Call a step's batch `texts`: it is those of the batch that a row concerns."""
-    sizes = [str(size) if isinstance(size, ir.SymbolicDim) else size for size in value.shape or ()]
-    if "batch" in sizes:
-        value.shape = ir.Shape(["texts" if size == "batch" else size for size in sizes])
-
-
-def _add_weight(value: ir.Value, prefix: str, weights: dict[str, ir.Value]) -> None:
-    there = weights.get(str(value.name))
-    if there is not None and _content(there) == _content(value):
-        ir.convenience.replace_all_uses_with(value, there)
-        return
-    if there is not None:
-        value.name = f"{prefix}{value.name}"
-    weights[str(value.name)] = value
-
-
-def _content(value: ir.Value) -> bytes:
-    assert value.const_value is not None, value.name
-    return content(value.const_value.numpy())
 
 
 def _inputs(emb: Any, has_check: bool) -> dict[str, ir.Value]:
@@ -104,23 +70,33 @@ def _inputs(emb: Any, has_check: bool) -> dict[str, ir.Value]:
     }  # fmt: skip
     if has_check:
         shapes["epsilon"] = FLOAT, []
-    return {name: _value(name, *shape) for name, shape in shapes.items()}
+    return {name: typed_value(name, *shape) for name, shape in shapes.items()}
 
 
-def _start(tape: _Tape, told: dict[str, ir.Value]) -> list[ir.Value]:
+def _start(tape: Tape, told: dict[str, ir.Value]) -> list[ir.Value]:
     """Return the state before the first row, in the order of `CARRIED`."""
     x = tape.add("Gather", [told["noise"], tape.constant("zero", 0)], "x")
     batch = tape.add("Shape", [told["temperature"]], "batch")
     none = tape.add("Expand", [tape.constant("nothing", 0), batch], "none")
     first = tape.add("Expand", [tape.constant("one", 1), batch], "first_draw")
     going = tape.add("Expand", [tape.constant("true", True), batch], "going")
-    return [x, tape.add("Sub", [x, x], "x_0_prev"), told["ids"], told["known"], told["ids"], first, none, none, going]
+    return [
+        x,
+        tape.add("Sub", [x, x], "x_0_prev"),
+        told["ids"],
+        told["known"],
+        told["ids"],
+        first,
+        none,
+        none,
+        going,
+    ]
 
 
-def _body(told: dict[str, ir.Value], denoise: _Part, checking: _Part | None) -> ir.Graph:
+def _body(told: dict[str, ir.Value], denoise: Part, checking: Part | None) -> ir.Graph:
     """Return (turn, go on, state) -> (go on, state): one row of the plan."""
-    tape = _Tape("row.")
-    turn, go_on = _value("turn", INT, []), _value("go_on", BOOL, [])
+    tape = Tape("row.")
+    turn, go_on = typed_value("turn", INT, []), typed_value("go_on", BOOL, [])
     state = _state(cast(ir.Shape, told["noise"].shape)[3])
     columns = _columns(tape, told["plan"], turn)
     unknown = tape.add("Not", [_all_known(tape, state["known"], "before")], "unknown")
@@ -129,7 +105,10 @@ def _body(told: dict[str, ir.Value], denoise: _Part, checking: _Part | None) -> 
     rows = tape.add("Transpose", [tape.add("NonZero", [concerned], "found")], "rows")  # (texts, 1)
     here = _gather(tape, told, state, columns, rows)
     after = _compute(tape, here, denoise, checking)
-    ends = {name: tape.add("ScatterND", [state[name], rows, after[name]], f"{name}_scattered") for name in PER_TEXT}
+    ends = {
+        name: tape.add("ScatterND", [state[name], rows, after[name]], f"{name}_scattered")
+        for name in PER_TEXT
+    }
     one = tape.add("Cast", [concerned], "one", to=INT)
     ends["calls"] = tape.add("Add", [state["calls"], one], "calls_after")
     drawn = tape.add("Mul", [one, tape.add("Cast", [columns["draws_noise"]], "one_draw", to=INT)], "drawn")
@@ -145,10 +124,13 @@ def _state(emb: Any) -> dict[str, ir.Value]:
     """Return the state that is carried from row to row."""
     types = {"x": FLOAT, "x_0_prev": FLOAT, "known": BOOL, "going": BOOL}
     tail = {"x": ["pos", emb], "x_0_prev": ["pos", emb], **dict.fromkeys(("ids", "known", "text"), ["pos"])}
-    return {name: _value(f"now.{name}", types.get(name, INT), ["batch", *tail.get(name, [])]) for name in CARRIED}
+    return {
+        name: typed_value(f"now.{name}", types.get(name, INT), ["batch", *tail.get(name, [])])
+        for name in CARRIED
+    }
 
 
-def _columns(tape: _Tape, plan: ir.Value, turn: ir.Value) -> dict[str, ir.Value]:
+def _columns(tape: Tape, plan: ir.Value, turn: ir.Value) -> dict[str, ir.Value]:
     """Return a row's coefficients, its noise level, and its flags."""
     row = tape.add("Gather", [plan, turn], "plan_row")
     ends = [tape.constant(name, value) for name, value in (("begin", [0]), ("num_coefficients", [5]))]
@@ -160,7 +142,11 @@ def _columns(tape: _Tape, plan: ir.Value, turn: ir.Value) -> dict[str, ir.Value]
 
 
 def _gather(
-    tape: _Tape, told: dict[str, ir.Value], state: dict[str, ir.Value], columns: dict[str, ir.Value], rows: ir.Value
+    tape: Tape,
+    told: dict[str, ir.Value],
+    state: dict[str, ir.Value],
+    columns: dict[str, ir.Value],
+    rows: ir.Value,
 ) -> dict[str, ir.Value]:
     """Return what a step or a check reads, of the texts `rows` alone."""
     here = {name: tape.add("GatherND", [state[name], rows], f"{name}_here") for name in PER_TEXT}
@@ -171,19 +157,25 @@ def _gather(
     draw = tape.add("Min", [tape.add("GatherND", [state["draws"], rows], "next_draws"), last], "draw")
     draw = tape.add("Unsqueeze", [draw, tape.constant("last_axis", [1])], "draw_column")
     where = tape.add("Concat", [draw, rows], "draw_and_row", axis=1)
-    here |= {name: tape.add("GatherND", [told[name], where], f"{name}_here") for name in ("noise", "uniforms")}
+    here |= {
+        name: tape.add("GatherND", [told[name], where], f"{name}_here") for name in ("noise", "uniforms")
+    }
     here |= {name: told[name] for name in (*SCALARS, "epsilon") if name in told}
-    last_row = tape.add("Where", [columns["is_last"], tape.constant("keeps_all", 0.0), told["confidence_threshold"]], "threshold")
+    last_row = tape.add(
+        "Where",
+        [columns["is_last"], tape.constant("keeps_all", 0.0), told["confidence_threshold"]],
+        "threshold",
+    )
     return here | columns | {"confidence_threshold": last_row}
 
 
 def _compute(
-    tape: _Tape, here: dict[str, ir.Value], denoise: _Part, checking: _Part | None
+    tape: Tape, here: dict[str, ir.Value], denoise: Part, checking: Part | None
 ) -> dict[str, ir.Value]:
     """Return the next state of these texts, and which tokens were rejected."""
     _connect(denoise, here)
     out = denoise.outputs
-    after = _Tape("denoise.end.")
+    after = Tape("denoise.end.")
     none = after.add("Xor", [here["known"], here["known"]], "rejected")
     ours = [out["x_next"], out["x_0_hat"], out["ids_next"], out["known_next"], out["tokens"], none]
     names = (*PER_TEXT, "rejected")
@@ -192,7 +184,7 @@ def _compute(
         return dict(zip(names, ours, strict=True))
     _connect(checking, here | {"ids": here["text"]})
     out = checking.outputs
-    ending = _Tape("check.end.")
+    ending = Tape("check.end.")
     still = ending.add("Sub", [here["x"], here["x"]], "x_0_prev")
     text = ending.add("Identity", [out["ids_next"]], "text")
     theirs = [out["x_next"], still, out["ids_next"], out["known_next"], text, out["rejected"]]
@@ -205,24 +197,26 @@ def _compute(
     return dict(zip(names, outputs, strict=True))
 
 
-def _connect(part: _Part, values: dict[str, ir.Value]) -> None:
+def _connect(part: Part, values: dict[str, ir.Value]) -> None:
     for name, value in part.inputs.items():
         ir.convenience.replace_all_uses_with(value, values[name])
 
 
 def _count(
-    tape: _Tape, state: dict[str, ir.Value], here: dict[str, ir.Value], after: dict[str, ir.Value], rows: ir.Value
+    tape: Tape, state: dict[str, ir.Value], here: dict[str, ir.Value], after: dict[str, ir.Value], rows: ir.Value
 ) -> ir.Value:  # fmt: skip
     """Return how many tokens of each text checks have replaced so far: no given ones."""
     free = tape.add("Not", [here["given"]], "free")
-    replaced = tape.add("Cast", [tape.add("And", [after["rejected"], free], "replaced")], "replaced_number", to=INT)
+    replaced = tape.add(
+        "Cast", [tape.add("And", [after["rejected"], free], "replaced")], "replaced_number", to=INT
+    )
     some = tape.add("ReduceMax", [replaced, tape.constant("pos_axis", [1])], "some", keepdims=0)
     before = tape.add("GatherND", [state["corrected"], rows], "corrected_before")
     more = tape.add("Add", [before, some], "more")
     return tape.add("ScatterND", [state["corrected"], rows, more], "corrected_after")
 
 
-def _going(tape: _Tape, state: dict[str, ir.Value], known: ir.Value, is_check: ir.Value | None) -> ir.Value:
+def _going(tape: Tape, state: dict[str, ir.Value], known: ir.Value, is_check: ir.Value | None) -> ir.Value:
     """Return which texts go on: where there are checks, only a check ends a text."""
     unknown = tape.add("Not", [_all_known(tape, known, "after")], "unknown_after")
     if is_check is not None:
@@ -230,39 +224,7 @@ def _going(tape: _Tape, state: dict[str, ir.Value], known: ir.Value, is_check: i
     return tape.add("And", [unknown, state["going"]], "going_after")
 
 
-def _all_known(tape: _Tape, known: ir.Value, when: str) -> ir.Value:
+def _all_known(tape: Tape, known: ir.Value, when: str) -> ir.Value:
     numbers = tape.add("Cast", [known], f"known_{when}", to=INT)
     least = tape.add("ReduceMin", [numbers, tape.constant(f"axis_{when}", [1])], f"least_{when}", keepdims=0)
     return tape.add("Cast", [least], f"all_known_{when}", to=BOOL)
-
-
-class _Tape:
-    """Nodes in the making, their outputs named."""
-
-    def __init__(self, prefix: str = "") -> None:
-        self.prefix, self.nodes = prefix, list[ir.Node]()
-
-    def add(self, op: str, inputs: Sequence[ir.Value], name: str, **attributes: int) -> ir.Value:
-        output = ir.Value(name=self.prefix + name)
-        self.nodes.append(ir.node(op, inputs, attributes, outputs=[output], name=self.prefix + name))
-        return output
-
-    def constant(self, name: str, value: int | bool | float | list[int]) -> ir.Value:
-        output = ir.Value(name=self.prefix + name)
-        tensor = ir.tensor(value, dtype=_type_of(value), name=self.prefix + name)
-        self.nodes.append(
-            ir.node("Constant", [], {"value": tensor}, outputs=[output], name=self.prefix + name)
-        )
-        return output
-
-    def first(self, sizes: ir.Value, name: str) -> ir.Value:
-        """Return a shape's first size."""
-        return self.add("Gather", [sizes, self.constant(f"{name}_axis", 0)], name)
-
-
-def _type_of(value: int | bool | float | list[int]) -> ir.DataType:
-    return BOOL if isinstance(value, bool) else FLOAT if isinstance(value, float) else INT
-
-
-def _value(name: str, dtype: ir.DataType, shape: Iterable[Any]) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))

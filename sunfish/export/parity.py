@@ -23,7 +23,14 @@ from sunfish.model.pretrained import StoredDenoiser
 from sunfish.progress import Progress
 from sunfish.sampling.loop import Conditioning, Sampled, SamplerPlan, sample
 from sunfish.sampling.noise import DrawNoise
-from sunfish.sampling.onnx_backend import OnnxBackend, OpenGraph, graph_path, open_session, plan_rows, plan_scalars
+from sunfish.sampling.onnx_backend import (
+    OnnxBackend,
+    OpenGraph,
+    graph_path,
+    open_session,
+    plan_rows,
+    plan_scalars,
+)
 
 MOST_ROWS, MOST_DRAWN_BYTES = 32, 2**28  # at a time
 FOUNDING = (("ddim", 50), ("dpmpp-2m", 10), ("ddpm", 1000))  # name, steps
@@ -179,7 +186,13 @@ def hold_against_torch(
                 unequal = run(trial).ids != ours.ids
                 counts[engine] += ((unequal & ~tie).sum(), (unequal & tie).sum())
             progress.add(len(ours.ids))
-    about = {"sampler": name, "solver": plan.config.name, "steps": plan.config.steps, "texts": num, "ids": num * length}
+    about = {
+        "sampler": name,
+        "solver": plan.config.name,
+        "steps": plan.config.steps,
+        "texts": num,
+        "ids": num * length,
+    }
     return [
         {"engine": engine, **about, "different_ids": int(different), "near_ties": int(ties)}
         for engine, (different, ties) in counts.items()

@@ -96,4 +96,6 @@ def distance(probabilities: Tensor, uniforms: Tensor, cutoff: Tensor) -> Tensor:
     kept = torch.where(probabilities >= torch.minimum(most, cutoff), probabilities, 0.0)
     shares = kept.cumsum(dim=-1) / kept.sum(dim=-1, keepdim=True)
     between = (shares - uniforms[..., None]).abs().amin(dim=-1)
-    return torch.where(cutoff.amax() > 0, torch.minimum(between, (probabilities - cutoff).abs().amin(dim=-1)), between)
+    return torch.where(
+        cutoff.amax() > 0, torch.minimum(between, (probabilities - cutoff).abs().amin(dim=-1)), between
+    )

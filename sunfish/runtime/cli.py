@@ -162,8 +162,13 @@ def _show(texts: list[Any], as_json: bool, about: dict[str, Any], used: dict[str
     from sunfish.runtime.watch import summary
 
     if as_json:
-        rows = [{"text": t.text, "calls": t.calls, "corrected": t.corrected, "seconds": round(t.seconds, 4)} for t in texts]
-        return _print(json.dumps({"texts": rows, "settings": {**about, **used}}, ensure_ascii=not _takes_unicode()))
+        rows = [
+            {"text": t.text, "calls": t.calls, "corrected": t.corrected, "seconds": round(t.seconds, 4)}
+            for t in texts
+        ]
+        return _print(
+            json.dumps({"texts": rows, "settings": {**about, **used}}, ensure_ascii=not _takes_unicode())
+        )
     _print("\n\n".join(map(str, texts)))
     for text in texts:
         print(summary(text.calls, text.corrected), file=sys.stderr)

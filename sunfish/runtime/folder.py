@@ -57,7 +57,9 @@ def read_config(folder: Path) -> ExportedConfig:
         raise UserError(f"{folder}: is not an exported model (it has no config.json); {REMEDY}")
     values = _section(path)
     if values.get("format") != FORMAT:
-        raise UserError(f"{folder}: is of format {_format(folder, values)}, this version reads format {FORMAT}; {REMEDY}")
+        raise UserError(
+            f"{folder}: is of format {_format(folder, values)}, this version reads format {FORMAT}; {REMEDY}"
+        )
     return build(ExportedConfig, {"measured": [], **values}, str(path))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,18 +12,24 @@ import numpy as np
 
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
-from sunfish.progress import Progress
+from sunfish.runtime.batches import Batches, Written
 from sunfish.runtime.folder import ExportedConfig, check_files, read_config, read_schedule
 from sunfish.runtime.frames import Frame, frames
 from sunfish.runtime.memory import require_room as require_memory
 from sunfish.runtime.memory import rows_at_once
 from sunfish.runtime.prompts import (
-    Row, empty_gaps, free_row, given_row, infill_row, is_gap_alone, prompt_ids, require_room, unseen_note,
+    Row,
+    empty_gaps,
+    free_row,
+    given_row,
+    infill_row,
+    is_gap_alone,
+    prompt_ids,
+    require_room,
+    unseen_note,
 )  # fmt: skip
 from sunfish.runtime.settings import Resolved, Settings, few_steps, resolve
-from sunfish.sampling.loop import Conditioning, SamplerPlan, sample
-from sunfish.sampling.noise import noise_of
-from sunfish.sampling.onnx_backend import CPU, OnnxBackend, OpenGraph, graph_path, open_session, weights_path
+from sunfish.sampling.onnx_backend import CPU, OpenGraph, graph_path, open_session, weights_path
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
@@ -42,16 +47,6 @@ class Text:
 
     def __str__(self) -> str:
         return self.text
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """A row as sampled, and what it took."""
-
-    ids: np.ndarray
-    calls: int
-    corrected: int
-    seconds: float
 
 
 def say_note(note: str) -> None:
@@ -72,8 +67,9 @@ class Sampler:
         config: ExportedConfig,
         note: Callable[[str], None] = say_note,
     ) -> None:
-        self.open_graph, self.tokenizer, self.schedule, self.config = open_graph, tokenizer, schedule, config
+        self.tokenizer, self.config = tokenizer, config
         self.lengths, self.note = config.row_lengths, note
+        self.batches = Batches(open_graph, schedule, config)
         open_graph("step")
 
     @classmethod
@@ -119,7 +115,10 @@ class Sampler:
         if length is not None and length > self.lengths.longest:
             return self._write_long(length, prompt, rngs, how)
         rows = [self._row(length, prompt, rng) for rng in rngs]
-        return [self._text(written, self._until_end(written.ids)) for written in self._sample(rows, rngs, how)]
+        return [
+            self._text(written, self._until_end(written.ids))
+            for written in self.batches.sample(rows, rngs, how)
+        ]
 
     def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[Text]:
         """Return `num` ways to fill the gaps of `text`; all else stays as it is.
@@ -130,12 +129,17 @@ class Sampler:
         how = self._begin(settings, num, None, MAX_LENGTH, text)
         rngs = _generators(how.seed, num)
         rows = [infill_row(self.tokenizer, text, self.lengths, rng) for rng in rngs]
-        written = self._sample(rows, rngs, how)
-        empty = sum(empty_gaps(self.tokenizer, row, each.ids) for row, each in zip(rows, written, strict=True))
+        written = self.batches.sample(rows, rngs, how)
+        empty = sum(
+            empty_gaps(self.tokenizer, row, each.ids) for row, each in zip(rows, written, strict=True)
+        )
         if empty:
-            self.note(f"{empty} of the gaps hold no visible word: the model filled them with text ends or blanks")
+            self.note(
+                f"{empty} of the gaps hold no visible word: the model filled them with text ends or blanks"
+            )
         return [
-            self._text(each, self._around_gaps(row, each.ids)) for row, each in zip(rows, written, strict=True)
+            self._text(each, self._around_gaps(row, each.ids))
+            for row, each in zip(rows, written, strict=True)
         ]
 
     def stream(
@@ -167,7 +171,11 @@ class Sampler:
         if not 1 <= num <= MAX_TEXTS:
             raise UserError(f"--num = {num}: must be at least 1 and at most {MAX_TEXTS:,}")
         if length is not None and not 1 <= length <= longest:
-            why = "" if longest == MAX_LENGTH else ", the longest row; a longer text is written in pieces, which --watch does not show"
+            why = (
+                ""
+                if longest == MAX_LENGTH
+                else ", the longest row; a longer text is written in pieces, which --watch does not show"
+            )
             raise UserError(f"--length = {length}: must lie between 1 and {longest:,}{why}")
         how = resolve(settings, self.config, length)
         rows_at_once(self.config, min(length or MAX_LENGTH, self.lengths.longest), num, how.batch)
@@ -196,12 +204,19 @@ class Sampler:
         going = list(range(len(rngs)))
         while going:
             given = [texts[k].ids[-(longest // 2) :].tolist() for k in going]
-            rooms = [min(longest, len(ids) + length - len(texts[k].ids)) for k, ids in zip(going, given, strict=True)]
+            rooms = [
+                min(longest, len(ids) + length - len(texts[k].ids))
+                for k, ids in zip(going, given, strict=True)
+            ]
             rows = [given_row(ids, room) for ids, room in zip(given, rooms, strict=True)]
-            pieces = self._sample(rows, [rngs[k] for k in going], how)
+            pieces = self.batches.sample(rows, [rngs[k] for k in going], how)
             for k, ids, piece in zip(going, given, pieces, strict=True):
                 texts[k] = self._append(texts[k], piece, len(ids))
-            ended = {k for k, piece in zip(going, pieces, strict=True) if (piece.ids == self.tokenizer.end_id).any()}
+            ended = {
+                k
+                for k, piece in zip(going, pieces, strict=True)
+                if (piece.ids == self.tokenizer.end_id).any()
+            }
             going = [k for k in going if k not in ended and len(texts[k].ids) < length]
         return [self._text(text, np.arange(len(text.ids))) for text in texts]
 
@@ -210,44 +225,10 @@ class Sampler:
         calls, corrected = text.calls + piece.calls, text.corrected + piece.corrected
         return Written(ids, calls, corrected, text.seconds + piece.seconds)
 
-    def _sample(self, rows: list[Row], rngs: list[np.random.Generator], how: Resolved) -> list[Written]:
-        """Return what became of each row; rows of one length are sampled together."""
-        groups: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            groups.setdefault(len(row.ids), []).append(index)
-        written: dict[int, Written] = {}
-        with Progress("sample", len(rows), "texts") as progress:
-            for length, group in groups.items():
-                size = rows_at_once(self.config, length, len(group), how.batch)
-                for start in range(0, len(group), size):
-                    batch = group[start : start + size]
-                    done = self._sample_batch([rows[k] for k in batch], [rngs[k] for k in batch], how)
-                    written |= dict(zip(batch, done, strict=True))
-                    progress.add(len(batch))
-        return [written[index] for index in range(len(rows))]
-
-    def _sample_batch(
-        self, rows: list[Row], rngs: list[np.random.Generator], how: Resolved
-    ) -> list[Written]:
-        started = time.perf_counter()
-        plan, backend, conditioning = self._start(rows, rngs, how)
-        sampled = sample(plan, backend, conditioning)
-        seconds = (time.perf_counter() - started) / len(rows)
-        columns = zip(sampled.ids, sampled.calls.tolist(), sampled.corrected.tolist(), strict=True)
-        return [Written(ids, calls, corrected, seconds) for ids, calls, corrected in columns]
-
-    def _start(
-        self, rows: list[Row], rngs: list[np.random.Generator], how: Resolved
-    ) -> tuple[SamplerPlan, OnnxBackend, Conditioning]:
-        plan = SamplerPlan.make(how.config, self.schedule)
-        conditioning = Conditioning(np.stack([row.ids for row in rows]), np.stack([row.known for row in rows]))
-        draw = noise_of(rngs, len(rows[0].ids), self.config.model.emb_dim)
-        return plan, OnnxBackend(self.open_graph, draw, plan), conditioning
-
     def _frames(
         self, row: Row, rng: np.random.Generator, how: Resolved, shown: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[Frame]:
-        return frames(*self._start([row], [rng], how), self.tokenizer, shown)
+        return frames(*self.batches.start([row], [rng], how), self.tokenizer, shown)
 
     def _text(self, written: Written, positions: np.ndarray) -> Text:
         text = self.tokenizer.decode(written.ids[positions].tolist())

@@ -11,7 +11,14 @@ from sunfish.config.convert import build
 from sunfish.digests import NAME as DIGESTS
 from sunfish.digests import check_digests
 from sunfish.files import read_json
-from sunfish.runtime.folder import REMEDY, ExportedConfig, check_files, needed_files, read_config, read_schedule
+from sunfish.runtime.folder import (
+    REMEDY,
+    ExportedConfig,
+    check_files,
+    needed_files,
+    read_config,
+    read_schedule,
+)
 from sunfish.sampling.onnx_backend import PRECISIONS, weights_path
 
 
@@ -89,8 +96,14 @@ def describe(folder: Path, info: Info) -> str:
     size = ", ".join(f"{precision} {size / 1e6:,.1f} MB" for precision, size in manifest.bytes.items())
     made_by = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     lines = [
-        ("what", f"SunFish denoiser {model.name!r}, {manifest.parameters:,} parameters, {config.vocab_size:,} tokens"),
-        ("network", f"{model.num_layers} layers, {model.num_heads} heads, width {model.width}, embeddings of {model.emb_dim}"),
+        (
+            "what",
+            f"SunFish denoiser {model.name!r}, {manifest.parameters:,} parameters, {config.vocab_size:,} tokens",
+        ),
+        (
+            "network",
+            f"{model.num_layers} layers, {model.num_heads} heads, width {model.width}, embeddings of {model.emb_dim}",
+        ),
         ("texts", f"of up to {config.row_lengths.longest} tokens"),
         ("samples with", _settings(config.sampler.to_dict())),
         ("checks drafts", "yes" if config.can_check else "no: it did not learn to"),
@@ -98,7 +111,10 @@ def describe(folder: Path, info: Info) -> str:
         ("licence", manifest.licence),
         ("made from", f"model.safetensors, sha256 {manifest.made_from.get('model_sha256', 'unknown')}"),
         ("made by", f"{made_by}; format {config.format}"),
-        ("parity", f"largest relative error of a call {manifest.parity.relative_error_per_call:.1e}; ids that differ from torch's:"),
+        (
+            "parity",
+            f"largest relative error of a call {manifest.parity.relative_error_per_call:.1e}; ids that differ from torch's:",
+        ),
         *(("", _compared(row)) for row in manifest.parity.samplers),
         *(("quality", f"{name}: {_settings(numbers)}") for name, numbers in manifest.quality.items()),
         ("files", f"{len(info.digests)} in {folder}, each as its digest says:"),
@@ -109,7 +125,9 @@ def describe(folder: Path, info: Info) -> str:
 
 
 def _settings(values: dict[str, Any]) -> str:
-    shown = {key: f"({_settings(value)})" if isinstance(value, dict) else value for key, value in values.items()}
+    shown = {
+        key: f"({_settings(value)})" if isinstance(value, dict) else value for key, value in values.items()
+    }
     return ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
 
 

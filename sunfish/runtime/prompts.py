@@ -96,16 +96,16 @@ def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.ran
 
 def _find_gaps(text: str) -> list[re.Match[str]]:
     if not text.strip():
-        raise UserError("the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'")
+        raise UserError(
+            "the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'"
+        )
     gaps = list(MASK.finditer(text))
     if not gaps:
         raise UserError("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
     return gaps
 
 
-def _gap_lengths(
-    gaps: list[re.Match[str]], room: int, longest: int, rng: np.random.Generator
-) -> list[int]:
+def _gap_lengths(gaps: list[re.Match[str]], room: int, longest: int, rng: np.random.Generator) -> list[int]:
     """Return how many tokens each gap has, `room` of them in all at most."""
     counts = [_least(gap, longest) for gap in gaps]
     room -= sum(counts)
@@ -123,7 +123,7 @@ def _gap_lengths(
 def _least(gap: re.Match[str], longest: int) -> int:
     """Return how many tokens a gap has at least."""
     shown = gap[0].strip()[:40]
-    if gap[1] is not None and len(gap[1]) > len(str(longest)) + 1 or int(gap[1] or 1) > longest:
+    if (gap[1] is not None and len(gap[1]) > len(str(longest)) + 1) or int(gap[1] or 1) > longest:
         raise UserError(f"{shown} is longer than the model's length of {longest} tokens")
     if int(gap[1] or 1) == 0:
         raise UserError(f"{shown} is a gap of no tokens; write [MASK] or [MASK:1] for one")
@@ -132,7 +132,11 @@ def _least(gap: re.Match[str], longest: int) -> int:
 
 def empty_gaps(tokenizer: Tokenizer, row: Row, ids: np.ndarray) -> int:
     """Return how many gaps of a row hold no visible token."""
-    runs = [[position for position, _ in run] for known, run in groupby(enumerate(row.known), lambda at: at[1]) if not known]
+    runs = [
+        [position for position, _ in run]
+        for known, run in groupby(enumerate(row.known), lambda at: at[1])
+        if not known
+    ]
     texts = [tokenizer.decode([int(ids[p]) for p in run if ids[p] != tokenizer.end_id]) for run in runs]
     return sum(not text.strip() for text in texts)
 

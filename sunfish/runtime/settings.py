@@ -14,7 +14,9 @@ from sunfish.runtime.folder import ExportedConfig, Measured
 
 SAMPLER_KEYS = {"sampler": "name", **{key: key for key in ("steps", "eta", "churn", "temperature", "confidence_threshold", "epsilon_cutoff")}}  # fmt: skip
 CHECK_KEYS = {"check_epsilon": "epsilon", "redraft_steps": "steps", "restart_time": "restart_time", "max_rounds": "max_rounds"}  # fmt: skip
-USUAL_CHECK = CheckConfig(epsilon=0.05, steps=2, restart_time=0.8, max_rounds=None)  # conf/sampler/checked.yaml
+USUAL_CHECK = CheckConfig(
+    epsilon=0.05, steps=2, restart_time=0.8, max_rounds=None
+)  # conf/sampler/checked.yaml
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,13 @@ def _resolve_check(settings: Settings, folder: ExportedConfig) -> CheckConfig | 
     if not is_checked:
         return None
     if not folder.can_check:
-        raise UserError("--check: this model did not learn to check (diffusion.check_weight was 0); leave it out")
-    values = {key: _first(getattr(settings, name), getattr(usual or USUAL_CHECK, key)) for name, key in CHECK_KEYS.items()}
+        raise UserError(
+            "--check: this model did not learn to check (diffusion.check_weight was 0); leave it out"
+        )
+    values = {
+        key: _first(getattr(settings, name), getattr(usual or USUAL_CHECK, key))
+        for name, key in CHECK_KEYS.items()
+    }
     try:
         return CheckConfig(**values)
     except InvalidValue as error:
@@ -136,4 +143,6 @@ def few_steps(config: SamplerConfig, folder: ExportedConfig) -> str | None:
     fewest = min(row.steps for row in same or known)
     if 2 * config.steps >= fewest:
         return None
-    return f"{config.steps} steps are far fewer than this model was measured with ({fewest}); expect worse texts"
+    return (
+        f"{config.steps} steps are far fewer than this model was measured with ({fewest}); expect worse texts"
+    )

@@ -16,7 +16,11 @@ DRAFTED, LIKELY = 0.2, 0.6  # probabilities from which a word is shown, and show
 BOLD, FAINT, STRUCK, PLAIN, CLEAR_BELOW = (
     "\x1b[1m", "\x1b[2m", "\x1b[9m", "\x1b[0m", "\x1b[J",
 )  # no colours: they depend on the terminal's ground  # fmt: skip
-SAYS = {"denoise": "draft {draft}, call {calls}", "check": "check, call {calls}", "correct": "corrected, call {calls}"}
+SAYS = {
+    "denoise": "draft {draft}, call {calls}",
+    "check": "check, call {calls}",
+    "correct": "corrected, call {calls}",
+}
 SLOWER = {"denoise": 1, "check": 8, "correct": 8}  # times as long: a reader looks for the word
 
 
@@ -35,7 +39,9 @@ def watch(frames: Iterable[Frame], out: TextIO, step_seconds: float = 0.05) -> N
         out.flush()
         time.sleep(max(0.0, SLOWER[frame.kind] * step_seconds - (time.monotonic() - started)))
         if frame.is_last:
-            out.write(f"\x1b[{height}A\r{CLEAR_BELOW}{frame.text}\n{summary(frame.calls, frame.corrected)}\n\n")
+            out.write(
+                f"\x1b[{height}A\r{CLEAR_BELOW}{frame.text}\n{summary(frame.calls, frame.corrected)}\n\n"
+            )
             height = 0
 
 

@@ -132,7 +132,9 @@ class OnnxBackend:
         inputs = {name: getattr(self, name) for name in ("x", "x_0_prev", "ids", "known", "uniforms")}
         inputs |= {"noise": noise, "coefficients": table.rows[index].astype(np.float32)}
         inputs |= self._scalars(
-            confidence_threshold=threshold, epsilon_cutoff=self.config.epsilon_cutoff, draws_tokens=table.draws_tokens
+            confidence_threshold=threshold,
+            epsilon_cutoff=self.config.epsilon_cutoff,
+            draws_tokens=table.draws_tokens,
         )
         self.x, self.x_0_prev, self.ids, self.known, self.tokens, self.confidence = self._run("step", inputs)
 
