@@ -34,7 +34,7 @@ def main() -> None:
     from sunfish.export.register import register
     from sunfish.runtime.settings import Settings
 
-    context = EvalContext.read(arguments.denoiser, arguments.shards, data, evaluate)
+    context = EvalContext.read(arguments.denoiser, arguments.shards, data, evaluate, sampler)
 
     def measure(graph: Path) -> dict[str, float]:
         return bound_of(context, graph, config.quality_rows)
