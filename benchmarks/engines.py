@@ -1,5 +1,5 @@
-"""One engine in a process of its own: it drafts whenever it reads a line, and answers with seconds and memory.
-See inference.py.
+"""One engine in a process of its own: it drafts whenever it reads a line, and answers with seconds and
+memory. See inference.py.
 
 What does not need torch does not load it, so that memory is the engine's own.
 """

@@ -46,8 +46,11 @@ def measure(model: str, lever: str, overrides: list[str], steps: int) -> None:
         return
     operations = step_operations(params["model"], diffusion, VOCAB_SIZE, pretrain.batch_rows, LENGTH)
     record(
-        "GPU training step", model=model, lever=lever, rows=pretrain.batch_rows, micro_rows=pretrain.micro_rows, length=LENGTH,
-        step_seconds=spread(seconds, 4), tokens_per_second=spread([pretrain.batch_rows * LENGTH / s for s in seconds], 0),
+        "GPU training step", model=model, lever=lever, rows=pretrain.batch_rows,
+        micro_rows=pretrain.micro_rows,
+        length=LENGTH,
+        step_seconds=spread(seconds, 4),
+        tokens_per_second=spread([pretrain.batch_rows * LENGTH / s for s in seconds], 0),
         share_of_peak=spread([operations / s / peak_operations(fabric.device) for s in seconds]),
         memory_gib=round(torch.cuda.max_memory_allocated() / GIB, 1),
     )  # fmt: skip

@@ -111,7 +111,8 @@ def measure(name: str, model: str, conditioning: Conditioning, device: str, kern
             runs = 1 if engine.mode is None and steps > 100 else RUNS
             seconds = [seconds_of(backend, plan, conditioning) for _ in range(runs)]
             record(
-                "GPU sampling", engine=name, model=model, batch=num, length=length, sampler=f"{sampler}_{steps}",
+                "GPU sampling", engine=name, model=model, batch=num, length=length,
+                sampler=f"{sampler}_{steps}",
                 seconds=spread(seconds, 4), step_milliseconds=round(1e3 * min(seconds) / steps, 3),
                 seconds_to_warm=round(first, 1),
             )  # fmt: skip

@@ -134,7 +134,8 @@ def measure(arguments: argparse.Namespace, shape: str) -> None:
             else {"times_eager": spread([b / v for b, v in zip(base, worker.values, strict=True)], 2)}
         )
         record(
-            "sampling step", engine=name, model=arguments.model, batch=batch, length=length, steps_measured=arguments.steps,
+            "sampling step", engine=name, model=arguments.model, batch=batch, length=length,
+            steps_measured=arguments.steps,
             step_milliseconds=spread([1e3 * s for s in steps], 3),
             sample_seconds=round(statistics.median(steps) * STEPS_OF_A_SAMPLE / batch, 4), **beside,
             share_of_matmul_rate=spread([operations / s / r for s, r in zip(steps, rate, strict=True)], 2),

@@ -92,8 +92,11 @@ def main() -> None:
             ]
             fp32, small = interleave(ROUNDS, fp32=pair[0], small=pair[1]).values()
             record(
-                "int8", model=stored.denoiser.config.name, held=name, nats_per_token=round(bound, 5), rows=arguments.rows,
-                bound_increase=round(bound / exact["bound"] - 1, 5), bytes_of_fp32=round(size / exact["size"], 3), length=length,
+                "int8", model=stored.denoiser.config.name, held=name, nats_per_token=round(bound, 5),
+                rows=arguments.rows,
+                bound_increase=round(bound / exact["bound"] - 1, 5),
+                bytes_of_fp32=round(size / exact["size"], 3),
+                length=length,
                 times_fp32=spread([a / b for a, b in zip(fp32, small, strict=True)], 2),
             )  # fmt: skip
 

@@ -29,11 +29,13 @@ SMALL = ModelConfig(
     output_prior=False, length_conditioning=True,
 )  # fmt: skip
 PLAIN = SamplerConfig(
-    name="ddim", steps=4, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0, check=None
+    name="ddim", steps=4, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0,
+    epsilon_cutoff=0.0, check=None,
 )  # fmt: skip
 CHECKED = dataclasses.replace(PLAIN, check=CheckConfig(epsilon=0.05, steps=2, restart_time=0.8, max_rounds=6))
 EXPORT = ExportConfig(
-    opset=20, int8=Int8(products=("mlp.up",), weights=("readout",), halves=("embedding.table",)), parity_texts=2,
+    opset=20, int8=Int8(products=("mlp.up",), weights=("readout",), halves=("embedding.table",)),
+    parity_texts=2,
     parity_texts_ddpm=0, quality_rows=2, tie_margin=1e-4, max_relative_error=5e-5, licence="MIT",
 )  # fmt: skip
 SCHEDULE = uniform(-8.0, 4.0, 2)

@@ -77,7 +77,7 @@ def in_process(folder: Path, *arguments: str, **options: Any) -> subprocess.Comp
         (["generate", "--max-rounds", "0"], "--max-rounds = 0: must be at least 1"),
         (["generate", "--max-rounds", "33"], "is more than a text has positions (32)"),
         (["generate", "--max-rounds", "9", "--length", "8"], "is more than a text has positions (8)"),
-        (["generate", "--no-check", "--check-epsilon", "0.1"], "belongs to the check, which is off; leave --no-check out"),
+        (["generate", "--no-check", "--check-epsilon", "0.1"], "which is off; leave --no-check out"),
         (["generate", "--seed", "-1"], "--seed = -1: must not be negative"),
         (["generate", "--watch"], "--watch draws in a terminal"),
     ],

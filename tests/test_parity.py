@@ -134,5 +134,6 @@ def test_what_is_compared(drawn: StoredDenoiser) -> None:
     config = dataclasses.replace(PLAIN, check=CHECK)
     names = [(name, plan.config.steps, num) for name, plan, num in parity_plans(config, drawn.schedule, 8, 2)]
     assert names == [
-        ("ddim", 50, 8), ("dpmpp-2m", 10, 8), ("ddpm", 1000, 2), ("configured, without check", 5, 8), ("configured", 5, 8),
+        ("ddim", 50, 8), ("dpmpp-2m", 10, 8), ("ddpm", 1000, 2), ("configured, without check", 5, 8),
+        ("configured", 5, 8),
     ]  # fmt: skip

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +15,10 @@ import pytest
 from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.errors import UserError
-from sunfish.runtime.folder import Measured
 from sunfish.runtime.frames import split_words
 from sunfish.runtime.generator import Sampler
-from sunfish.runtime.info import read_info
 from sunfish.runtime.prompts import empty_gaps, infill_row, unseen_words
-from sunfish.runtime.settings import Settings, few_steps, resolve
-from tests.exports import CHECKED
+from sunfish.runtime.settings import Settings
 
 pytest_plugins = ["tests.exports"]
 FAST = Settings(seed=3, steps=2, max_rounds=3)
@@ -191,115 +186,6 @@ def test_a_stream_ends_in_the_text_that_generate_returns(writer: Sampler) -> Non
 def test_a_character_of_several_tokens_is_one_word(writer: Sampler) -> None:
     assert "".join(split_words(writer.tokenizer, writer.tokenizer.encode("a café"))) == "a café"
     assert split_words(writer.tokenizer, []) == []
-
-
-def test_settings_resolve_to_the_folder_s_where_nothing_is_asked(writer: Sampler) -> None:
-    how = resolve(Settings(seed=1), writer.config)
-    assert how.config == CHECKED and how.seed == 1
-    named = resolve(Settings(sampler="ddpm", steps=50, seed=1), writer.config).config
-    assert (named.name, named.steps, named.check) == ("ddpm", 50, CHECKED.check)  # the check stays on
-    assert resolve(Settings(check=False), writer.config).config.check is None
-    used = resolve(Settings(redraft_steps=4, seed=1), writer.config).to_dict()
-    assert set(used) == {field.name for field in dataclasses.fields(Settings)} and used["redraft_steps"] == 4
-
-
-def test_a_sampler_by_name_keeps_no_token_early(writer: Sampler) -> None:
-    keeps = dataclasses.replace(writer.config, sampler=dataclasses.replace(CHECKED, confidence_threshold=0.5))
-    assert resolve(Settings(), keeps).config.confidence_threshold == 0.5
-    assert resolve(Settings(sampler="ddim"), keeps).config.confidence_threshold == 1.0
-    assert (
-        resolve(Settings(sampler="ddim", confidence_threshold=0.7), keeps).config.confidence_threshold == 0.7
-    )
-
-
-def test_a_check_that_was_never_learned(writer: Sampler) -> None:
-    plain = dataclasses.replace(
-        writer.config, can_check=False, sampler=dataclasses.replace(CHECKED, check=None)
-    )
-    with pytest.raises(UserError, match="did not learn to check"):
-        resolve(Settings(check=True), plain)
-    with pytest.raises(UserError, match="--check-epsilon: belongs to the check, which is off; add --check"):
-        resolve(Settings(check_epsilon=0.1), plain)
-    able = dataclasses.replace(plain, can_check=True)
-    assert resolve(Settings(check=True), able).config.check is not None
-
-
-def test_far_fewer_steps_than_measured_are_noted(writer: Sampler) -> None:
-    measured = (Measured("ddpm", 100, False, 0.4), Measured("ddpm", 1000, False, 0.5))
-    folder = dataclasses.replace(writer.config, measured=measured)
-    note = lambda settings: few_steps(resolve(settings, folder).config, folder)  # noqa: E731
-    assert note(Settings()) is None and note(Settings(sampler="ddpm", check=False, steps=50)) is None
-    assert "49 steps are far fewer" in str(note(Settings(sampler="ddpm", check=False, steps=49)))
-    assert "(4)" in str(note(Settings(steps=1)))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "onnx/step.onnx",
-        "onnx/check.onnx",
-        "onnx/model.onnx_data",
-        "tokenizer.json",
-        "noise_schedule.json",
-        "manifest.json",
-        "config.json",
-    ],
-)
-def test_a_missing_or_altered_file_is_named(folder: Path, tmp_path: Path, name: str) -> None:
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    data = bytearray((copy / name).read_bytes())
-    data[data.rindex(b"}") + 1 if name == "config.json" else len(data) // 2] ^= (
-        0x2A if name == "config.json" else 1
-    )
-    (copy / name).write_bytes(data)
-    with pytest.raises(UserError, match=re.escape(name)):
-        Sampler.load(copy)
-    (copy / name).unlink()
-    with pytest.raises(UserError, match="config.json" if name == "config.json" else re.escape(name)):
-        Sampler.load(copy)
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("digests.json", "{}"), ("digests.json", "[]"), ("digests.json", '{"config.json": 3}'), ("digests.json", None),
-        ("config.json", "[]"), ("config.json", "3"), ("config.json", "{}"), ("config.json", '{"format": 8}'),
-        ("config.json", '{"format": 8, "model": [], "vocab_size": 3}'), ("config.json", "[" * 100_000),
-    ],
-)  # fmt: skip
-def test_malformed_files_are_one_line(folder: Path, tmp_path: Path, name: str, content: str | None) -> None:
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    (copy / name).unlink()
-    if content is not None:
-        (copy / name).write_text(content)
-    with pytest.raises(UserError) as raised:
-        Sampler.load(copy)
-    assert "\n" not in str(raised.value) and str(copy) in str(raised.value)
-
-
-def test_an_older_folder_is_told_to_export_again(folder: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    (copy / "config.json").write_text(json.dumps({"model": {}, "sampler": {}}))
-    (copy / "manifest.json").write_text(json.dumps({"format": 7}))
-    with pytest.raises(
-        UserError, match="is of format 7, this version reads format 8; export the model again"
-    ):
-        Sampler.load(copy)
-
-
-def test_a_folder_without_eight_bits_says_so(folder: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    digests = json.loads((copy / "digests.json").read_text())
-    for name in [name for name in digests if "_quantized" in name]:
-        del digests[name]
-        (copy / name).unlink()
-    (copy / "digests.json").write_text(json.dumps(digests))
-    with pytest.raises(UserError, match="holds no int8 graphs"):
-        Sampler.load(copy, precision="int8")
-    with pytest.raises(UserError, match="--precision = fp8"):
-        Sampler.load(copy, precision="fp8")
-    (copy / "notes.txt").write_text("mine")
-    assert read_info(copy).unlisted == ("notes.txt",)
 
 
 def test_no_room_is_said_before_it_is_tried(folder: Path, writer: Sampler, monkeypatch: Any) -> None:

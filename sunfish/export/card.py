@@ -11,9 +11,9 @@ from sunfish.sampling.onnx_backend import GRAPHS, graph_names
 
 CARD = """# A SunFish denoiser
 
-A continuous diffusion language model with {parameters:,} parameters, trained on rows of up to {longest} tokens,
-exported to ONNX (opset {opset}). Licence of the weights: {licence}. It denoises all positions of a text at once,
-and fills gaps in given texts. {checks}
+A continuous diffusion language model with {parameters:,} parameters, trained on rows of up to {longest}
+tokens, exported to ONNX (opset {opset}). Licence of the weights: {licence}. It denoises all positions of a
+text at once, and fills gaps in given texts. {checks}
 
     sunfish generate --model .
     sunfish infill --model . "text with a [MASK] ."
@@ -69,8 +69,10 @@ def model_card(
     """Return the card of a folder as Markdown."""
     parity, lengths, can_check = manifest["parity"], stored.lengths, stored.config.can_check
     return CARD.format(
-        parameters=manifest["parameters"], longest=lengths.longest, opset=config.opset, licence=config.licence,
-        checks=CHECKED if can_check else "It did not learn to check its drafts.", usual=lengths.median,
+        parameters=manifest["parameters"], longest=lengths.longest, opset=config.opset,
+        licence=config.licence,
+        checks=CHECKED if can_check else "It did not learn to check its drafts.",
+        usual=lengths.median,
         emb=stored.denoiser.config.emb_dim, temperature=sampler.temperature,
         sampler="checked_sampler" if sampler.check else "sampler", end=stored.config.end_id,
         graphs="\n".join(f"| `onnx/{name}.onnx` | {GRAPHS[name]} |" for name in graph_names(can_check)),

@@ -58,8 +58,9 @@ def export_folder(
     sampler: SamplerConfig,
     measure: Measure | None = None,
 ) -> None:
-    """Write the folder, its manifest and the numbers; `sampler` is what the folder recommends, and `measure` is
-    put to the denoiser's graph of every precision.
+    """Write the folder, its manifest and the numbers; `sampler` is what the folder recommends.
+
+    `measure` is put to the denoiser's graph of every precision.
 
     Raises:
         UserError: the graphs do not say what torch says, or the sampler checks and the model cannot; nothing
@@ -103,7 +104,7 @@ def _quality(folder: Path, config: ExportConfig, measure: Measure | None) -> dic
 
 
 def _size(folder: Path, sampler: SamplerConfig, precision: str) -> int:
-    """Return the bytes of a precision's weights and of the graphs that are sampled with: what sampling needs."""
+    """Return the bytes of a precision's weights and of the graphs that sampling needs."""
     needed = ("step", "check") if sampler.check else ("step",)
     graphs = sum(graph_path(folder, name, precision).stat().st_size for name in needed)
     return graphs + weights_path(folder, precision).stat().st_size
@@ -171,7 +172,8 @@ def _hold_against_torch(
     error = call_error(stored, open_graph("model"), np.random.default_rng(0))
     if not error <= config.max_relative_error:
         raise UserError(
-            f"the exported graph differs from torch by {error:.1e} in one call, more than export.max_relative_error allows"
+            f"the exported graph differs from torch by {error:.1e} in one call, "
+            "more than export.max_relative_error allows"
         )
     engines = {
         "onnxruntime, step by step": step_by_step(open_graph),
@@ -205,7 +207,8 @@ def _require_alike(samplers: list[dict[str, Any]]) -> None:
     for row in samplers:
         if row["different_ids"]:
             raise UserError(
-                f"{row['different_ids']} of {row['ids']} ids differ between torch and {row['engine']} ({row['sampler']}); "
+                f"{row['different_ids']} of {row['ids']} ids differ between torch and {row['engine']} "
+                f"({row['sampler']}); "
                 "export.tie_margin says how close two logits must be to count as equal"
             )
 

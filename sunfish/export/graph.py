@@ -62,8 +62,8 @@ def export_check(denoiser: Denoiser, opset: int) -> ir.Model:
 
 
 def _example(denoiser: Denoiser) -> tuple[Tensor, ...]:
-    """Return x, x_0_prev and noise, each a tensor of its own (given twice it would be one input), ids, and ones
-    per row.
+    """Return x, x_0_prev and noise, each a tensor of its own (one given twice would be one input); ids; and
+    ones per row.
     """
     x = torch.zeros(3, EXAMPLE_BATCH, EXAMPLE_LENGTH, denoiser.config.emb_dim)
     ids = torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, dtype=torch.int64)
@@ -86,7 +86,8 @@ def _export(
         shapes = tuple(_shape(name, value) for name, value in inputs.items())
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Plain(module), tuple(inputs.values()), dynamo=True, opset_version=opset, input_names=list(inputs), output_names=outputs,
+            _Plain(module), tuple(inputs.values()), dynamo=True, opset_version=opset,
+            input_names=list(inputs), output_names=outputs,
             dynamic_shapes=(shapes,), verbose=False,
         )  # fmt: skip
         if program is None:

@@ -1,7 +1,8 @@
-"""A whole sampler as one graph, so that one call from any language writes texts: a loop over a plan's rows, each
-of them a step of denoising or a check.
+"""A whole sampler as one graph, so that one call from any language writes texts: a loop over a plan's rows,
+each of them a step of denoising or a check.
 
-Only texts that a row concerns are computed: those with unknown positions, or those that a check has not passed.
+Only texts that a row concerns are computed: those with unknown positions, or, in a check, those that no check
+has passed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ SCALARS = ("confidence_threshold", "epsilon_cutoff", "draws_tokens")
 
 
 def sampler_graph(step: ir.Model, check: ir.Model | None = None) -> ir.Model:
-    """Return the graph (noise, uniforms, plan, ids, known, scalars, temperature) -> (text, calls, corrected) over
-    the nodes and weights of a step's graph, and of a check's.
+    """Return the graph (noise, uniforms, plan, ids, known, temperature, scalars) -> (text, calls, corrected).
+
+    Its nodes and weights are those of a step's graph, and of a check's.
 
     `plan` is (rows, columns), of `onnx_backend.plan_rows`. `noise` is (draws, batch, pos, emb) and `uniforms`
     (draws, batch, pos): the first draw is the start's noise, and each text takes the next one at each of its
@@ -55,7 +57,8 @@ def sampler_graph(step: ir.Model, check: ir.Model | None = None) -> ir.Model:
         name="rows",
     )
     graph = ir.Graph(
-        list(told.values()), [ends[name] for name in ("text", "calls", "corrected")], nodes=[*begin.nodes, loop],
+        list(told.values()), [ends[name] for name in ("text", "calls", "corrected")],
+        nodes=[*begin.nodes, loop],
         initializers=list(weights.values()), opset_imports=dict(step.graph.opset_imports), name="sampler",
     )  # fmt: skip
     return ir.Model(graph, ir_version=step.ir_version, functions=list(step.functions.values()))
@@ -65,7 +68,8 @@ def _inputs(emb: Any, has_check: bool) -> dict[str, ir.Value]:
     """Return what the whole sampler is told."""
     shapes: dict[str, tuple[ir.DataType, list[Any]]] = {
         "noise": (FLOAT, ["draws", "batch", "pos", emb]), "uniforms": (FLOAT, ["draws", "batch", "pos"]),
-        "plan": (FLOAT, ["rows", len(PLAN_COLUMNS)]), "ids": (INT, ["batch", "pos"]), "known": (BOOL, ["batch", "pos"]),
+        "plan": (FLOAT, ["rows", len(PLAN_COLUMNS)]), "ids": (INT, ["batch", "pos"]),
+        "known": (BOOL, ["batch", "pos"]),
         "temperature": (FLOAT, ["batch"]), **{name: (FLOAT, []) for name in SCALARS},
     }  # fmt: skip
     if has_check:
@@ -123,7 +127,7 @@ def _body(told: dict[str, ir.Value], denoise: Part, checking: Part | None) -> ir
 def _state(emb: Any) -> dict[str, ir.Value]:
     """Return the state that is carried from row to row."""
     types = {"x": FLOAT, "x_0_prev": FLOAT, "known": BOOL, "going": BOOL}
-    tail = {"x": ["pos", emb], "x_0_prev": ["pos", emb], **dict.fromkeys(("ids", "known", "text"), ["pos"])}
+    tail = {"x": ["pos", emb], "x_0_prev": ["pos", emb], "ids": ["pos"], "known": ["pos"], "text": ["pos"]}
     return {
         name: typed_value(f"now.{name}", types.get(name, INT), ["batch", *tail.get(name, [])])
         for name in CARRIED
@@ -203,7 +207,8 @@ def _connect(part: Part, values: dict[str, ir.Value]) -> None:
 
 
 def _count(
-    tape: Tape, state: dict[str, ir.Value], here: dict[str, ir.Value], after: dict[str, ir.Value], rows: ir.Value
+    tape: Tape, state: dict[str, ir.Value], here: dict[str, ir.Value], after: dict[str, ir.Value],
+    rows: ir.Value,
 ) -> ir.Value:  # fmt: skip
     """Return how many tokens of each text checks have replaced so far: no given ones."""
     free = tape.add("Not", [here["given"]], "free")

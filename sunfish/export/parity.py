@@ -1,5 +1,5 @@
-"""Hold the exported graphs against torch: one call, and whole texts on shared noise, by several programs that run
-ONNX.
+"""Hold the exported graphs against torch: one call, and whole texts on shared noise, by several programs
+that run ONNX.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def _with_reference(graph: Path) -> Call:
 
 
 def hold_against_torch(
-    stored: StoredDenoiser, engines: dict[str, Engine], name: str, plan: SamplerPlan, num: int, tie_margin: float
+    stored: StoredDenoiser, engines: dict[str, Engine], name: str, plan: SamplerPlan, num: int,
+    tie_margin: float,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return, for each engine, how many of `num` texts' ids differ from torch's on the same noise.
 

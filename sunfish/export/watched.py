@@ -21,9 +21,10 @@ NEAR_DRAW = 1e-5
 class WatchedBackend(TorchBackend):
     """A `TorchBackend` that marks near-ties.
 
-    `ties`, (batch, pos), are positions whose best two logits were closer than `tie_margin` as they were decided.
-    Where a decision has consequences elsewhere, all of its text is marked: a token kept before the last step, a
-    drawn token, a token that a check nearly rejected or nearly accepted, any token of a draft that is checked.
+    `ties`, (batch, pos), are positions whose best two logits were closer than `tie_margin` as they were
+    decided. Where a decision has consequences elsewhere, all of its text is marked: a token kept before the
+    last step, a drawn token, a token that a check nearly rejected or nearly accepted, any token of a draft
+    that is checked.
     """
 
     def __init__(self, denoiser: Denoiser, draw: DrawNoise, plan: SamplerPlan, tie_margin: float) -> None:
@@ -89,8 +90,9 @@ class WatchedBackend(TorchBackend):
 
 
 def distance(probabilities: Tensor, uniforms: Tensor, cutoff: Tensor) -> Tensor:
-    """Return how near a uniform fell to where one token's share ends and the next one's begins, or a token came to
-    having a share at all, (batch, pos).
+    """Return how near a uniform fell to where one token's share ends and the next one's begins, (batch, pos).
+
+    Or how near a token came to having a share at all, where that is nearer.
     """
     most = probabilities.amax(dim=-1, keepdim=True)
     kept = torch.where(probabilities >= torch.minimum(most, cutoff), probabilities, 0.0)

@@ -14,45 +14,58 @@ import click
 from sunfish.errors import UserError, report_errors
 from sunfish.plugins import load_plugins
 
-EXIT_CODES = "Exit codes: 0 all went well; 1 something you can mend, said in one line; 2 a wrong option; 130 interrupted."
+EXIT_CODES = "Exit codes: 0 all went well; 1 a mistake you can mend; 2 a wrong option; 130 interrupted."
 MODEL = click.option(
-    "--model", "folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL", show_default=True,
-    help="Folder of an exported model.",
+    "--model", "folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL",
+    show_default=True, help="Folder of an exported model.",
 )  # fmt: skip
 PLUGINS = click.option(
-    "--plugin", "plugins", multiple=True, envvar="SUNFISH_PLUGINS", help="Python module that adds samplers; may be repeated."
-)  # fmt: skip
-USUAL = "  [default: the model's]"
-SAMPLING = [
+    "--plugin", "plugins", multiple=True, envvar="SUNFISH_PLUGINS", help="Python module that adds samplers."
+)
+LOADING_OPTIONS = [
     MODEL,
     PLUGINS,
     click.option("--precision", default="fp32", show_default=True, help="fp32 or int8, which is smaller."),
-    click.option("--provider", "providers", multiple=True, envvar="SUNFISH_PROVIDERS", help="Of ONNX Runtime, the preferred one first."),
+    click.option(
+        "--provider", "providers", multiple=True, envvar="SUNFISH_PROVIDERS",
+        help="Of ONNX Runtime, the preferred one first.",
+    ),
     click.option("--threads", "num_threads", type=click.IntRange(min=1), help="[default: all usable cores]"),
-    click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
-    click.option("--sampler", help="ddim, ddpm, dpmpp-2m, heun ... of the drafts." + USUAL),
-    click.option("--steps", type=int, help="Calls of the first draft, all positions at once." + USUAL),
-    click.option("--eta", type=float, help="Of ddim: 0 deterministic ... 1 ancestral." + USUAL),
-    click.option("--churn", type=float, help="Of churn: how much noise each step adds." + USUAL),
-    click.option("--temperature", type=float, help="Below 1: safer words, less variety." + USUAL),
-    click.option("--confidence-threshold", type=float, help="A position keeps its token once it is surer than this; 1: never early." + USUAL),
-    click.option("--epsilon-cutoff", type=float, help="Of ddpm-categorical: never draw tokens less probable." + USUAL),
-    click.option("--check/--no-check", default=None, help="Check the draft, correct it and draft again, or take it as it is." + USUAL),
-    click.option("--check-epsilon", type=float, help="Reject a token below this share of the likeliest one's probability." + USUAL),
-    click.option("--redraft-steps", type=int, help="Calls of each later draft." + USUAL),
-    click.option("--restart-time", type=float, help="Noise level that later drafts go back to; 1: pure noise." + USUAL),
-    click.option("--max-rounds", type=int, help="Checks per text at most." + USUAL),
-    click.option("--seed", type=int, help="The same seed gives the same text.  [default: drawn, and printed]"),
-    click.option("--batch", type=int, help="Texts sampled together.  [default: as many as take little memory]"),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
-    click.option("--watch", is_flag=True, help="Show each text come out of the noise, call by call; in a terminal."),
 ]  # fmt: skip
+SAMPLER_OPTIONS: dict[str, tuple[type, str]] = {  # each is the model's own unless told
+    "--sampler": (str, "Of the drafts: ddim, ddpm, dpmpp-2m, heun ..."),
+    "--steps": (int, "Calls of the first draft, all positions at once."),
+    "--eta": (float, "Of ddim: 0 deterministic ... 1 ancestral."),
+    "--churn": (float, "Of churn: how much noise each step adds."),
+    "--temperature": (float, "Below 1: safer words, less variety."),
+    "--confidence-threshold": (float, "A position keeps its token once it is surer; 1: never early."),
+    "--epsilon-cutoff": (float, "Of ddpm-categorical: never draw tokens less probable."),
+    "--check-epsilon": (float, "Reject a token below this share of the likeliest one's probability."),
+    "--redraft-steps": (int, "Calls of each later draft."),
+    "--restart-time": (float, "Noise level that later drafts go back to; 1: pure noise."),
+    "--max-rounds": (int, "Checks per text at most."),
+}
+USUAL = "  [default: the model's]"
+SAMPLING_OPTIONS = [
+    *LOADING_OPTIONS,
+    click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
+    *(click.option(name, type=kind, help=text + USUAL) for name, (kind, text) in SAMPLER_OPTIONS.items()),
+    click.option("--check/--no-check", default=None, help="Check drafts, correct and draft again." + USUAL),
+    click.option(
+        "--seed", type=int, help="The same seed gives the same text.  [default: drawn, and printed]"
+    ),
+    click.option(
+        "--batch", type=int, help="Texts sampled together.  [default: as many as take little memory]"
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+    click.option("--watch", is_flag=True, help="Show each text come out of the noise; in a terminal."),
+]
 LOADING = ("folder", "precision", "providers", "num_threads")
 
 
 def sampling(command: Any) -> Any:
     """Add the options that generate and infill share."""
-    for option in reversed(SAMPLING):
+    for option in reversed(SAMPLING_OPTIONS):
         command = option(command)
     return command
 
@@ -96,7 +109,7 @@ def generate(
 @click.argument("text")
 @report_errors
 def infill(text: str, num: int, as_json: bool, watch: bool, **options: Any) -> None:
-    """Fill the gaps in TEXT: [MASK:n] is n tokens, [MASK] one to eight, drawn; a [MASK] alone a whole text."""
+    """Fill the gaps in TEXT: [MASK:n] is n tokens, [MASK] one to eight; a [MASK] alone a whole text."""
     _require_output(watch, as_json)
     sampler, settings = _load(options)
     if watch:
@@ -189,10 +202,11 @@ def _print(text: str) -> None:
         sys.stdout.flush()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"standard output takes {error.encoding}, which has no {text[error.start]!r}; set PYTHONUTF8=1, or use --json"
+            f"standard output takes {error.encoding}, which has no {text[error.start]!r}; "
+            "set PYTHONUTF8=1, or use --json"
         ) from error
     except (OSError, ValueError) as error:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # Python flushes it once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes what is left once more as it ends
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"standard output cannot be written ({reason})") from error
 

@@ -19,7 +19,10 @@ from sunfish.files import read_json
 from sunfish.sampling.onnx_backend import FORMAT, PRECISIONS, graph_names, graph_path, weights_path
 
 REMEDY = "export the model again (`dvc repro export`), or copy the whole folder"
-TEXT_FILES = ("config.json", "manifest.json", "noise_schedule.json", "plan.json", "README.md", "tokenizer.json", "tokenizer_config.json")  # fmt: skip
+TEXT_FILES = (
+    "config.json", "manifest.json", "noise_schedule.json", "plan.json", "README.md", "tokenizer.json",
+    "tokenizer_config.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

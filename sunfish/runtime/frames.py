@@ -39,12 +39,11 @@ class Frame:
 def frames(
     plan: SamplerPlan, backend: SamplerBackend, conditioning: Conditioning, tokenizer: Tokenizer, shown: Shown
 ) -> Iterator[Frame]:
-    """Yield the frames of one text. A check that rejects a token gives two: the token rejected, and corrected."""
+    """Yield the frames of one text; a check that corrects a token gives two, before and after."""
     before: Snapshot | None = None
     last: Frame | None = None
-    calls = corrected = 0
-    for event in sample_loop(plan, backend, conditioning):
-        calls += 1
+    corrected = 0
+    for calls, event in enumerate(sample_loop(plan, backend, conditioning), 1):
         now = backend.snapshot()
         for kind, seen in _outcomes(event, before, now):
             corrected += kind == "correct"

@@ -107,8 +107,8 @@ class Sampler:
     ) -> list[Text]:
         """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
 
-        Without `length` a model that is told lengths draws one from those of its training, and any other has the
-        room of the longest. A text that may be longer than a row is written piece by piece, each given the end
+        Without `length` a model that is told lengths gets one drawn from its training's, and any other the
+        room of the longest. A text that may be longer than a row is written in pieces, each given the end
         of the one before, until the model ends it."""
         how = self._begin(settings, num, length, MAX_LENGTH, prompt)
         rngs = _generators(how.seed, num)
@@ -149,7 +149,7 @@ class Sampler:
         prompt: str | None = None,
         settings: Settings = Settings(),
     ) -> Iterator[Frame]:
-        """Yield every call's outcome for the `num` texts that `generate` returns, one text after the other."""
+        """Yield each call's outcome for the `num` texts that `generate` returns, one after the other."""
         how = self._begin(replace(settings, batch=1), num, length, self.lengths.longest, prompt)
         for rng in _generators(how.seed, num):
             yield from self._frames(self._row(length, prompt, rng), rng, how, self._until_end)

@@ -98,11 +98,11 @@ def describe(folder: Path, info: Info) -> str:
     lines = [
         (
             "what",
-            f"SunFish denoiser {model.name!r}, {manifest.parameters:,} parameters, {config.vocab_size:,} tokens",
+            f"denoiser {model.name!r}, {manifest.parameters:,} parameters, {config.vocab_size:,} tokens",
         ),
         (
             "network",
-            f"{model.num_layers} layers, {model.num_heads} heads, width {model.width}, embeddings of {model.emb_dim}",
+            f"{model.num_layers} layers, {model.num_heads} heads, width {model.width}, emb {model.emb_dim}",
         ),
         ("texts", f"of up to {config.row_lengths.longest} tokens"),
         ("samples with", _settings(config.sampler.to_dict())),
@@ -113,7 +113,7 @@ def describe(folder: Path, info: Info) -> str:
         ("made by", f"{made_by}; format {config.format}"),
         (
             "parity",
-            f"largest relative error of a call {manifest.parity.relative_error_per_call:.1e}; ids that differ from torch's:",
+            f"relative error of a call {manifest.parity.relative_error_per_call:.1e}; ids not as torch's:",
         ),
         *(("", _compared(row)) for row in manifest.parity.samplers),
         *(("quality", f"{name}: {_settings(numbers)}") for name, numbers in manifest.quality.items()),

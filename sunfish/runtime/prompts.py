@@ -58,7 +58,8 @@ def require_room(ids: list[int], length: int) -> None:
     """
     if len(ids) >= length:
         raise UserError(
-            f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; shorten it or raise --length"
+            f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; "
+            "shorten it or raise --length"
         )
 
 
@@ -161,4 +162,5 @@ def unseen_note(tokenizer: Tokenizer, text: str) -> str | None:
     if not words:
         return None
     more = f" and {len(words) - SHOWN_WORDS} more" if len(words) > SHOWN_WORDS else ""
-    return f"the tokenizer has never seen {', '.join(map(repr, words[:SHOWN_WORDS]))}{more}; the model reads single bytes there"
+    shown = ", ".join(map(repr, words[:SHOWN_WORDS]))
+    return f"the tokenizer has never seen {shown}{more}; the model reads single bytes there"

@@ -12,8 +12,12 @@ from sunfish.config.schema.sampler import CheckConfig, SamplerConfig
 from sunfish.errors import InvalidValue, UserError
 from sunfish.runtime.folder import ExportedConfig, Measured
 
-SAMPLER_KEYS = {"sampler": "name", **{key: key for key in ("steps", "eta", "churn", "temperature", "confidence_threshold", "epsilon_cutoff")}}  # fmt: skip
-CHECK_KEYS = {"check_epsilon": "epsilon", "redraft_steps": "steps", "restart_time": "restart_time", "max_rounds": "max_rounds"}  # fmt: skip
+SAME = ("steps", "eta", "churn", "temperature", "confidence_threshold", "epsilon_cutoff")
+SAMPLER_KEYS = {"sampler": "name", **{key: key for key in SAME}}  # setting -> key of `SamplerConfig`
+CHECK_KEYS = {
+    "check_epsilon": "epsilon", "redraft_steps": "steps", "restart_time": "restart_time",
+    "max_rounds": "max_rounds",
+}  # fmt: skip
 USUAL_CHECK = CheckConfig(
     epsilon=0.05, steps=2, restart_time=0.8, max_rounds=None
 )  # conf/sampler/checked.yaml

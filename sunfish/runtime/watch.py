@@ -1,5 +1,5 @@
-"""Show a text come out of the noise in a terminal: dots, faint words, plain words, as the model grows sure; bold
-words stay, and a word that the check rejects is struck through.
+"""Show a text come out of the noise in a terminal: dots, faint words, plain words, as the model grows sure;
+bold words stay, and a word that the check rejects is struck through.
 """
 
 from __future__ import annotations

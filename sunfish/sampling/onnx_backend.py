@@ -20,12 +20,15 @@ CPU = ("CPUExecutionProvider",)
 PRECISIONS = ("fp32", "int8")
 GRAPHS = {
     "model": "the denoiser: (x_t, logsnr, x_0_prev, known, temperature) -> (x_0_hat, logits)",
-    "step": "a row of a solver's table at all positions: (x, x_0_prev, ids, known, noise, uniforms, coefficients, "
-    "confidence_threshold, epsilon_cutoff, draws_tokens, temperature) -> the next state, tokens, confidence",
-    "check": "one causal pass over a draft: (ids, given, noise, uniforms, epsilon, logsnr, temperature) -> the next state, rejected",
+    "step": "a row of a solver's table at all positions: (x, x_0_prev, ids, known, noise, uniforms, "
+    "coefficients, confidence_threshold, epsilon_cutoff, draws_tokens, temperature) -> the next state, "
+    "tokens, confidence",
+    "check": "one causal pass over a draft: (ids, given, noise, uniforms, epsilon, logsnr, temperature) -> "
+    "the next state, rejected",
     "sampler": "a draft in one call: (noise, uniforms, plan, ids, known, temperature, confidence_threshold, "
     "epsilon_cutoff, draws_tokens) -> (text, calls, corrected)",
-    "checked_sampler": "draft, check, correct, draft again in one call: the same and epsilon -> (text, calls, corrected)",
+    "checked_sampler": "draft, check, correct, draft again in one call: the same and epsilon -> "
+    "(text, calls, corrected)",
 }
 CHECKING = ("check", "checked_sampler")  # in the folder of a model that learned to check
 PLAN_COLUMNS = (*COEFFICIENTS, "is_check", "is_last", "draws_noise")
@@ -111,8 +114,8 @@ OpenGraph = Callable[[str], ort.InferenceSession]  # a graph's name -> the graph
 class OnnxBackend:
     """The `SamplerBackend` of an exported folder; `draw` gives the noise.
 
-    Only texts with unknown positions draw noise in a step, so that a text's noise does not depend on the texts
-    beside it.
+    Only texts with unknown positions draw noise in a step, so that a text's noise does not depend on the
+    texts beside it.
     """
 
     def __init__(self, open_graph: OpenGraph, draw: DrawNoise, plan: SamplerPlan) -> None:
