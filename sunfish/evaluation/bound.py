@@ -23,7 +23,8 @@ from sunfish.progress import track
 from sunfish.sampling.loop import Conditioning
 
 NUM_LEVEL_BINS = 30
-UNIFORM_FRACTION = 0.5  # of the noise levels: an adaptive schedule seldom looks where losses are rare and large
+# of the noise levels: an adaptive schedule seldom looks where losses are rare and large
+UNIFORM_FRACTION = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +59,11 @@ class BoundEstimator:
     def bound(self, batches: Sequence[Conditioning], lengths: RowLengths | None) -> Bound:
         """Return the bound of batches of ids, each (rows, pos) of one length.
 
-        Known positions are given and cost nothing. Each row is at one noise level at a time, half of them drawn
-        from the schedule and half evenly, weighted by that density: the mean is unbiased. The estimate is
-        self-conditioned on the denoiser's first one of the same x_t, a function of x_t: the bound stays valid.
-        A row's length is drawn before its text and costs -log p(length); with `lengths` None it is given.
+        Known positions are given and cost nothing. Each row is at one noise level at a time, half of them
+        drawn from the schedule and half evenly, weighted by that density: the mean is unbiased. The estimate
+        is self-conditioned on the denoiser's first one of the same x_t, a function of x_t: the bound stays
+        valid. A row's length is drawn before its text and costs -log p(length); with `lengths` None it is
+        given.
 
         Source: [VDM] eq. 11 and 17; [Defensive] section 2 for the mixture.
         """
@@ -107,7 +109,8 @@ def to_numpy(values: Tensor) -> Array:
 
 
 def prior_kl_nats(emb_dim: int, schedule: NoiseSchedule) -> float:
-    """Return KL(q(x_1 | x_0) || N(0, 1)) per position; every embedding has mean square 1, so all have the same.
+    """Return KL(q(x_1 | x_0) || N(0, 1)) per position; every embedding has mean square 1, so all have the
+    same.
 
     Source: [VDM] eq. 14."""
     variance = float(sigma(schedule.logsnr[-1])) ** 2
@@ -115,7 +118,9 @@ def prior_kl_nats(emb_dim: int, schedule: NoiseSchedule) -> float:
 
 
 def by_level(schedule: NoiseSchedule, levels: Array, ce: Array) -> tuple[Array, Array, Array]:
-    """Return the centres of bins of logsnr, the mean cross-entropy there, and the schedule's density there."""
+    """Return the centres of bins of logsnr, the mean cross-entropy there, and the schedule's density
+    there.
+    """
     edges = np.linspace(schedule.logsnr[-1], schedule.logsnr[0], NUM_LEVEL_BINS + 1)
     bins = np.clip(np.searchsorted(edges, levels, side="right") - 1, 0, NUM_LEVEL_BINS - 1)
     count = np.bincount(bins, minlength=NUM_LEVEL_BINS)

@@ -59,8 +59,8 @@ class EvalContext:
 
     @classmethod
     def read(
-        cls, denoiser: Path, shards_dir: Path, data: DataConfig, config: EvaluateConfig, sampler: SamplerConfig,
-        device: str = "cpu",
+        cls, denoiser: Path, shards_dir: Path, data: DataConfig, config: EvaluateConfig,
+        sampler: SamplerConfig, device: str = "cpu",
     ) -> EvalContext:  # fmt: skip
         """Read both folders; the judge comes with `with_judge`.
 
@@ -70,7 +70,7 @@ class EvalContext:
         stored, shards = read_denoiser(denoiser), Shards(shards_dir)
         if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
             raise UserError(
-                f"{denoiser}: was trained with another tokenizer than {shards_dir}; run the pretrain stage again"
+                f"{denoiser}: has another tokenizer than {shards_dir}; run the pretrain stage again"
             )
         stored.denoiser.to(device)
         sampler = sampler if stored.config.can_check else dataclasses.replace(sampler, check=None)

@@ -1,4 +1,6 @@
-"""Evaluate a denoiser: likelihoods, the texts it writes, the gaps it fills, its speed; tables, pictures, samples."""
+"""Evaluate a denoiser: likelihoods, the texts it writes, the gaps it fills, its speed; tables, pictures,
+samples.
+"""
 
 from __future__ import annotations
 
@@ -159,7 +161,11 @@ def track(config: TrackingConfig, context: EvalContext, results: dict[str, Any],
     tables = ("bound", "causal", "headline", "draft", "gap_bound")
     tracker.log_metrics(
         {f"evaluate.{k}.{n}": v for k in tables for n, v in results.get(k, {}).items()}
-        | {f"evaluate.infilling.{k}.{n}": v for k, row in results["infilling"].items() for n, v in row.items()}
+        | {
+            f"evaluate.infilling.{k}.{n}": v
+            for k, row in results["infilling"].items()
+            for n, v in row.items()
+        }
     )
     for path in (places.plots, places.samples, places.results):
         tracker.log_artifacts(path, "evaluate")

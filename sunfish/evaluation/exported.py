@@ -44,8 +44,8 @@ class ExportedDenoiser(nn.Module):
 def bound_of(context: EvalContext, graph_path: Path, num_rows: int) -> Numbers:
     """Return a graph's bound on the first held-out rows, nats per token; all graphs see the same draws.
 
-    Row by row, because a sampler's batch is at one noise level: 8-bit activations have one scale per call, and
-    rows at other levels would spoil it."""
+    Row by row, because a sampler's batch is at one noise level: 8-bit activations have one scale per call,
+    and rows at other levels would spoil it."""
     exported = cast(Denoiser, ExportedDenoiser(context.stored.denoiser, graph_path))
     config = dataclasses.replace(context.config, batch_rows=1, bound_rows=num_rows, bound_levels=BOUND_LEVELS)
     stored = dataclasses.replace(context.stored, denoiser=exported)

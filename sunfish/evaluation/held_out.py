@@ -60,8 +60,8 @@ def held_out_batches(context: EvalContext) -> list[np.ndarray]:
 def likelihood_numbers(context: EvalContext, nats: Array) -> Numbers:
     """Return what -log p of the first held-out rows, (rows,) as in `held_out_batches`, comes to.
 
-    A token is one of the text or the end token behind it. Filling behind that is in the sum, not in the count.
-    """
+    A token is one of the text or the end token behind it. Filling behind that is in the sum, not in the
+    count."""
     indices, rows = context.held_out.first(context.config.bound_rows), len(nats)
     texts = [text for ids in held_out_batches(context) for text in context.texts(context.cut(ids)).words]
     num_tokens = int(context.held_out.num_tokens(indices).sum())
@@ -82,8 +82,9 @@ def likelihood_numbers(context: EvalContext, nats: Array) -> Numbers:
 def beside_grammar(nats: Array, stories: Sequence[str], grammar: Grammar) -> Numbers:
     """Return the grammar's entropy, and how far a model's -log p of some stories, (rows,), lies above it.
 
-    The difference is taken story by story: stories differ from one another far more than a model does from the
-    grammar, so the excess is known much better than either mean. Rows that are no whole story are left out."""
+    The difference is taken story by story: stories differ from one another far more than a model does from
+    the grammar, so the excess is known much better than either mean. Rows that are no whole story are left
+    out."""
     exact = np.array([judge(story, grammar).log_prob_nats for story in stories])
     excess = (nats + exact)[np.isfinite(exact)]
     if not len(excess):

@@ -1,7 +1,9 @@
-"""A language model that says how probable it finds a text: generative perplexity, and MAUVE over its features.
+"""A language model that says how probable it finds a text: generative perplexity, and MAUVE over its
+features.
 
-`evaluate.judge` names it: none, the autoregressive baseline of `pipelines/baselines`, or a causal model of the
-Hugging Face Hub. Perplexities compare only under the same judge and at similar entropy; they count its tokens."""
+`evaluate.judge` names it: none, the autoregressive baseline of `pipelines/baselines`, or a causal model of
+the Hugging Face Hub. Perplexities compare only under the same judge and at similar entropy; they count its
+tokens."""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ MAX_LOGITS = 2**25  # per batch
 PAD_MULTIPLE = 16  # lengths that a Hub model's texts are padded to, so that batches are of one length
 OFFLINE = (
     "without a network it can be null, the folder of an autoregressive baseline (`dvc repro "
-    "pipelines/baselines/dvc.yaml` makes models/baselines/autoregressive), or a folder with a causal model and "
-    "its tokenizer as transformers saves them"
+    "pipelines/baselines/dvc.yaml` makes models/baselines/autoregressive), or a folder with a causal model "
+    "and its tokenizer as transformers saves them"
 )
 
 Rows = Sequence[Sequence[int]]
@@ -55,8 +57,8 @@ class Encoded(NamedTuple):
 class Judge:
     """A causal language model.
 
-    `encode` turns texts (ids up to their end, and words) into its own tokens. `model` turns those, (batch, pos),
-    into states, (batch, pos, width), and logits, (batch, pos, vocab): those at i predict token i."""
+    `encode` turns texts (ids up to their end, and words) into its own tokens. `model` turns those, (batch,
+    pos), into states, (batch, pos, width), and logits, (batch, pos, vocab): those at i predict token i."""
 
     encode: Callable[[Rows, Sequence[str]], list[Encoded]]
     model: Callable[[TokenIds], tuple[Hidden, Logits]]
@@ -94,7 +96,9 @@ class Judge:
 
 def _nats(logits: Logits, tokens: TokenIds, sizes: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
     """Return the sum of -log p over the first `sizes` tokens of each row."""
-    each = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+    each = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(
+        tokens.shape
+    )
     counts = torch.arange(tokens.shape[1], device=tokens.device) < sizes[:, None]
     return (each.double() * counts).sum()
 
@@ -117,8 +121,8 @@ def read_judge(name: str, shards: Shards, device: torch.device) -> Judge:
     stored = read_baseline(Path(name))
     if stored.baseline.kind != "autoregressive":
         raise UserError(
-            f"evaluate.judge = '{name}': is the {stored.baseline.kind} baseline, which gives no text's likelihood; "
-            "name the autoregressive one"
+            f"evaluate.judge = '{name}': is the {stored.baseline.kind} baseline, which gives no text's "
+            "likelihood; name the autoregressive one"
         )
     if stored.tokenizer_sha256 != shards.manifest["tokenizer_sha256"]:
         raise UserError(
@@ -131,8 +135,8 @@ def read_judge(name: str, shards: Shards, device: torch.device) -> Judge:
 def baseline_judge(stored: StoredBaseline, end_id: int, device: torch.device) -> Judge:
     """Return the autoregressive baseline as a judge.
 
-    It reads a text in the shortest row that holds it, since it may be told how far the row's end is. The tokens
-    that count are the text's own and one end token, unless the text fills its row."""
+    It reads a text in the shortest row that holds it, since it may be told how far the row's end is. The
+    tokens that count are the text's own and one end token, unless the text fills its row."""
     baseline, lengths = stored.baseline.to(device), stored.lengths
 
     def encode(ids: Rows, _: Sequence[str]) -> list[Encoded]:
@@ -162,8 +166,8 @@ def hub_judge(name: str, device: torch.device) -> Judge:
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if first is None:
         raise UserError(
-            f"evaluate.judge = '{name}': its tokenizer has neither a first nor a last token; take another model, "
-            "such as gpt2-large"
+            f"evaluate.judge = '{name}': its tokenizer has neither a first nor a last token; take another "
+            "model, such as gpt2-large"
         )
     longest = getattr(causal.config, "max_position_embeddings", 2**20) - 1
 
@@ -187,7 +191,8 @@ def _load_causal(name: str) -> tuple[Any, Any]:
     go_offline_if_unreachable()
     import transformers  # seconds, that only those pay who name such a judge
 
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"  # given again: its libraries may have been loaded before
+    # given again: its libraries may have been loaded before
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline)
         causal = transformers.AutoModelForCausalLM.from_pretrained(
@@ -209,13 +214,13 @@ def require_enough(num_samples: int, num_held_out: int) -> None:
     """
     if num_samples < FEWEST:
         raise UserError(
-            f"evaluate.num_samples = {num_samples}: with a judge MAUVE is measured, which needs {FEWEST} texts; "
-            "set it higher, or evaluate.judge to null"
+            f"evaluate.num_samples = {num_samples}: with a judge MAUVE is measured, which needs {FEWEST} "
+            "texts; set it higher, or evaluate.judge to null"
         )
     if num_held_out < 2 * FEWEST:
         raise UserError(
-            f"the shards hold out {num_held_out} rows: with a judge MAUVE is measured, which needs {2 * FEWEST}; "
-            "use more documents or a larger data.held_out_share, or set evaluate.judge to null"
+            f"the shards hold out {num_held_out} rows: with a judge MAUVE is measured, which needs "
+            f"{2 * FEWEST}; use more documents or a larger data.held_out_share, or set evaluate.judge to null"
         )
 
 

@@ -60,6 +60,8 @@ def measure(texts: Texts, context: EvalContext) -> Numbers:
     for name, metric in METRICS.items():
         for key, value in metric(texts, context).items():
             if not math.isfinite(value):
-                raise UserError(f"evaluation: metric '{name}' gives {key} = {value}; it must be a finite number")
+                raise UserError(
+                    f"evaluation: metric '{name}' gives {key} = {value}; it must be a finite number"
+                )
             numbers[key] = value
     return numbers

@@ -14,7 +14,8 @@ from sunfish.evaluation.trajectory import Frame
 from sunfish.files import replacing
 from sunfish.pictures import ACCENT, INK, PALE, canvas, draw_text, picture, save, write_csv
 
-MAX_TOKENS = 32  # of a text, in the picture of its trajectory
+GREY = "#5d7380"
+MAX_TOKENS, MAX_WIDTH, LABEL_WIDTH = 32, 12, 20  # tokens, and characters, in the picture of a trajectory
 INCHES_PER_CHARACTER, INCHES_PER_FRAME = 0.075, 0.21
 FAINTEST = 0.12  # ink of a token that the model is not sure of at all
 
@@ -28,9 +29,7 @@ def read_curve(path: Path) -> Curve:
         return [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
 
 
-def write_plots(
-    path: Path, curve: Curve, bound: Bound, results: dict[str, Any], frames: list[Frame]
-) -> None:
+def write_plots(path: Path, curve: Curve, bound: Bound, results: dict[str, Any], frames: list[Frame]) -> None:
     """Write all pictures and tables, whole or not at all."""
     key, points = quality_points(results)
     levels = zip(bound.level_logsnr, bound.level_ce, bound.level_density, strict=True)
@@ -76,7 +75,7 @@ def draw_loss_by_level(path: Path, bound: Bound) -> None:
     def draw(axes: Any) -> None:
         behind = axes.twinx()
         behind.fill_between(bound.level_logsnr, bound.level_density, color=PALE, alpha=0.5, linewidth=0)
-        behind.set_ylabel("noise schedule: share of steps per nat", color="#5d7380")
+        behind.set_ylabel("noise schedule: share of steps per nat", color=GREY)
         behind.set_ylim(0)
         behind.spines[["top"]].set_visible(False)
         axes.plot(bound.level_logsnr, bound.level_ce, color=ACCENT, linewidth=2)
@@ -111,22 +110,28 @@ def draw_quality(path: Path, key: str, points: list[Point], real: dict[str, floa
 
 def draw_trajectory(path: Path, frames: list[Frame]) -> None:
     """Draw one text row by row, call by call; ink is certainty, a struck token is replaced by a check."""
-    widths = [2 + max(len(f.tokens[k]) for f in frames) for k in range(min(MAX_TOKENS, len(frames[0].tokens)))]
-    widths = [min(width, 14) for width in widths]
-    starts = np.cumsum([16, *widths])
+    num = min(MAX_TOKENS, len(frames[0].tokens))
+    widths = [min(MAX_WIDTH, max(len(frame.tokens[k]) for frame in frames)) + 2 for k in range(num)]
+    starts = np.cumsum([LABEL_WIDTH, *widths])
     size = (INCHES_PER_CHARACTER * starts[-1], INCHES_PER_FRAME * (len(frames) + 3))
     figure, axes = canvas(size, "One text coming out of the noise")
     axes.set(xlim=(0, starts[-1]), ylim=(len(frames) + 0.5, -1))
     axes.axis("off")
     for row, frame in enumerate(frames):
-        draw_text(axes, (0, row), label_of(frame), color=ACCENT if frame.kind == "check" else "#5d7380")
-        for token, before, sure, start in zip(
-            frame.tokens, frame.struck, frame.confidence, starts[:-1], strict=False
-        ):
-            ink = FAINTEST + (1 - FAINTEST) * float(sure)
-            color = ACCENT if before else INK
-            draw_text(axes, (float(start), row), token[:12], color=color, alpha=ink, bold=bool(before))
+        following = frames[row + 1].struck if row + 1 < len(frames) else []
+        draw_frame(axes, row, frame, starts[:-1], following)
     save(figure, path)
+
+
+def draw_frame(axes: Any, row: int, frame: Frame, starts: np.ndarray, struck_next: list[str]) -> None:
+    """Write one row: its label, and its tokens; those that the next row's check strikes are crossed out."""
+    draw_text(axes, (0, row), label_of(frame), color=ACCENT if frame.kind == "check" else GREY)
+    for k, start in enumerate(starts.tolist()):
+        token, corrected = frame.tokens[k][:MAX_WIDTH], bool(frame.struck[k])
+        ink = FAINTEST + (1 - FAINTEST) * float(frame.confidence[k])
+        draw_text(axes, (start, row), token, ACCENT if corrected else INK, ink, bold=corrected)
+        if struck_next and struck_next[k]:
+            axes.plot((start, start + 0.9 * len(token)), (row, row), color=ACCENT, linewidth=1.2)
 
 
 def label_of(frame: Frame) -> str:
@@ -134,7 +139,7 @@ def label_of(frame: Frame) -> str:
     if frame.kind == "denoise":
         return f"draft {frame.round + 1}, {frame.step + 1}"
     struck = next(filter(None, frame.struck), "")
-    return f"check: not {struck}"[:15] if struck else "check"
+    return f"check: not {struck}"[: LABEL_WIDTH - 1] if struck else "check: passed"
 
 
 TRAJECTORY_COLUMNS = ("kind", "draft", "step", "position", "token", "confidence", "known", "struck")

@@ -1,7 +1,10 @@
-"""One text as it comes out of the noise: what stands where after each call, and how sure the model is of it."""
+"""One text as it comes out of the noise: what stands where after each call, and how sure the model is of
+it.
+"""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +16,15 @@ from sunfish.sampling.loop import Conditioning, sample_loop
 from sunfish.sampling.noise import noise_of
 from sunfish.sampling.torch_backend import TorchBackend
 
-MAX_FRAMES = 28  # shown
+MAX_DRAFTS, MAX_STEPS = 12, 24  # shown of one text, and of one draft
 TRIES = 8  # texts looked at for one that a check corrects
 COMMON = 0.05  # share of the rows that must have the length shown
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The text after one call: `kind` is denoise or check; `round` counts drafts, `step` steps of one, from 0.
+    """The text after one call: `kind` is denoise or check; `round` counts drafts, `step` steps of one, from
+    0.
 
     `struck` holds the tokens that the check just rejected, '' elsewhere."""
 
@@ -28,7 +32,7 @@ class Frame:
     round: int
     step: int
     tokens: list[str]
-    confidence: np.ndarray  # (pos,), 1 where known
+    confidence: np.ndarray  # (pos,), 1 where the token was known before the step, or is after the check
     known: np.ndarray  # bool, (pos,)
     struck: list[str]
 
@@ -47,7 +51,9 @@ def pick_trajectory(context: EvalContext) -> list[Frame]:
     All have a short length that is not rare, so that one picture holds them."""
     lengths = context.stored.lengths
     enough = COMMON * sum(lengths.counts)
-    common = (length for length, count in zip(lengths.lengths, lengths.counts, strict=True) if count >= enough)
+    common = (
+        length for length, count in zip(lengths.lengths, lengths.counts, strict=True) if count >= enough
+    )
     length = next(common, lengths.median)
     tries = 1 if context.sampler.check is None else TRIES
     texts = [follow(context, length, (context.config.seed, 4, index)) for index in range(tries)]
@@ -59,24 +65,36 @@ def follow(context: EvalContext, length: int, seed: tuple[int, ...]) -> list[Fra
     """Sample one text of `length` tokens and keep what stands there after each call."""
     denoiser, plan = context.stored.denoiser, context.plan(context.sampler)
     draw = noise_of([np.random.default_rng(seed)], length, denoiser.config.emb_dim)
-    backend, frames = TorchBackend(denoiser, draw, plan), list[Frame]()
+    backend, frames, was_known = TorchBackend(denoiser, draw, plan), list[Frame](), np.zeros(length, bool)
     with denoiser.cached_readout():
         for event in sample_loop(plan, backend, Conditioning.nothing(1, length)):
-            tokens, confidence, known, rejected = (part[0] for part in backend.snapshot()[1:])
+            tokens, known, rejected = (
+                getattr(backend.snapshot(), k)[0] for k in ("tokens", "known", "rejected")
+            )
             is_check = event.kind == "check"
+            sure = np.where(
+                known if is_check else was_known, 1.0, backend.confidence[0].float().cpu().numpy()
+            )
+            before = frames[-1].tokens if is_check else [""] * length
             struck = [
-                before if is_check and wrong else ""
-                for before, wrong in zip(frames[-1].tokens if frames else [""] * length, rejected, strict=True)
+                token if wrong else "" for token, wrong in zip(before, rejected & is_check, strict=True)
             ]
             now = context.token_texts(tokens)
-            frames.append(Frame(event.kind, event.round, event.step, now, confidence, known, struck))
+            frames.append(Frame(event.kind, event.round, event.step, now, sure, known, struck))
+            was_known = known
     return frames
 
 
-def thin(frames: list[Frame], most: int = MAX_FRAMES) -> list[Frame]:
-    """Return at most about `most` frames: every check, every draft's last step, and even steps between."""
-    steps = [k for k, frame in enumerate(frames) if frame.kind == "denoise"]
-    ends = {k for k in steps if k + 1 == len(frames) or frames[k + 1].kind == "check"}
-    chosen = {steps[k] for k in np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)}
-    kept = chosen | ends | {k for k, frame in enumerate(frames) if frame.kind == "check"}
-    return [frames[k] for k in sorted(kept)]
+def thin(frames: list[Frame]) -> list[Frame]:
+    """Return the frames to show: few steps of each draft, and the first drafts and the last one of many."""
+    last = frames[-1].round
+    shown = [frame for frame in frames if frame.round < MAX_DRAFTS - 1 or frame.round == last]
+    drafts = [list(group) for _, group in itertools.groupby(shown, key=lambda frame: frame.round)]
+    return [frame for draft in drafts for frame in _thin_draft(draft)]
+
+
+def _thin_draft(frames: list[Frame]) -> list[Frame]:
+    """Return at most `MAX_STEPS` even steps of one draft, the first and last among them, and its check."""
+    steps = [frame for frame in frames if frame.kind == "denoise"]
+    chosen = np.linspace(0, len(steps) - 1, min(MAX_STEPS, len(steps))).round().astype(int)
+    return [steps[k] for k in chosen] + [frame for frame in frames if frame.kind == "check"]
