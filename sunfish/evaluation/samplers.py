@@ -31,8 +31,10 @@ def compared_samplers(context: EvalContext) -> dict[str, SamplerConfig]:
 
 def plain(context: EvalContext, name: str, steps: int) -> SamplerConfig:
     """Return an unchecked deterministic or ancestral sampler at the configured temperature."""
-    changes = {"eta": 0.0, "churn": 0.0, "confidence_threshold": 1.0, "epsilon_cutoff": 0.0}
-    return dataclasses.replace(context.draft_sampler, name=name, steps=steps, **changes)
+    return dataclasses.replace(
+        context.draft_sampler, name=name, steps=steps, eta=0.0, churn=0.0, confidence_threshold=1.0,
+        epsilon_cutoff=0.0,
+    )  # fmt: skip
 
 
 def named(samplers: Iterable[SamplerConfig]) -> dict[str, SamplerConfig]:
