@@ -23,6 +23,7 @@ from pipelines.baselines.loss import (
     without_scattered,
 )
 from pipelines.baselines.masked import sample_masked
+from pipelines.baselines.page import COLUMNS, draw_picture, verdict, write_page
 from pipelines.baselines.train import baseline_operations, equal_steps, train
 from sunfish.config.schema.diffusion import DiffusionConfig, KnownConfig
 from sunfish.config.schema.model import ModelConfig
@@ -47,13 +48,14 @@ from sunfish.training.cost import step_operations
 ROOT = Path(__file__).parent.parent
 VOCAB, LENGTH, END = 11, 8, 0
 MODEL = ModelConfig(
-    name="thimble", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, input_window=2, tied_head=True,
-    output_prior=False, length_conditioning=True,
+    name="thimble", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, input_window=2,
+    tied_head=True, output_prior=False, length_conditioning=True,
 )  # fmt: skip
 KNOWN = KnownConfig(conditioned_fraction=0.75, prefix=1.0, span=0.0, scattered=1.0, pure_noise_fraction=0.33)
 DIFFUSION = DiffusionConfig(objective="ce", check_weight=4.0, self_conditioning=0.5, known=KNOWN)
 PLAIN = SamplerConfig(
-    name="ddim", steps=6, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0, check=None
+    name="ddim", steps=6, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0,
+    epsilon_cutoff=0.0, check=None,
 )  # fmt: skip
 CHECKED = dataclasses.replace(
     PLAIN, check=CheckConfig(epsilon=0.5, steps=2, restart_time=0.5, max_rounds=None)
@@ -144,7 +146,9 @@ def test_a_baseline_takes_as_many_operations(kind: Any, passes: int, changes: di
     a_row = passes * 3 * length * (2 * products + model.num_layers * 4 * length * model.width)
     assert baseline_operations(kind, model, DIFFUSION, vocab, length) == pytest.approx(a_row)
     steps = equal_steps(kind, model, DIFFUSION, 9000, vocab, length)
-    assert steps * a_row == pytest.approx(9000 * step_operations(model, DIFFUSION, vocab, 1, length), rel=1e-3)
+    assert steps * a_row == pytest.approx(
+        9000 * step_operations(model, DIFFUSION, vocab, 1, length), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("tied_head", [True, False])
@@ -270,3 +274,40 @@ def test_the_pipeline_names_files_that_are_there() -> None:
     deps = [*stages["train"]["do"]["deps"], *stages["compare"]["deps"]]
     own = [dep for dep in deps if not dep.startswith(("data/", "models/"))]
     assert own and all((ROOT / dep).exists() for dep in own)
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "masked"])
+def test_a_thimble_trains(kind: Any, params: dict[str, Any], shards: Any, tmp_path: Path) -> None:
+    train(kind, params, shards.folder, tmp_path / kind)
+    stored = read_baseline(tmp_path / kind)
+    untrained = make_baseline(params["model"], shards.vocab_size, kind, params["pretrain"].seed)
+    assert stored.config.end_id == shards.end_id and stored.config.can_check
+    moved = [
+        not torch.equal(now, before)
+        for now, before in zip(stored.baseline.parameters(), untrained.parameters(), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_the_page_says_who_won_among_texts_as_varied_as_real_ones(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS, 0.5) | {"entropy_corpus_nats": 4.4}
+    rows = [
+        {**row, "family": "sunfish_checked", "name": "8, then 2", "stories_consistent": 0.97},
+        {**row, "family": "sunfish", "name": "DDIM 16", "stories_consistent": 0.2},
+        {**row, "family": "masked", "name": "<b>", "stories_consistent": 0.99, "entropy_corpus_nats": 3.9},
+    ]
+    training = {"sunfish": {"steps": 9, "rows_per_step": 8, "operations": 1.0, "parameters": 7}}
+    results = {
+        "rows": rows, "real": row, "held_out": {}, "speed": [], "training": training,
+        "how": {"texts": 3, "temperature": 1.0, "batch_rows": 2, "device": "cpu", "threads": 1},
+        "samples": [{"row": index, "texts": ["<i>a text</i>"]} for index in range(3)],
+    }  # fmt: skip
+    said = verdict(results)
+    assert said.startswith(
+        "Best by the share of consistent stories: SunFish, checked (97.0% in 0.5 calls), ahead"
+    )
+    assert "masked" not in said
+    draw_picture(tmp_path / "picture.png", results)
+    write_page(tmp_path / "page.html", tmp_path / "picture.png", results)
+    page = (tmp_path / "page.html").read_text()
+    assert said in page and "http" not in page and "<i>" not in page and "<b>" not in page

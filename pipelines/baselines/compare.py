@@ -189,7 +189,9 @@ def measure_speed(contenders: list[Contender], length: int) -> list[dict[str, An
     ]  # fmt: skip
 
 
-def measure_training(context: EvalContext, baselines: Baselines, params: Params) -> dict[str, dict[str, float]]:
+def measure_training(
+    context: EvalContext, baselines: Baselines, params: Params
+) -> dict[str, dict[str, float]]:
     """Return steps, operations and parameters of each training."""
     model, diffusion, pretrain = params["model"], params["diffusion"], params["pretrain"]
     vocab, length = context.shards.vocab_size, context.stored.lengths.median

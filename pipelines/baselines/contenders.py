@@ -102,7 +102,13 @@ def checked_samplers(sampler: SamplerConfig) -> dict[str, SamplerConfig]:
 def plain(sampler: SamplerConfig, name: str, steps: int, threshold: float = 1.0) -> SamplerConfig:
     """Return a sampler without a check, at the same temperature."""
     return dataclasses.replace(
-        sampler, name=name, steps=steps, eta=0.0, confidence_threshold=threshold, epsilon_cutoff=0.0, check=None
+        sampler,
+        name=name,
+        steps=steps,
+        eta=0.0,
+        confidence_threshold=threshold,
+        epsilon_cutoff=0.0,
+        check=None,
     )
 
 
