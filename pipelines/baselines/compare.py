@@ -93,12 +93,13 @@ def compare(context: EvalContext, baselines: Baselines, params: Params, num_text
         numbers, texts = measure_row(context, baselines["autoregressive"], contender, num_texts)
         rows.append({"family": contender.family, "name": contender.name, **numbers})
         samples[len(rows) - 1] = texts.words[:SHOWN_TEXTS]
+    timed = [contender for contender in contenders if contender.name in TIMED]
     real = context.real_texts(min(num_texts, len(context.held_out)))
     return {
         "real": quality(context, real),
         "rows": rows,
         "held_out": measure_held_out(context, baselines),
-        "speed": measure_speed([each for each in contenders if each.name in TIMED], context.stored.lengths.median),
+        "speed": measure_speed(timed, context.stored.lengths.median),
         "training": measure_training(context, baselines, params),
         "samples": [{"row": row, "texts": texts} for row, texts in samples.items()],
         "how": {
