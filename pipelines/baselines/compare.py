@@ -25,19 +25,19 @@ from sunfish.evaluation.context import EvalContext, Numbers, Texts, batches_of
 from sunfish.evaluation.held_out import held_out_batches, likelihood_numbers, measure_bound, measure_causal
 from sunfish.evaluation.quality import story_metrics, text_metrics
 from sunfish.files import write_json
-from sunfish.model.baseline import StoredBaseline, read_baseline
+from sunfish.model.baseline import Kind, StoredBaseline, read_baseline
 from sunfish.progress import Progress, track
 from sunfish.training.cost import step_operations
 from sunfish.training.parallel import flushing_denormals, keep_freed_memory
 
-KINDS = ("masked", "autoregressive")
+KINDS: tuple[Kind, ...] = ("masked", "autoregressive")
 SHOWN_TEXTS = 3  # of each family's best row
 SPEED_ROUNDS = 3
 TIMED = ("DDIM 16", "DDPM 64, kept above 0.9", "ancestral 16", "ancestral 64", "8, then 2 from t = 0.8",
          "16, then 4 from t = 0.8", "a token a call")  # fmt: skip
 
 Params = dict[str, Any]
-Baselines = dict[str, StoredBaseline]
+Baselines = dict[Kind, StoredBaseline]
 
 
 @report_errors
@@ -87,7 +87,9 @@ def read_own(folder: Path, context: EvalContext) -> StoredBaseline:
 
 def compare(context: EvalContext, baselines: Baselines, params: Params, num_texts: int) -> dict[str, Any]:
     """Return all results as plain values."""
-    contenders = all_contenders(context.stored, *(baselines[kind] for kind in KINDS), params["sampler"])
+    contenders = all_contenders(
+        context.stored, baselines["masked"], baselines["autoregressive"], params["sampler"]
+    )
     rows, samples = [], {}
     for contender in contenders:
         numbers, texts = measure_row(context, baselines["autoregressive"], contender, num_texts)

@@ -60,9 +60,10 @@ def _families(rows: list[Row]) -> list[str]:
 
 def verdict(results: Results) -> str:
     """Return in one sentence who won, and by how much."""
-    key, (first, *others) = quality_key(results), best_rows(results) or [None]
-    if first is None:
+    key, best = quality_key(results), best_rows(results)
+    if not best:
         return "No model writes texts as varied as real ones."
+    first, *others = best
     what = "share of consistent stories" if key == STORIES else "likelihood under the autoregressive baseline"
     behind = f", ahead of {'; '.join(_said(row, key) for row in others)}" if others else ""
     return f"Best by the {what}: {_said(first, key)}{behind}."
