@@ -4,22 +4,36 @@ import dataclasses
 import fcntl
 import os
 import random
-import shutil
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import jaxtyping
 import numpy as np
 import pytest
+import torch
 
-from sunfish.config.compose import check, compose
-from sunfish.runtime.generator import Sampler
 from sunfish.config.schema.data import DataConfig
-from sunfish.sharding.shard import Result, shard
 from sunfish.text.shards import Shards
+from tests.builders import REAL_DATA, composed, make_shards, run_all, run_stage
 from tests.corpora import digest, files, real_section, run
 
-ROOT = Path(__file__).parent.parent
-REAL_DATA = ROOT.parent / "shared" / "data"
+
+@pytest.fixture(scope="session", autouse=True)
+def graphs_are_traced_unchecked() -> Iterator[None]:
+    """Shapes are checked at every call but in an export, where they are symbols and no numbers."""
+    export = torch.onnx.export
+
+    def unchecked(*args: Any, **options: Any) -> Any:
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return export(*args, **options)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    with mock.patch.object(torch.onnx, "export", unchecked):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -30,51 +44,17 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def params(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The default configuration, made thimble-sized."""
-    path = tmp_path_factory.mktemp("conf") / "params.yaml"
-    compose(THIMBLE, path)
-    return check(path)
+def params_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default configuration, made thimble-sized, as params.yaml."""
+    folder = tmp_path_factory.mktemp("conf")
+    composed(folder)
+    return folder / "params.yaml"
 
 
-THIMBLE = [
-    "data.sources.stories.num_documents=600",
-    "data.shard_tokens=8_000",
-    "data.tokenizer.vocab_size=512",
-    "data.row_length=96",
-    "data.held_out_share=0.1",
-    "model.width=32",
-    "model.num_heads=2",
-    "model.emb_dim=16",
-    "model.cond_dim=8",
-    "pretrain.steps=12",
-    "pretrain.batch_rows=8",
-    "pretrain.micro_rows=4",
-    "pretrain.optim.warmup_steps=2",
-    "pretrain.log_every=2",
-    "pretrain.sample_every=6",
-    "pretrain.checkpoint_every=4",
-    "validate.overfit_eps_mse=10",
-    "validate.overfit_ce=10",
-    "validate.overfit_steps=20",
-    "validate.mini_run_steps=30",
-    "evaluate.bound_rows=16",
-    "evaluate.bound_levels=2",
-    "evaluate.num_samples=8",
-    "evaluate.num_steps=5",
-    "evaluate.frontier_steps=[3]",
-    "evaluate.frontier_windows=[2]",
-    "evaluate.frontier_temperatures=[0.5]",
-    "evaluate.frontier_samples=4",
-    "evaluate.infill_rows=8",
-    "evaluate.infill_candidates=2",
-    "export.sampler_candidates=3",
-    "evaluate.speed_runs=1",
-    "export.parity_texts=4",
-    "export.parity_texts_ddpm=1",
-    "export.quality_rows=4",
-    "tracking=off",
-]
+@pytest.fixture(scope="session")
+def params(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same as dataclasses, section by section."""
+    return composed(tmp_path_factory.mktemp("conf"))
 
 
 @pytest.fixture(scope="session")
@@ -86,54 +66,36 @@ def shards(params: dict, tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 @pytest.fixture(scope="session")
 def trained(params: dict, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training's folder: denoiser/, curve.csv and all the rest."""
-    from tests.runs import run_all
-
+    """A training's folder: denoiser/, curve.csv, metrics.json and runs/."""
     folder = tmp_path_factory.mktemp("trained")
     run_all(params, folder, shards)
     return folder
 
 
 @pytest.fixture(scope="session")
-def exported(params: dict, trained: Path, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported folder, and export.json beside it; one for all workers, since it takes more than a
-    minute.
-    """
-    from sunfish.evaluation.exported import bound_of
-    from sunfish.evaluation.context import EvalContext
-    from sunfish.export.folder import export_folder
-
+def exported(
+    params_path: Path, trained: Path, shards: Shards, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An exported folder, and export.json beside it; one for all workers, since it takes long."""
     own = tmp_path_factory.getbasetemp()
     place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exported"
     place.mkdir(exist_ok=True)
     with Path(f"{place}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "onnx").is_dir():
-            subject = EvalContext.read(
-                trained / "denoiser", shards.folder, params["data"], params["evaluate"]
-            )
-            measure = partial(bound_of, subject, num_rows=params["export"].quality_rows)
-            export_folder(
-                trained / "denoiser", place / "onnx", place / "export.json", params["export"], measure
-            )
+            run_stage(
+                "export", params=params_path, denoiser=trained / "denoiser", shards=shards.folder,
+                out=place / "onnx", metrics=place / "export.json",
+            )  # fmt: skip
     return place / "onnx"
 
 
 @pytest.fixture(scope="session")
-def sampler(exported: Path) -> Sampler:
+def sampler(exported: Path) -> Any:
+    """The runtime's sampler of the exported folder."""
+    from sunfish.runtime.generator import Sampler
+
     return Sampler.load(exported)
-
-
-def make_shards(params: dict, folder: Path) -> Result:
-    """Shard the default corpus here, in this process."""
-    result = shard(
-        params["data"],
-        dataclasses.replace(params["launch"].sharding, workers=1),
-        folder,
-        folder.parent / "runs",
-    )
-    shutil.rmtree(result.work.folder)
-    return result
 
 
 @pytest.fixture(scope="session")

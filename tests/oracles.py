@@ -2,102 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import repeat
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sunfish.model.denoiser import Prediction
-from sunfish.sampling.torch_backend import TorchNetwork
-from sunfish.sampling.solvers import Given, Table, walk
 from sunfish.diffusion.schedule import NoiseSchedule, alpha, sigma
+from sunfish.model.denoiser import Prediction
+from sunfish.sampling.solvers import SolverTable
+from sunfish.sampling.step import DenoiseStep, StepOutput
 
 MEAN, STD = 0.7, 0.4  # of Gaussian data
 
-Level = np.ndarray | float  # of each position, (batch, pos, 1), or of all
-Denoise = Callable[
-    [Tensor, Level, Tensor], tuple[Tensor, Tensor]
-]  # (x, logsnr, x_0_prev) -> (x_0_hat, logits)
+Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (x_t, logsnr) -> (x_0_hat, logits)
 
 
-def gaussian_denoiser(x: Tensor, logsnr: Level, _: Tensor) -> tuple[Tensor, Tensor]:
+def gaussian_denoiser(x_t: Tensor, logsnr: float) -> tuple[Tensor, Tensor]:
     """E[x_0 | x_t] for x_0 ~ N(MEAN, STD^2), exactly."""
-    a, s = torch.as_tensor(alpha(logsnr)), torch.as_tensor(sigma(logsnr))
+    a, s = float(alpha(logsnr)), float(sigma(logsnr))
     gain = a * STD**2 / (a**2 * STD**2 + s**2)
-    return MEAN + gain * (x - a * MEAN), x
+    return MEAN + gain * (x_t - a * MEAN), x_t
 
 
-def gaussian_flow(x_1: np.ndarray, law: NoiseSchedule) -> np.ndarray:
-    """Where the deterministic flow carries x_1 at the law's last level down to clean data."""
-    a, s = float(alpha(law.logsnr[-1])), float(sigma(law.logsnr[-1]))
+def gaussian_flow(x_1: np.ndarray, schedule: NoiseSchedule) -> np.ndarray:
+    """Where the deterministic flow carries x_1 at the schedule's last level down to clean data."""
+    a, s = float(alpha(schedule.logsnr[-1])), float(sigma(schedule.logsnr[-1]))
     return MEAN + STD * (x_1 - a * MEAN) / np.sqrt(a**2 * STD**2 + s**2)
 
 
 class ToyDenoiser(nn.Module):
-    """A closed form in a denoiser's place."""
+    """A closed form in a denoiser's place, and a table of p(token | token before it) as its causal pass."""
 
-    end_id: int | None = None
-    told_before = False
-
-    def __init__(self, denoise: Denoise, embeddings: np.ndarray) -> None:
+    def __init__(
+        self,
+        denoise: Denoise = gaussian_denoiser,
+        embeddings: np.ndarray | None = None,
+        next_token_logits: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.denoise = denoise
-        self.weight = nn.Parameter(torch.from_numpy(embeddings), requires_grad=False)
+        self.denoise, self.next_logits = denoise, next_token_logits
+        self.weight = torch.zeros(1, 1).double() if embeddings is None else torch.from_numpy(embeddings)
 
-    def forward(
-        self, x: Tensor, logsnr: Tensor, x_0_prev: Tensor, known: Tensor, turn: Tensor, temperature: Tensor
-    ) -> Prediction:
-        self.last = Prediction(*self.denoise(x, logsnr[..., None].numpy(), x_0_prev))
-        return self.last
-
-    def predict_blocks(
-        self, x_0_prev: Tensor, x_0: Tensor, x_t: Tensor, logsnr: Tensor, *_: Tensor, **__: Tensor
-    ) -> Prediction:
-        return Prediction(*self.denoise(x_t, logsnr[..., None].numpy(), x_0_prev))
+    def forward(self, x_t: Tensor, logsnr: Tensor, *_: Tensor) -> Prediction:
+        return Prediction(*self.denoise(x_t, float(logsnr[0])))
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.weight[ids]
 
-
-class Toy(TorchNetwork):
-    """The project's own step around a closed form, in float64 and with noise of one's choice."""
-
-    def __init__(
-        self,
-        noise: Callable[[], np.ndarray],
-        denoise: Denoise = gaussian_denoiser,
-        embeddings: np.ndarray | None = None,
-    ) -> None:
-        table = np.zeros((1, 1)) if embeddings is None else embeddings
-        super().__init__(ToyDenoiser(denoise, table), np.random.default_rng(0))  # type: ignore[arg-type]
-        self.draw = noise
-
-    def _noise(self) -> Tensor:
-        return torch.from_numpy(self.draw())
-
-    def _chance(self) -> Tensor:
-        return torch.from_numpy(self.rng.random(self.shape[:2]))
-
-    @property
-    def x_0_hat(self) -> np.ndarray:
-        # before its last row settles on a token
-        return self.denoiser.last.x_0_hat.numpy()  # type: ignore[union-attr]
+    def next_token_logits(self, ids: Tensor) -> Tensor:
+        """Row 0 of the table is of a text's first token, row k + 1 of what follows token k."""
+        assert self.next_logits is not None
+        return self.next_logits[torch.cat((torch.zeros_like(ids[:, :1]), ids[:, :-1] + 1), dim=1)]
 
 
-def end_of(table: Table, x_1: np.ndarray) -> np.ndarray:
-    """Walk a deterministic table from x_1 with the Gaussian denoiser; its last estimate is where it lands."""
-    toy = Toy(lambda: x_1)
-    walk_all(table, toy, Given.nothing(*x_1.shape[:2]))
-    return toy.x_0_hat
-
-
-def walk_all(table: Table, toy: Toy, given: Given, place: np.ndarray | None = None) -> int:
-    """Walk to the end, all at once unless there is an order, and return how many rows it took."""
-    with torch.no_grad():
-        return sum(1 for _ in walk(table, toy, given, np.zeros_like(given.ids) if place is None else place))
-
-
-def drawn(noises: Iterator[np.ndarray]) -> Callable[[], np.ndarray]:
-    """Return a source of these draws."""
-    return lambda: next(noises)
+def walk(
+    table: SolverTable, toy: ToyDenoiser, x_1: np.ndarray, noises: Iterable[np.ndarray] | None = None
+) -> StepOutput:
+    """Walk a table in float64 by the project's own step, nothing known, and return the last step's output."""
+    step, shape = DenoiseStep(toy), x_1.shape[:2]
+    state = StepOutput(
+        torch.from_numpy(x_1), torch.zeros(x_1.shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
+        torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.int64), torch.zeros(shape),
+    )  # fmt: skip
+    rng, one = np.random.default_rng(1), torch.tensor(1.0)
+    for row, noise in zip(table.rows, repeat(np.zeros(x_1.shape)) if noises is None else noises, strict=False):
+        with torch.no_grad():
+            state = step(
+                state.x, state.x_0_hat, state.ids, state.known, torch.from_numpy(noise),
+                torch.from_numpy(rng.random(shape)), torch.from_numpy(row), one, 0 * one,
+                one * table.draws_tokens, torch.ones(len(x_1)),
+            )  # fmt: skip
+    return state

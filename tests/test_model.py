@@ -1,274 +1,252 @@
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-import pathlib
+from pathlib import Path
 
 import jaxtyping
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sunfish.config.compose import check, compose
-from sunfish.diffusion import objective, process
-from sunfish.evaluation.bound import AT_ONCE, Path, variational_bound
+from sunfish.diffusion import process
 from sunfish.diffusion.lengths import RowLengths
-from sunfish.model import readout
-from sunfish.model.denoiser import ALIGNED, Denoiser, count_parameters, init_weights
-from sunfish.model.embedding import expected_embedding
-from sunfish.sampling.torch_backend import TorchNetwork, sample_ids
-from sunfish.model.attention_mask import OPEN, number_documents, see_turns, show_noisy
-from sunfish.model.pretrained import read_denoiser
+from sunfish.diffusion.schedule import NoiseSchedule, uniform
+from sunfish.digests import write_digests
 from sunfish.errors import UserError
-from sunfish.sampling.solvers import SAMPLERS, Given, ddim, make_table
-from sunfish.diffusion.schedule import linear_beta, uniform
-from sunfish.config.schema.model import ModelConfig
+from sunfish.model import readout
+from sunfish.model.attention_mask import document_ids
+from sunfish.model.denoiser import Denoiser, count_parameters
+from sunfish.model.embedding import expected_embedding
+from sunfish.model.pretrained import FORMAT, FolderConfig, read_denoiser, write_denoiser
+from tests.builders import SMALL, make_denoiser
 
-SMALL = ModelConfig(
-    name="small",
-    num_layers=2,
-    num_heads=2,
-    width=32,
-    emb_dim=16,
-    cond_dim=8,
-    tied_head=True,
-    output_prior=True,
-    told_before=True,
-    told_length=True,
-)
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # x_t, logsnr, x_0_prev, known
 
 
-def make(vocab_size: int = 11, **changes: object) -> Denoiser:
-    denoiser = Denoiser(dataclasses.replace(SMALL, **changes), vocab_size)
-    init_weights(denoiser, 0)
-    return denoiser
-
-
-def noisy(denoiser: Denoiser, batch: int = 2, length: int = 6) -> tuple[torch.Tensor, ...]:
+def noisy(denoiser: Denoiser, batch: int = 2, length: int = 6) -> Inputs:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, denoiser.vocab_size, (batch, length), generator=generator)
-    x_0 = denoiser.embed(ids)
-    logsnr = torch.linspace(-3, 1, batch * length).view(batch, length)
+    x_0, logsnr = denoiser.embed(ids).detach(), torch.linspace(-3, 1, batch)
     x_t = process.add_noise(x_0, torch.randn(x_0.shape, generator=generator), logsnr)
-    return (
-        x_t,
-        logsnr,
-        torch.zeros_like(x_t),
-        torch.zeros(batch, length, dtype=torch.bool),
-        torch.full((batch, length), OPEN),
-    )
+    x_0_prev = torch.randn(x_t.shape, generator=generator)
+    return x_t, logsnr, x_0_prev, torch.zeros(batch, length, dtype=torch.bool)
 
 
-@pytest.mark.parametrize(
-    ("model", "vocab_size", "low", "high"),
-    [
-        ("tiny", 512, 0.5e6, 0.6e6),
-        ("mini", 1024, 0.45e6, 1.0e6),
-        ("small", 50_257, 50e6, 60e6),
-        ("base", 50_257, 125e6, 145e6),
-        ("large", 50_257, 350e6, 400e6),
-        ("full", 50_257, 1.3e9, 1.45e9),
-    ],
-)
-def test_parameter_counts(
-    model: str, vocab_size: int, low: float, high: float, tmp_path: pathlib.Path
-) -> None:
+SIZES = [
+    ("tiny", 512, 0.4e6, 0.7e6), ("mini", 1024, 0.45e6, 1.0e6), ("small", 50_257, 50e6, 60e6),
+    ("base", 50_257, 125e6, 145e6), ("large", 50_257, 350e6, 400e6), ("full", 50_257, 1.3e9, 1.45e9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "vocab_size", "low", "high"), SIZES)
+def test_parameter_counts(model: str, vocab_size: int, low: float, high: float, tmp_path: Path) -> None:
     compose([f"model={model}"], tmp_path / "params.yaml")
-    section = check(tmp_path / "params.yaml")["model"]
+    config = check(tmp_path / "params.yaml")["model"]
     with torch.device("meta"):
-        counted = sum(p.numel() for p in Denoiser(section, vocab_size).parameters())
+        counted = sum(p.numel() for p in Denoiser(config, vocab_size).parameters())
     assert low <= counted <= high
-    assert counted == count_parameters(section, vocab_size)
+    assert counted == count_parameters(config, vocab_size)
 
 
 def test_an_untrained_denoiser_with_the_output_prior_is_the_exact_posterior() -> None:
-    denoiser = make()
-    x_t, logsnr, nothing, known, turn = noisy(denoiser)
+    denoiser = make_denoiser()
+    x_t, logsnr, _, known = noisy(denoiser)
     table = denoiser.embedding.table()
     alpha, sigma = process.alpha_sigma(logsnr)
     distance = (x_t[:, :, None] - alpha[..., None] * table).square().sum(-1)
     exact = (-distance / (2 * sigma**2)).log_softmax(-1)
-    torch.testing.assert_close(
-        denoiser(x_t, logsnr, nothing, known, turn).logits.log_softmax(-1), exact, atol=1e-4, rtol=1e-4
-    )
+    logits = denoiser(x_t, logsnr, torch.zeros_like(x_t), known).logits
+    torch.testing.assert_close(logits.log_softmax(-1), exact, atol=1e-4, rtol=1e-4)
 
 
-def free(ids: np.ndarray) -> Given:
-    return Given(ids, np.zeros_like(ids, dtype=bool))
+def test_temperature_sharpens_the_context_and_leaves_the_evidence() -> None:
+    x_t, logsnr, x_0_prev, known = noisy(make_denoiser())
+    half = torch.full((2,), 0.5)
+    plain, prior = make_denoiser(jitter=0.3, output_prior=False), make_denoiser(output_prior=True)
+    hot, cold = (plain(x_t, logsnr, x_0_prev, known, temperature).logits for temperature in (None, half))
+    torch.testing.assert_close(cold, 2 * hot, atol=1e-4, rtol=1e-4)
+    told = (prior(x_t, logsnr, x_0_prev, known, temperature).logits for temperature in (None, half))
+    assert torch.equal(*told)  # an untrained network adds no context
 
 
-@pytest.mark.parametrize("num_levels", [24, 0])
-@pytest.mark.parametrize("path", [AT_ONCE, Path("forward", 3), Path("random", 1)])
-def test_the_bound_of_the_ideal_denoiser_is_the_entropy(path: Path, num_levels: int) -> None:
-    """Tokens drawn evenly and independently: the untrained denoiser is ideal, the entropy is log V; the bound
-    lies on it on every path, and so does that of a walk of one step.
-    """
-    denoiser, vocab_size = make(), 11
-    rng = np.random.default_rng(0)
-    batches = [free(rng.integers(vocab_size, size=(100, 8))) for _ in range(4)]
-    bound = variational_bound(
-        denoiser, uniform(-14, 8, 50), RowLengths.count([8], 1), batches, num_levels, rng, path=path
-    )
-    nats, entropy = bound.nats.mean() / 8, math.log(vocab_size)
-    error = bound.nats.std() / 20 / 8
-    assert entropy - 4 * error < nats < 1.02 * entropy + 4 * error
-    assert error < 0.02 * entropy
+@torch.no_grad()
+@pytest.mark.parametrize("changed", range(6))
+def test_the_causal_pass_never_sees_a_token_or_what_is_behind_it(changed: int) -> None:
+    denoiser = make_denoiser(jitter=0.3)
+    ids = torch.arange(12).view(2, 6) % 11
+    other = ids.clone()
+    other[:, changed] = (other[:, changed] + 3) % 11
+    before, after = denoiser.next_token_logits(ids), denoiser.next_token_logits(other)
+    assert torch.equal(before[:, : changed + 1], after[:, : changed + 1])
+    if changed < 5:
+        assert not torch.allclose(before[:, changed + 1 :], after[:, changed + 1 :], atol=1e-3)
 
 
-def test_a_row_s_length_costs_what_its_law_says() -> None:
-    """Rows of 4 and 8, three to one: the bound is the tokens' entropy and the lengths'."""
-    denoiser, rng = make(), np.random.default_rng(0)
-    batches = [free(rng.integers(11, size=(300, 4))), free(rng.integers(11, size=(100, 8)))]
-    bound = variational_bound(
-        denoiser, uniform(-14, 8, 50), RowLengths.count([4] * 3000 + [8] * 1000, 2), batches, 24, rng
-    )
-    assert bound.length_nats.mean() == pytest.approx(0.5623, abs=1e-3)  # 2 log 2 - 0.75 log 3
-    assert np.allclose(
-        bound.nats - bound.diffusion_nats - bound.reconstruction_nats - bound.prior_nats, bound.length_nats
-    )
-    assert bound.prior_nats[-1] == pytest.approx(2 * bound.prior_nats[0])
+@torch.no_grad()
+def test_the_denoising_pass_sees_every_position() -> None:
+    denoiser = make_denoiser(jitter=0.3, input_window=0)
+    x_t, logsnr, x_0_prev, known = noisy(denoiser)
+    other = x_t.clone()
+    other[:, 5] += 1.0
+    moved = (denoiser(x_t, logsnr, x_0_prev, known).logits - denoiser(other, logsnr, x_0_prev, known).logits).abs()
+    assert bool((moved.amax(-1) > 1e-5).all())
 
 
-def test_given_tokens_cost_nothing_and_the_others_their_entropy() -> None:
-    denoiser, rng = make(), np.random.default_rng(0)
-    known = np.tile(np.arange(8) < 6, (400, 1))
-    bound = variational_bound(
-        denoiser, uniform(-14, 8, 50), None, [Given(rng.integers(11, size=known.shape), known)], 24, rng
-    )
-    assert bound.nats.mean() == pytest.approx(2 * math.log(11), rel=0.05)
-    assert not bound.length_nats.any()
+@torch.no_grad()
+@pytest.mark.parametrize("window", [0, 2])
+def test_documents_of_a_row_do_not_see_each_other(window: int) -> None:
+    denoiser, end = make_denoiser(20, jitter=0.3, input_window=window, length_conditioning=False), 19
+    row = torch.tensor([[3, 4, 5, 6, end, 7, 8, 9, end, 10, 11]])
+    document = document_ids(row, end)
+    assert document is not None and document.tolist() == [[0] * 5 + [1] * 4 + [2] * 2]
+    x_t, level = denoiser.embed(row) * 0.7, torch.zeros(1)
+    other_ids, other_x = row.clone(), x_t.clone()
+    other_ids[:, :4], other_ids[:, 9:] = 12, 13  # the separator is what a document begins after
+    other_x[:, :5] += 1.0
+    other_x[:, 9:] -= 1.0
+    known, previous = torch.zeros_like(row, dtype=torch.bool), torch.zeros_like(x_t)
+
+    def denoised(x: torch.Tensor, document: torch.Tensor | None) -> torch.Tensor:
+        return denoiser(x, level, previous, known, None, document).logits[:, 5:9]
+
+    def checked(ids: torch.Tensor, document: torch.Tensor | None) -> torch.Tensor:
+        return denoiser.next_token_logits(ids, document)[:, 5:9]
+
+    torch.testing.assert_close(denoised(x_t, document), denoised(other_x, document))
+    torch.testing.assert_close(checked(row, document), checked(other_ids, document))
+    assert not torch.allclose(denoised(x_t, None), denoised(other_x, None), atol=1e-2)
+    assert not torch.allclose(checked(row, None), checked(other_ids, None), atol=1e-3)
 
 
-def test_only_a_model_that_is_told_a_row_s_length_knows_it() -> None:
-    """In order each position sees what is before it: whatever is behind a beginning, what is said of the
-    beginning stays.
-    """
-    for told_length in (False, True):
-        denoiser = make(told_length=told_length)
-        for parameter in denoiser.parameters():
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-        x_t, logsnr, nothing, known, _ = noisy(denoiser, length=9)
-        turn = torch.arange(1, 10).expand(2, 9)
-        whole, begun = (
-            denoiser(*(part[:, :length] for part in (x_t, logsnr, nothing, known, turn))).logits[:, :5]
-            for length in (9, 5)
-        )
-        assert torch.allclose(whole, begun, atol=1e-5) is not told_length
+def test_without_a_separator_rows_are_not_divided() -> None:
+    assert document_ids(torch.zeros(1, 3, dtype=torch.long), None) is None
 
 
-def test_shapes_are_checked_while_tests_run() -> None:
-    denoiser = make()
-    logits = denoiser(*noisy(denoiser)).logits
-    with pytest.raises(jaxtyping.TypeCheckError):
-        objective.cross_entropy(logits, torch.zeros(2, 5, 3, dtype=torch.int64))
+@torch.no_grad()
+def test_a_position_knows_its_distance_to_the_end_only_with_length_conditioning() -> None:
+    for conditioned in (False, True):
+        denoiser = make_denoiser(jitter=0.3, length_conditioning=conditioned)
+        ids = torch.arange(9)[None] % 11
+        whole, begun = (denoiser.next_token_logits(ids[:, :length])[:, :5] for length in (9, 5))
+        assert torch.allclose(whole, begun, atol=1e-5) is not conditioned
 
 
-@pytest.mark.parametrize(
-    "made", [{"tied_head": True}, {"tied_head": False}, {"tied_head": False, "output_prior": False}]
-)
+@torch.no_grad()
+def test_rows_of_a_batch_do_not_see_each_other() -> None:
+    denoiser = make_denoiser(jitter=0.1)
+    inputs = noisy(denoiser)
+    alone = denoiser(*(part[1:] for part in inputs)).logits
+    torch.testing.assert_close(denoiser(*inputs).logits[1:], alone)
+
+
+def test_the_two_ways_to_a_token_s_nats_agree() -> None:
+    denoiser = make_denoiser(jitter=0.1)
+    inputs, ids = noisy(denoiser), torch.arange(12).view(2, 6) % 11
+    share = torch.full((2, 6), 1 / 12)
+    for nats, logits in (
+        (denoiser.token_nats(*inputs, ids, share), denoiser(*inputs).logits),
+        (denoiser.next_token_nats(ids, share), denoiser.next_token_logits(ids)),
+    ):
+        each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
+        torch.testing.assert_close(nats.flatten(), each, atol=1e-5, rtol=1e-5)
+
+
+HEADS = [{"tied_head": True}, {"tied_head": False}, {"tied_head": False, "output_prior": False}]
+
+
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_loss_in_pieces_has_the_gradient_of_the_whole(
-    made: dict, autocast: bool, monkeypatch: pytest.MonkeyPatch
+    head: dict, autocast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gradients(piece: int) -> dict[str, torch.Tensor]:
         monkeypatch.setitem(readout.PIECE, "cpu", piece)
-        denoiser = make(**made)
-        for parameter in denoiser.parameters():
-            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-        x_t, logsnr, nothing, known, turn = noisy(denoiser, batch=3)
+        denoiser = make_denoiser(jitter=0.1, **head)
+        x_t, logsnr, x_0_prev, known = noisy(denoiser, batch=3)
         known[0, :4] = True
         ids = torch.arange(18).view(3, 6) % 11
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             share = (~known) * torch.tensor([0.25, 0.5, 1.0])[:, None]
-            nats = denoiser.predict_nats(x_t.detach(), logsnr, nothing, known, see_turns(turn), ids, share)
-        loss = 0.3 * (nats * share).sum()
+            denoised = denoiser.token_nats(x_t, logsnr, x_0_prev, known, ids, share)
+            checked = denoiser.next_token_nats(ids, share)
+        loss = 0.3 * (denoised * share).sum() + 0.7 * (checked * share).sum()
         loss.backward()
-        return {
-            "loss": loss.detach(),
-            **{name: p.grad for name, p in denoiser.named_parameters() if p.grad is not None},
-        }
+        grads = {name: p.grad for name, p in denoiser.named_parameters() if p.grad is not None}
+        return {"loss": loss.detach(), **grads}
 
+    whole = gradients(2**24)
     for piece in (11 * 4, 11 * 17, 5):
-        generator = torch.Generator().manual_seed(0)
-        whole = gradients(2**24)
-        generator.manual_seed(0)
         pieces = gradients(piece)
         assert whole.keys() == pieces.keys()
         for name, gradient in whole.items():
-            close = 3e-2 * float(gradient.abs().max()) if autocast else 1e-6
+            close = 5e-2 * float(gradient.abs().max()) if autocast else 5e-6
             torch.testing.assert_close(pieces[name], gradient, atol=close, rtol=1e-5)
 
 
 def test_embeddings_have_unit_variance_by_construction() -> None:
-    table = make().embedding.table()
+    table = make_denoiser().embedding.table()
     torch.testing.assert_close(table.square().mean(-1), torch.ones(11))
 
 
 def test_known_positions_are_returned_as_given() -> None:
-    denoiser = make()
-    x_t, logsnr, nothing, known, turn = noisy(denoiser)
+    denoiser = make_denoiser()
+    x_t, logsnr, x_0_prev, known = noisy(denoiser)
     known[:, 2] = True
-    x_0_hat = denoiser(x_t, logsnr, nothing, known, turn).x_0_hat
+    x_0_hat = denoiser(x_t, logsnr, x_0_prev, known).x_0_hat
     assert torch.equal(x_0_hat[:, 2], x_t[:, 2]) and not torch.equal(x_0_hat[:, 1], x_t[:, 1])
 
 
 def test_mixed_precision_leaves_the_expected_embedding_exact() -> None:
-    """`eps_mse` divides its error by sigma: rounded to bf16, a perfect answer would miss the gate's 0.01 at
-    low noise.
-    """
-    denoiser = make()
-    arguments = noisy(denoiser)
+    """`eps_mse` divides its error by sigma: rounded to bf16, a perfect answer would miss the gate's bound."""
+    denoiser = make_denoiser()
     sure = 50.0 * torch.nn.functional.one_hot(torch.tensor([[3, 1, 4, 1, 5, 9]]), 11).float()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(
-            expected_embedding(sure, denoiser.embedding.table()), denoiser.embed(sure.argmax(-1))
-        )
-        assert denoiser(*arguments).x_0_hat.dtype == torch.float32
+        expected = expected_embedding(sure, denoiser.embedding.table())
+        assert torch.equal(expected, denoiser.embed(sure.argmax(-1)))
+        assert denoiser(*noisy(denoiser)).x_0_hat.dtype == torch.float32
 
 
-def test_a_folder_of_another_version_says_so(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "noise_law.json").write_text(json.dumps(uniform(-11, 4).to_json()))
-    (tmp_path / "config.json").write_text(
-        json.dumps({"model": {**dataclasses.asdict(SMALL), "depth": 2}, "vocab_size": 11})
-    )
-    with pytest.raises(UserError, match="another version.*pretrain stage"):
-        read_denoiser(tmp_path)
-    for law in ({}, {"t": [0.0, 1.0], "logsnr": [-1.0, 4.0]}):
-        (tmp_path / "noise_law.json").write_text(json.dumps(law))
-        with pytest.raises(UserError, match="noise_law.json: is no noise law.*pretrain stage"):
-            read_denoiser(tmp_path)
+@torch.no_grad()
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("aligned", [1, 64])
+def test_a_cached_readout_says_the_same(
+    head: dict, aligned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(readout.ALIGNED, "cpu", aligned)
+    denoiser = make_denoiser(jitter=0.1, **head)
+    inputs = noisy(denoiser)
+    before = denoiser(*inputs)
+    with denoiser.cached_readout():
+        assert denoiser.readout() is denoiser.readout()
+        assert len(denoiser.readout().weight) % aligned == 0
+        for now, then in zip(denoiser(*inputs), before, strict=True):
+            torch.testing.assert_close(now, then, rtol=1e-5, atol=1e-5)
+    denoiser.head_bias += torch.arange(11.0)
+    assert not torch.equal(denoiser(*inputs).logits, before.logits)  # nothing is kept behind the block
 
 
-def test_rows_of_a_batch_do_not_see_each_other() -> None:
-    denoiser = make()
-    with torch.no_grad():
-        for parameter in denoiser.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-        arguments = noisy(denoiser)
-        alone = denoiser(*(a[1:] for a in arguments)).logits
-        torch.testing.assert_close(denoiser(*arguments).logits[1:], alone)
+def test_a_cached_readout_takes_autocast_s_precision() -> None:
+    denoiser = make_denoiser()
+    with torch.autocast("cpu", torch.bfloat16), denoiser.cached_readout():
+        assert denoiser.readout().weight.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_sampling_keeps_known_ids_and_repeats_by_seed(name: str) -> None:
-    denoiser = make()
-    ids = np.arange(12).reshape(2, 6) % 11
-    known = ids % 3 == 0
-    table = make_table(name, uniform(-11, 4), 6)
-    first, again = (
-        sample_ids(denoiser, table, Given(ids, known), np.random.default_rng(3))[0] for _ in range(2)
-    )
-    assert np.array_equal(first, again) and np.array_equal(first[known], ids[known])
+def test_shapes_are_checked_while_tests_run() -> None:
+    denoiser = make_denoiser()
+    x_t, logsnr, x_0_prev, known = noisy(denoiser)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        denoiser(x_t, logsnr, x_0_prev, known[:, :5])
+    with pytest.raises(jaxtyping.TypeCheckError):
+        process.add_noise(x_t, x_0_prev, torch.zeros(3))
 
 
 @given(st.floats(-12, 8), st.integers(0, 1000))
 def test_conversions_come_back(level: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    x_0, eps = torch.randn(2, 1, 3, 4, generator=generator, dtype=torch.float64)
-    logsnr = torch.tensor([[level, level - 1, level + 1]], dtype=torch.float64)
+    x_0, eps = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
+    logsnr = torch.tensor([level, level - 1, level + 1], dtype=torch.float64)
     alpha, sigma = process.alpha_sigma(logsnr)
     x_t = process.add_noise(x_0, eps, logsnr)
     v = alpha * eps - sigma * x_0
@@ -281,88 +259,50 @@ def test_conversions_come_back(level: float, seed: int) -> None:
         torch.testing.assert_close(got, wanted, atol=1e-8, rtol=1e-8)
 
 
-@pytest.mark.parametrize("prefix", [0, 5])
-def test_isolated_documents_do_not_see_each_other_and_are_as_if_alone(params: dict, prefix: int) -> None:
-    denoiser = Denoiser(params["model"], 20)
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in denoiser.named_parameters():
-        torch.nn.init.normal_(
-            parameter, std=0.0 if name.startswith("position") else 0.3, generator=generator
-        )  # they differ by design
-    end = 19
-    first = torch.tensor([[3, 4, 5, 6, end]])[:, 5 - prefix :]
-    mine, others = torch.tensor([[7, 8, 9, end]]), torch.tensor([[10, 11]])
-    row = torch.cat((first, mine, others), dim=1)
-    document = number_documents(row, end)
-    assert document.tolist() == [[0] * prefix + [int(prefix > 0)] * 4 + [int(prefix > 0) + 1] * 2]
-
-    def predict(ids: torch.Tensor, document: torch.Tensor | None) -> torch.Tensor:
-        x_t = denoiser.embed(ids) * 0.7
-        shown = show_noisy(x_t, torch.zeros(ids.shape), torch.zeros_like(ids, dtype=torch.bool), document)
-        return denoiser.predict(*shown.told(x_t * 0.1)).logits
-
-    together, alone = predict(row, document)[:, prefix : prefix + 4], predict(mine, None)
-    assert torch.allclose(together, alone, atol=1e-4)
-    assert not torch.allclose(predict(row, None)[:, prefix : prefix + 4], alone, atol=1e-2)
+def stored(folder: Path, trained: Path) -> tuple[Denoiser, NoiseSchedule]:
+    denoiser, schedule = make_denoiser(jitter=0.1), uniform(-11, 4)
+    config = FolderConfig(FORMAT, SMALL, 11, RowLengths.count([8, 12], 3), 10, can_check=True)
+    write_denoiser(folder, config, denoiser.state_dict(), schedule, trained / "denoiser")
+    return denoiser, schedule
 
 
-def test_without_an_end_token_documents_are_not_numbered() -> None:
-    assert number_documents(torch.zeros(1, 3, dtype=torch.long), None) is None
+def test_a_stored_denoiser_comes_back_to_the_bit(tmp_path: Path, trained: Path) -> None:
+    denoiser, schedule = stored(tmp_path / "denoiser", trained)
+    again = read_denoiser(tmp_path / "denoiser")
+    ours = denoiser.state_dict()
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in again.denoiser.state_dict().items())
+    assert (again.schedule.logsnr == schedule.logsnr).all() and again.lengths.longest == 12
+    assert again.config.can_check and not again.denoiser.training
 
 
-@pytest.mark.parametrize(
-    "made", [{"tied_head": True}, {"tied_head": False}, {"tied_head": False, "output_prior": False}]
-)
-def test_what_is_held_is_made_once_and_says_the_same(made: dict[str, bool]) -> None:
-    denoiser = make(**made).eval().requires_grad_(False)
-    denoiser.head.weight.normal_(generator=torch.Generator().manual_seed(1))
-    told = noisy(denoiser)
-    before = denoiser(*told)
-    with denoiser.held():
-        held = denoiser.readout(denoiser.embedding.table())
-        assert denoiser.readout(denoiser.embedding.table()) is held
-        assert all(torch.equal(now, then) for now, then in zip(denoiser(*told), before, strict=True))
-        denoiser.head.weight.zero_()
-    assert made["tied_head"] or not torch.equal(
-        denoiser(*told).logits, before.logits
-    )  # nothing is held behind the block
-    with torch.autocast("cpu", torch.bfloat16), denoiser.held():
-        assert denoiser.readout(denoiser.embedding.table()).weight.dtype == torch.bfloat16
+def edit(folder: Path, name: str, change: dict) -> None:
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
 
 
-def test_texts_of_which_nothing_is_given_need_no_sight() -> None:
-    denoiser = make().eval().requires_grad_(False)
-    denoiser.head.weight.normal_(generator=torch.Generator().manual_seed(1))
-    rng, nothing = np.random.default_rng(0), Given.nothing(2, 6)
-    table = ddim(linear_beta(), 5)
-    free, told = TorchNetwork(denoiser, rng), TorchNetwork(denoiser, rng)
-    for network in (free, told):
-        network.start(table, nothing, np.zeros((2, 6), np.int64))
-    assert free.move.sees_all
-    told.move, told.state = told.moves[False, False], free.state
-    for left in range(5, 0, -1):
-        for network in (free, told):
-            network.step(left)
-        torch.testing.assert_close(free.state.x, told.state.x, rtol=1e-5, atol=1e-5)
-    assert torch.equal(free.state.ids, told.state.ids)
-    given = Given(nothing.ids, np.arange(6)[None] == np.array([[2], [4]]))
-    sure, staggered = dataclasses.replace(table, settle_above=0.9), dataclasses.replace(table, steps=9)
-    for other, rows in ((table, given), (sure, nothing), (staggered, nothing)):
-        free.start(other, rows, other.places(rows.known, rng))
-        assert not free.move.sees_all
+def test_a_folder_that_does_not_fit_says_so(tmp_path: Path, trained: Path) -> None:
+    folder = tmp_path / "denoiser"
+    stored(folder, trained)
+    edit(folder, "config.json", {"format": FORMAT - 1})
+    with pytest.raises(UserError, match=rf"is of format {FORMAT - 1}.*pretrain stage"):
+        read_denoiser(folder)
+    stored(folder, trained)
+    edit(folder, "noise_schedule.json", {"t": [0.0, 1.0], "logsnr": [-1.0, 4.0]})
+    with pytest.raises(UserError, match=r"noise_schedule.json.*pretrain stage"):
+        read_denoiser(folder)  # its digest is another one
+    write_digests(folder)
+    with pytest.raises(UserError, match=r"noise_schedule.json: is no noise schedule"):
+        read_denoiser(folder)
+    stored(folder, trained)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model.safetensors"):
+        read_denoiser(folder)
 
 
-@pytest.mark.parametrize("tied_head", [True, False])
-def test_a_readout_filled_up_for_a_gpu_says_the_same(
-    tied_head: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    denoiser = make(tied_head=tied_head).eval().requires_grad_(False)
-    denoiser.head.weight.normal_(generator=torch.Generator().manual_seed(1))
-    told = noisy(denoiser)
-    before = denoiser(*told)
-    monkeypatch.setitem(ALIGNED, "cpu", 64)
-    assert denoiser.vocab_size % 64
-    with denoiser.held():
-        assert len(denoiser.readout(denoiser.embedding.table()).weight) % 64 == 0
-        for now, then in zip(denoiser(*told), before, strict=True):
-            torch.testing.assert_close(now, then, rtol=1e-5, atol=1e-5)
+def test_weights_of_another_model_are_refused(tmp_path: Path, trained: Path) -> None:
+    folder = tmp_path / "denoiser"
+    stored(folder, trained)
+    edit(folder, "config.json", {"vocab_size": 12})
+    write_digests(folder)
+    with pytest.raises(UserError, match="does not hold the configured model"):
+        read_denoiser(folder)
