@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.baselines.contenders import FAMILIES, Contender, all_contenders
+from pipelines.baselines.contenders import FAMILIES, Contender, all_contenders, checked_name
 from pipelines.baselines.loss import autoregressive_nats, masked_bound
 from pipelines.baselines.page import draw_picture, write_page
 from pipelines.baselines.train import equal_steps
@@ -33,8 +33,7 @@ from sunfish.training.parallel import flushing_denormals, keep_freed_memory
 KINDS: tuple[Kind, ...] = ("masked", "autoregressive")
 SHOWN_TEXTS = 3  # of each family's best row
 SPEED_ROUNDS = 3
-TIMED = ("DDIM 16", "DDPM 64, kept above 0.9", "ancestral 16", "ancestral 64", "8, then 2 from t = 0.8",
-         "16, then 4 from t = 0.8", "a token a call")  # fmt: skip
+TIMED = ("DDIM 16", "DDPM 64, kept above 0.9", "ancestral 16", "ancestral 64", "a token a call")
 
 Params = dict[str, Any]
 Baselines = dict[Kind, StoredBaseline]
@@ -95,7 +94,9 @@ def compare(context: EvalContext, baselines: Baselines, params: Params, num_text
         numbers, texts = measure_row(context, baselines["autoregressive"], contender, num_texts)
         rows.append({"family": contender.family, "name": contender.name, **numbers})
         samples[len(rows) - 1] = texts.words[:SHOWN_TEXTS]
-    timed = [contender for contender in contenders if contender.name in TIMED]
+    timed = [
+        contender for contender in contenders if contender.name in (*TIMED, checked_name(params["sampler"]))
+    ]
     real = context.real_texts(min(num_texts, len(context.held_out)))
     return {
         "real": quality(context, real),
