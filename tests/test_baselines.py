@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -269,11 +272,26 @@ def test_a_folder_that_was_altered_or_is_another_versions_is_named(tmp_path: Pat
         read_baseline(folder)
 
 
-def test_the_pipeline_names_files_that_are_there() -> None:
+def stage_files(stage: dict[str, Any]) -> list[Path]:
+    return [ROOT / dep for dep in stage["deps"] if not dep.startswith(("data/", "models/"))]
+
+
+def test_the_pipeline_depends_on_files_that_are_there_and_on_all_that_training_imports() -> None:
     stages = yaml.safe_load((ROOT / "pipelines" / "baselines" / "dvc.yaml").read_text())["stages"]
-    deps = [*stages["train"]["do"]["deps"], *stages["compare"]["deps"]]
-    own = [dep for dep in deps if not dep.startswith(("data/", "models/"))]
-    assert own and all((ROOT / dep).exists() for dep in own)
+    training = stage_files(stages["train"]["do"])
+    assert all(path.exists() for path in [*training, *stage_files(stages["compare"])])
+    listing = (
+        "import sys, pipelines.baselines.train; "
+        "print(*[getattr(m, '__file__', None) or '' for m in list(sys.modules.values())], sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", listing], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = [Path(line) for line in done.stdout.splitlines() if line.startswith(str(ROOT))]
+    own = [path for path in imported if path.name != "__init__.py" and ".venv" not in path.parts]
+    unlisted = [path for path in own if not any(path.is_relative_to(dep) for dep in training)]
+    assert own and not unlisted, f"pipelines/baselines/dvc.yaml: train does not list {unlisted}"
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "masked"])
