@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from pipelines.baselines.loss import (
     without_scattered,
 )
 from pipelines.baselines.masked import sample_masked
+from pipelines.baselines.page import COLUMNS, draw_picture, verdict, write_page
 from pipelines.baselines.train import baseline_operations, equal_steps, train
 from sunfish.config.schema.diffusion import DiffusionConfig, KnownConfig
 from sunfish.config.schema.model import ModelConfig
@@ -47,13 +51,14 @@ from sunfish.training.cost import step_operations
 ROOT = Path(__file__).parent.parent
 VOCAB, LENGTH, END = 11, 8, 0
 MODEL = ModelConfig(
-    name="thimble", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, input_window=2, tied_head=True,
-    output_prior=False, length_conditioning=True,
+    name="thimble", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, input_window=2,
+    tied_head=True, output_prior=False, length_conditioning=True,
 )  # fmt: skip
 KNOWN = KnownConfig(conditioned_fraction=0.75, prefix=1.0, span=0.0, scattered=1.0, pure_noise_fraction=0.33)
 DIFFUSION = DiffusionConfig(objective="ce", check_weight=4.0, self_conditioning=0.5, known=KNOWN)
 PLAIN = SamplerConfig(
-    name="ddim", steps=6, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0, check=None
+    name="ddim", steps=6, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0,
+    epsilon_cutoff=0.0, check=None,
 )  # fmt: skip
 CHECKED = dataclasses.replace(
     PLAIN, check=CheckConfig(epsilon=0.5, steps=2, restart_time=0.5, max_rounds=None)
@@ -144,7 +149,9 @@ def test_a_baseline_takes_as_many_operations(kind: Any, passes: int, changes: di
     a_row = passes * 3 * length * (2 * products + model.num_layers * 4 * length * model.width)
     assert baseline_operations(kind, model, DIFFUSION, vocab, length) == pytest.approx(a_row)
     steps = equal_steps(kind, model, DIFFUSION, 9000, vocab, length)
-    assert steps * a_row == pytest.approx(9000 * step_operations(model, DIFFUSION, vocab, 1, length), rel=1e-3)
+    assert steps * a_row == pytest.approx(
+        9000 * step_operations(model, DIFFUSION, vocab, 1, length), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("tied_head", [True, False])
@@ -265,8 +272,60 @@ def test_a_folder_that_was_altered_or_is_another_versions_is_named(tmp_path: Pat
         read_baseline(folder)
 
 
-def test_the_pipeline_names_files_that_are_there() -> None:
+def stage_files(stage: dict[str, Any]) -> list[Path]:
+    return [ROOT / dep for dep in stage["deps"] if not dep.startswith(("data/", "models/"))]
+
+
+def test_the_pipeline_depends_on_files_that_are_there_and_on_all_that_training_imports() -> None:
     stages = yaml.safe_load((ROOT / "pipelines" / "baselines" / "dvc.yaml").read_text())["stages"]
-    deps = [*stages["train"]["do"]["deps"], *stages["compare"]["deps"]]
-    own = [dep for dep in deps if not dep.startswith(("data/", "models/"))]
-    assert own and all((ROOT / dep).exists() for dep in own)
+    training = stage_files(stages["train"]["do"])
+    assert all(path.exists() for path in [*training, *stage_files(stages["compare"])])
+    listing = (
+        "import sys, pipelines.baselines.train; "
+        "print(*[getattr(m, '__file__', None) or '' for m in list(sys.modules.values())], sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", listing], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = [Path(line) for line in done.stdout.splitlines() if line.startswith(str(ROOT))]
+    own = [path for path in imported if path.name != "__init__.py" and ".venv" not in path.parts]
+    unlisted = [path for path in own if not any(path.is_relative_to(dep) for dep in training)]
+    assert own and not unlisted, f"pipelines/baselines/dvc.yaml: train does not list {unlisted}"
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "masked"])
+def test_a_thimble_trains(kind: Any, params: dict[str, Any], shards: Any, tmp_path: Path) -> None:
+    train(kind, params, shards.folder, tmp_path / kind)
+    stored = read_baseline(tmp_path / kind)
+    untrained = make_baseline(params["model"], shards.vocab_size, kind, params["pretrain"].seed)
+    assert stored.config.end_id == shards.end_id and stored.config.can_check
+    moved = [
+        not torch.equal(now, before)
+        for now, before in zip(stored.baseline.parameters(), untrained.parameters(), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_the_page_says_who_won_among_texts_as_varied_as_real_ones(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS, 0.5) | {"entropy_corpus_nats": 4.4}
+    rows = [
+        {**row, "family": "sunfish_checked", "name": "8, then 2", "stories_consistent": 0.97},
+        {**row, "family": "sunfish", "name": "DDIM 16", "stories_consistent": 0.2},
+        {**row, "family": "masked", "name": "<b>", "stories_consistent": 0.99, "entropy_corpus_nats": 3.9},
+    ]
+    training = {"sunfish": {"steps": 9, "rows_per_step": 8, "operations": 1.0, "parameters": 7}}
+    results = {
+        "rows": rows, "real": row, "held_out": {}, "speed": [], "training": training,
+        "how": {"texts": 3, "temperature": 1.0, "batch_rows": 2, "device": "cpu", "threads": 1},
+        "samples": [{"row": index, "texts": ["<i>a text</i>"]} for index in range(3)],
+    }  # fmt: skip
+    said = verdict(results)
+    assert said.startswith(
+        "Best by the share of consistent stories: SunFish, checked (97.0% in 0.5 calls), ahead"
+    )
+    assert "masked" not in said
+    draw_picture(tmp_path / "picture.png", results)
+    write_page(tmp_path / "page.html", tmp_path / "picture.png", results)
+    page = (tmp_path / "page.html").read_text()
+    assert said in page and "http" not in page and "<i>" not in page and "<b>" not in page

@@ -23,12 +23,13 @@ FAMILIES = {
     "masked_checked": "masked diffusion, checked",
     "autoregressive": "autoregressive",
 }
-EPSILON = 0.05  # of the check, where the configured sampler has none
 EPSILON_CUTOFF = 0.008  # of the autoregressive baseline's second row. Source: [Truncation] section 4.1
 DDIM_STEPS = (10, 16, 32, 50)
 MASKED_STEPS = (8, 16, 32, 64, 128)
 KEPT_STEPS, KEPT_ABOVE = 64, 0.9
-CHECKED = ((4, 1, 0.8), (8, 2, 0.8), (16, 4, 0.8), (32, 8, 0.8), (16, 8, 1.0))  # steps, again, from t
+DRAWN_STEPS = (8, 16, 32)
+CHECKED_STEPS = ((4, 1), (8, 2), (16, 4), (32, 8))  # of the first draft, and of each later one
+DEFAULT_CHECK = CheckConfig(epsilon=0.05, steps=1, restart_time=0.7, max_rounds=None)
 
 SampleRows = Callable[[int, int, np.random.Generator], Sampled]  # how many rows, of how many tokens
 
@@ -45,7 +46,7 @@ class Contender:
 def all_contenders(
     stored: StoredDenoiser, masked: StoredBaseline, autoregressive: StoredBaseline, sampler: SamplerConfig
 ) -> list[Contender]:
-    """Return every row, at the configured sampler's temperature and its check's strictness."""
+    """Return every row, at the configured sampler's temperature and with its check."""
 
     def denoise(config: SamplerConfig) -> SampleRows:
         plan = SamplerPlan.make(config, stored.schedule)
@@ -75,8 +76,9 @@ def family_of(model: str, config: SamplerConfig) -> str:
 
 
 def sunfish_samplers(sampler: SamplerConfig) -> dict[str, SamplerConfig]:
-    """Return the samplers whose draft is the text: DDIM, and DDPM with tokens kept once they are sure."""
+    """Return the samplers whose draft is the text: DDIM, drawn tokens, and tokens kept once they are sure."""
     configs = {f"DDIM {steps}": plain(sampler, "ddim", steps) for steps in DDIM_STEPS}
+    configs |= {f"drawn tokens {steps}": plain(sampler, "ddpm-categorical", steps) for steps in DRAWN_STEPS}
     kept = plain(sampler, "ddpm", KEPT_STEPS, KEPT_ABOVE)
     return {**configs, f"DDPM {KEPT_STEPS}, kept above {KEPT_ABOVE:g}": kept}
 
@@ -89,20 +91,34 @@ def masked_samplers(sampler: SamplerConfig) -> dict[str, SamplerConfig]:
 
 
 def checked_samplers(sampler: SamplerConfig) -> dict[str, SamplerConfig]:
-    """Return the checked samplers, the same for both models: draft, check, correct, draft again."""
-    epsilon = EPSILON if sampler.check is None else sampler.check.epsilon
-    configs = {}
-    for steps, again, restart_time in CHECKED:
-        check = CheckConfig(epsilon=epsilon, steps=again, restart_time=restart_time, max_rounds=None)
-        name = f"{steps}, then {again} from t = {restart_time:g}"
-        configs[name] = dataclasses.replace(plain(sampler, "ddim", steps), check=check)
-    return configs
+    """Return the checked samplers, the same for both models, the configured one first.
+
+    The others differ from it in steps, and the last one in drafting again from noise (or masks) alone.
+    """
+    check = sampler.check or DEFAULT_CHECK
+    checks = [(sampler.steps, check)]
+    checks += [(steps, dataclasses.replace(check, steps=again)) for steps, again in CHECKED_STEPS]
+    checks += [(16, dataclasses.replace(check, steps=8, restart_time=1.0))]
+    configs = [dataclasses.replace(sampler, steps=steps, check=each) for steps, each in checks]
+    return {checked_name(config): config for config in configs}
+
+
+def checked_name(config: SamplerConfig) -> str:
+    """Return steps of the first draft, steps of the later ones, and where these start."""
+    check = config.check or DEFAULT_CHECK
+    return f"{config.steps}, then {check.steps} from t = {check.restart_time:g}"
 
 
 def plain(sampler: SamplerConfig, name: str, steps: int, threshold: float = 1.0) -> SamplerConfig:
     """Return a sampler without a check, at the same temperature."""
     return dataclasses.replace(
-        sampler, name=name, steps=steps, eta=0.0, confidence_threshold=threshold, epsilon_cutoff=0.0, check=None
+        sampler,
+        name=name,
+        steps=steps,
+        eta=0.0,
+        confidence_threshold=threshold,
+        epsilon_cutoff=0.0,
+        check=None,
     )
 
 

@@ -63,7 +63,7 @@ def draw_masked(randomness: StepRandomness, times: np.ndarray, length: int) -> n
 
 
 def without_scattered(known: KnownConfig) -> KnownConfig:
-    """Return the same prefixes and gaps, and no scattered known positions: masking leaves such ones itself."""
+    """Return the same prefixes and gaps, without scattered known positions: masking leaves such ones."""
     kept = known.prefix + known.span
     fraction = known.conditioned_fraction * kept / (kept + known.scattered)
     prefix = known.prefix if kept else 1.0

@@ -8,15 +8,16 @@ from typing import Any
 from pipelines.baselines.contenders import FAMILIES
 from sunfish.files import replacing, write_text
 from sunfish.page import render
-from sunfish.pictures import ACCENT, INK, PALE, picture
+from sunfish.pictures import ACCENT, INK, picture
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
+GREEN = "#3a7d44"
 STYLES = {
     "sunfish": (ACCENT, "o--"),
     "sunfish_checked": (ACCENT, "o-"),
     "masked": (INK, "s--"),
     "masked_checked": (INK, "s-"),
-    "autoregressive": (PALE, "D-"),
+    "autoregressive": (GREEN, "D-"),
 }
 COLUMNS = {
     "calls": ("calls", "{:.1f}"),
@@ -31,6 +32,7 @@ COLUMNS = {
     "judged_nats_per_token": ("judged nats", "{:.3f}"),
     "seconds_per_text": ("seconds", "{:.4f}"),
 }
+ENTROPY_BELOW_REAL = 0.3  # nats: rows less varied than that do not compete
 STORIES, ANY_TEXT = "stories_consistent", "judged_nats_per_token"
 
 Results = dict[str, Any]
@@ -43,10 +45,12 @@ def quality_key(results: Results) -> str:
 
 
 def best_rows(results: Results) -> list[Row]:
-    """Return each family's best row, the best family first."""
+    """Return the best row of each family, the best family first; rows of little variety do not compete."""
     key = quality_key(results)
     sign = -1.0 if key == STORIES else 1.0
-    ranked = sorted(results["rows"], key=lambda row: sign * row[key])
+    least = results["real"]["entropy_corpus_nats"] - ENTROPY_BELOW_REAL
+    varied = [row for row in results["rows"] if row["entropy_corpus_nats"] >= least]
+    ranked = sorted(varied, key=lambda row: sign * row[key])
     return [next(row for row in ranked if row["family"] == family) for family in _families(ranked)]
 
 
@@ -56,13 +60,17 @@ def _families(rows: list[Row]) -> list[str]:
 
 def verdict(results: Results) -> str:
     """Return in one sentence who won, and by how much."""
-    key = quality_key(results)
-    what = "consistent stories" if key == STORIES else "nats per token under the autoregressive baseline"
-    said = [
-        f"{FAMILIES[row['family']]} ({cell(row, key, COLUMNS[key][1])} in {row['calls']:.1f} calls)"
-        for row in best_rows(results)
-    ]
-    return f"By {what}, best first: {'; '.join(said)}."
+    key, best = quality_key(results), best_rows(results)
+    if not best:
+        return "No model writes texts as varied as real ones."
+    first, *others = best
+    what = "share of consistent stories" if key == STORIES else "likelihood under the autoregressive baseline"
+    behind = f", ahead of {'; '.join(_said(row, key) for row in others)}" if others else ""
+    return f"Best by the {what}: {_said(first, key)}{behind}."
+
+
+def _said(row: Row, key: str) -> str:
+    return f"{FAMILIES[row['family']]} ({cell(row, key, COLUMNS[key][1])} in {row['calls']:.1f} calls)"
 
 
 def cell(row: Row, key: str, form: str) -> str:
@@ -100,10 +108,10 @@ def write_page(path: Path, picture_path: Path, results: Results) -> None:
     """Write the page: who won, the table, the picture, samples."""
     best = best_rows(results)
     samples = {id(results["rows"][each["row"]]): each["texts"] for each in results["samples"]}
+    columns = [(key, *column) for key, column in COLUMNS.items() if key in results["rows"][0]]
     page = render(
-        TEMPLATE, picture_path.parent, results=results, verdict=verdict(results), picture_name=picture_path.name,
-        families=FAMILIES, columns=[(key, *column) for key, column in COLUMNS.items() if key in results["rows"][0]],
+        TEMPLATE, picture_path.parent, results=results, verdict=verdict(results), columns=columns,
+        picture_name=picture_path.name, families=FAMILIES,
         samples=[(row, samples[id(row)]) for row in best], cell=cell,
     )  # fmt: skip
     write_text(path, page)
-

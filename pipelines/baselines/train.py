@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
 from lightning.fabric import Fabric
 
 from pipelines.baselines.loss import BaselineLoss, without_scattered
-from sunfish.config.compose import check
+from sunfish.config.compose import read_section
 from sunfish.config.schema.diffusion import DiffusionConfig
 from sunfish.config.schema.model import ModelConfig
 from sunfish.config.schema.pretrain import PretrainConfig
@@ -32,6 +32,8 @@ from sunfish.training.optim import Optimizers, clip_gradients, lr_share, make_op
 from sunfish.training.parallel import flushing_denormals, make_fabric, multiplies_in_bf16, part_of
 from sunfish.training.train_step import count_micro
 
+SECTIONS = ("data", "model", "diffusion", "pretrain", "launch")
+
 
 @report_errors
 def main() -> None:
@@ -42,7 +44,8 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the trained baseline")
     arguments = parser.parse_args()
-    train(arguments.kind, check(arguments.params), arguments.shards, arguments.out)
+    params = {name: read_section(arguments.params, name) for name in SECTIONS}
+    train(arguments.kind, params, arguments.shards, arguments.out)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path) -> No
         for step in range(run.steps):
             loss = run.step(step, read(step))
             progress.add(1, f"loss {loss:.3f}")
-            if not torch.isfinite(torch.tensor(loss)):
+            if not math.isfinite(loss):
                 raise UserError(f"step {step}: the loss is {loss}; lower the rates under pretrain.optim")
     if run.fabric.is_global_zero:
         can_check = kind == "autoregressive" or params["diffusion"].check_weight > 0

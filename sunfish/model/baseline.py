@@ -1,4 +1,4 @@
-"""The comparators: the denoiser's transformer, embeddings and head, reading tokens instead of noisy embeddings.
+"""The comparators: the denoiser's transformer, embeddings and head over tokens, not noisy embeddings.
 
 `autoregressive` predicts each token from those before it. `masked` is masked diffusion ([MDLM]): it predicts
 the tokens behind masks. With a causal pass over the clean text it checks drafts as the denoiser does."""
