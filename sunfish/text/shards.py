@@ -117,14 +117,9 @@ def write_shard(
     ends = np.cumsum(np.concatenate(lengths)).astype("<u8")
     with replacing(folder / f"{name}.idx") as temporary:
         temporary.write_bytes(ends.tobytes())
-    record = ShardRecord(
-        name=name,
-        tokens=int(ends[-1]) if len(ends) else 0,
-        documents=len(ends),
-        bytes=num_bytes,
-        bin_sha256=sha256(folder / f"{name}.bin"),
-        idx_sha256=sha256(folder / f"{name}.idx"),
-    )
+    digests = {f"{kind}_sha256": sha256(folder / f"{name}.{kind}") for kind in ("bin", "idx")}
+    tokens = int(ends[-1]) if len(ends) else 0
+    record = ShardRecord(name=name, tokens=tokens, documents=len(ends), bytes=num_bytes, **digests)
     write_json(folder / f"{name}.json", asdict(record))
 
 
