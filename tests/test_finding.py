@@ -70,7 +70,7 @@ def test_folders_homes_and_file_urls_are_understood(tmp_path: Path, monkeypatch:
 def test_paths_are_relative_to_the_project_wherever_a_stage_runs(
     section: DataConfig, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DVC runs an experiment in a temporary copy, which holds what git holds, and says where the project is."""
+    """DVC runs an experiment in a temporary copy of what git holds, and says where the project is."""
     project, copy = tmp_path / "project", tmp_path / "copy"
     for folder in (project / "texts", copy):
         folder.mkdir(parents=True)

@@ -19,8 +19,8 @@ from tests.builders import CHECKED, PLAIN
 
 HOSTILE = "<script>alert(1)</script> & \x1b[31mred \u202eback $x$"
 NUMBERS = {
-    "sentences_valid": 0.987, "stories_consistent": 0.875, "entropy_corpus_nats": 4.3, "unique": 1.0, "count": 8,
-    "my_metric": 0.25,
+    "sentences_valid": 0.987, "stories_consistent": 0.875, "entropy_corpus_nats": 4.3, "unique": 1.0,
+    "count": 8, "my_metric": 0.25,
 }  # fmt: skip
 COST = {"calls_per_text": 21.0, "corrected_per_text": 3.5, "seconds_per_text": 0.02}
 LIKELIHOOD = {
@@ -29,12 +29,9 @@ LIKELIHOOD = {
     "excess_nats_per_row_standard_error": 0.1, "entropy_nats_per_row": 27.9,
 }  # fmt: skip
 FILLED = {
-    "given_kept": 1.0,
-    "unknown_as_written": 0.5,
-    "unknown_per_text": 8.0,
-    "rows": 8,
+    "given_kept": 1.0, "unknown_as_written": 0.5, "unknown_per_text": 8.0, "rows": 8,
     "stories_consistent": 0.9,
-}
+}  # fmt: skip
 PICTURES = ("loss_curve", "loss_by_level", "quality_by_calls")
 
 

@@ -131,8 +131,10 @@ def require_fidelity(found: Fidelity, config: TokenizerConfig) -> None:
         ("max_altered_share", found.altered_share, "of the documents do not come back as they were"),
     ):
         if share > getattr(config, key):
+            setting = f"params.yaml: data.tokenizer.{key} = {getattr(config, key)}"
+            sample = f"of a sample of {found.documents} documents, {100 * share:.1f} % {what}"
+            advice = "Use a tokenizer that was made for them, or null to train one"
             raise UserError(
-                f"params.yaml: data.tokenizer.{key} = {getattr(config, key)}: {name} does not fit these texts: of "
-                f"a sample of {found.documents} documents, {100 * share:.1f} % {what}. Use a tokenizer "
-                f"that was made for them, or null to train one; to use it all the same, set {key} higher"
+                f"{setting}: {name} does not fit these texts: {sample}. {advice}; to use it all the same, "
+                f"set {key} higher"
             )

@@ -24,6 +24,7 @@ from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 SPLITS = ("train", "heldout")
 FORMAT = 2
 AGAIN = "; run the shard stage again"
+OTHER_TOKENIZER = "is another tokenizer than the one that made the shards"
 ALTERED = "was altered, or the manifest was: its sha256 is not the one that stands there"
 CHECKED_BYTES = 2**28  # of a split: checked whenever it is opened; more only once for each state of a file
 
@@ -116,21 +117,15 @@ def write_shard(
     ends = np.cumsum(np.concatenate(lengths)).astype("<u8")
     with replacing(folder / f"{name}.idx") as temporary:
         temporary.write_bytes(ends.tobytes())
-    record = ShardRecord(
-        name=name,
-        tokens=int(ends[-1]) if len(ends) else 0,
-        documents=len(ends),
-        bytes=num_bytes,
-        bin_sha256=sha256(folder / f"{name}.bin"),
-        idx_sha256=sha256(folder / f"{name}.idx"),
-    )
+    digests = {f"{kind}_sha256": sha256(folder / f"{name}.{kind}") for kind in ("bin", "idx")}
+    tokens = int(ends[-1]) if len(ends) else 0
+    record = ShardRecord(name=name, tokens=tokens, documents=len(ends), bytes=num_bytes, **digests)
     write_json(folder / f"{name}.json", asdict(record))
 
 
 def read_record(folder: Path, name: str) -> ShardRecord:
     """Read the record of a shard that `write_shard` wrote."""
-    path = folder / f"{name}.json"
-    return build(ShardRecord, read_json(path), str(path))
+    return build(ShardRecord, read_json(path := folder / f"{name}.json"), str(path))
 
 
 def write_manifest(
@@ -147,9 +142,10 @@ def write_manifest(
         sums = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")}
         splits[name] = sums | {"shards": shards}
     total = sum(split["documents"] for split in splits.values())
-    if empty := next((name for name, split in splits.items() if split["documents"] == 0), None):
-        advice = "more documents or another data.held_out_share are needed"
-        raise UserError(f"of {total} documents none fell into the {empty} split; {advice}")
+    for name, split in splits.items():
+        if split["documents"] == 0:
+            advice = "more documents or another data.held_out_share are needed"
+            raise UserError(f"of {total} documents none fell into the {name} split; {advice}")
     write_tokenizer(tokenizer, folder)
     manifest = {
         "format": FORMAT,
@@ -185,9 +181,7 @@ class Shards:
         self._read = _as_manifest(self.manifest, folder / "manifest.json")
         self.vocab_size, self.end_id = self._read.vocab_size, self._read.end_id
         self.dtype = np.dtype(self._read.dtype)
-        tokenizer = folder / "tokenizer.json"
-        other = "is another tokenizer than the one that made the shards"
-        _require_digest(tokenizer, self._read.tokenizer_sha256, other, again=True)
+        _require_digest(folder / "tokenizer.json", self._read.tokenizer_sha256, OTHER_TOKENIZER, again=True)
         self.tokenizer = read_tokenizer(folder)
 
     def digest(self) -> str:
