@@ -144,7 +144,7 @@ def likelihoods(rows: dict[str, Row]) -> str:
     lines = ["| | nats per token | standard error | times the grammar's entropy |", "|---|---|---|---|"]
     for name, row in rows.items():
         if row:
-            over = f"{row['bound_over_entropy']:.3f}" if "bound_over_entropy" in row else ""
+            over = f"{row['ratio_to_entropy']:.3f}" if "ratio_to_entropy" in row else ""
             error = row["nats_per_token_standard_error"]
             lines.append(f"| {name} | {row['nats_per_token']:.4f} | {error:.4f} | {over} |")
     return "\n".join(lines)
