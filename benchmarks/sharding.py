@@ -161,7 +161,7 @@ def repeated(paths: list[Path], repeat: int, folder: Path) -> list[str]:
     """Return the files, so many times over, under names of their own."""
     for number in range(repeat):
         for path in paths:
-            (folder / f"{number:03d}_{path.name}").symlink_to(path.resolve())
+            shutil.copy(path, folder / f"{number:03d}_{path.name}")  # a link is another name, read once
     return [str(path) for path in sorted(folder.glob("*.parquet"))]
 
 

@@ -41,9 +41,8 @@ def main() -> None:
             f"{arguments.out}: {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['bytes']:,} bytes of text"
         )
     write_data_report(arguments.report, arguments.plots, section, result, Shards(arguments.out))
-    write_json(
-        arguments.metrics, {"seconds": round(result.seconds, 2), "sources": result.manifest["sources"]}
-    )
+    metrics = {"sources": result.manifest["sources"], "tokenizer": result.fidelity._asdict()}
+    write_json(arguments.metrics, {"seconds": round(result.seconds, 2)} | metrics)
     shutil.rmtree(result.work.folder)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import glob
+import hashlib
 import json
 import os
 import shutil
+import socket
+import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sunfish.errors import UserError
+
+REMEMBERED_BYTES = 2**20  # smaller files are read again each time
+TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @contextmanager
@@ -22,10 +27,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        sweep(path.parent)
         yield temporary
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
@@ -40,12 +45,16 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes left beside `path` that were killed while they wrote it."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        writer = leftover.name.split(".")[-2]
-        if writer.isdecimal() and not Path(f"/proc/{writer}").exists():
+def sweep(folder: Path) -> None:
+    """Remove what processes of this machine left in a folder that were killed while they wrote there."""
+    for leftover in folder.glob(".*.tmp"):
+        host, _, writer = leftover.name.split(".")[-2].rpartition("-")
+        if host in ("", _host()) and writer.isdecimal() and not Path(f"/proc/{writer}").exists():
             _remove(leftover)
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "-")
 
 
 def _remove(path: Path) -> None:
@@ -85,6 +94,45 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not JSON ({error}); it may be cut off or altered") from error
+
+
+def sha256(path: Path) -> str:
+    """Return a file's digest in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_sha256(path: Path, again: bool) -> str:
+    """Return a file's digest, without reading it where it was read before and has the same size and time since.
+
+    What is known stands in the project's runs/digests.json, which may be removed at any time; `again` reads the
+    file in any case.
+    """
+    memory, status, name = project_root() / "runs" / "digests.json", path.stat(), str(path.resolve())
+    try:
+        known = read_json(memory)
+        size, time, digest = known.get(name, (None, None, ""))
+    except (UserError, AttributeError, ValueError, TypeError):
+        known, size, time, digest = {}, None, None, ""
+    state = (status.st_size, status.st_mtime_ns)
+    if not again and (size, time) == state:
+        return str(digest)
+    found = sha256(path)
+    if status.st_size >= REMEMBERED_BYTES and known.get(name) != [*state, found]:
+        with suppress(UserError, OSError):  # only time is lost
+            write_json(memory, known | {name: [*state, found]})
+    return found
+
+
+def escape_controls(text: str) -> str:
+    """Return a text for a page or a terminal: what would steer it stands as an escape, such as \\x1b for ESC or
+    \\u202e for what turns the direction of writing. Ends of lines and tabs stay.
+    """
+    return "".join(ascii(sign)[1:-1] if _steers(sign) else sign for sign in text)
+
+
+def _steers(sign: str) -> bool:
+    return sign in TURNING or (sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cs"))
 
 
 def project_root() -> Path:

@@ -7,9 +7,10 @@ import json
 import shutil
 from pathlib import Path
 
-from sunfish.config.schema.data import Columns, Files, DataConfig, Stories
+from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.data import Tokenizer as TokenizerSection
 from sunfish.config.schema.launch import Sharding, Slurm
+from sunfish.config.schema.sources import Columns, Files, Source
 from sunfish.sharding.shard import Result, shard
 from sunfish.text.shards import Shards
 
@@ -31,7 +32,7 @@ def files(*paths: Path | str, separator: str | None = None, **changes: object) -
     return Files(kind="files", paths=tuple(map(str, paths)), separator=separator, **(COLUMNS | changes))
 
 
-def with_sources(section: DataConfig, small_tasks: bool = True, **sources: Columns | Stories) -> DataConfig:
+def with_sources(section: DataConfig, small_tasks: bool = True, **sources: Source) -> DataConfig:
     """The section with other sources; tasks of a few kilobytes, which no configuration file may ask for."""
     changed = dataclasses.replace(section, sources=sources)
     if small_tasks:
@@ -41,6 +42,14 @@ def with_sources(section: DataConfig, small_tasks: bool = True, **sources: Colum
 
 def run(section: DataConfig, folder: Path, sharding: Sharding = HERE) -> Result:
     result = shard(section, sharding, folder / "shards", folder / "runs")
+    shutil.rmtree(result.work.folder)
+    return result
+
+
+def make_shards(params: dict, folder: Path) -> Result:
+    """Shard the configuration's documents here, in this process."""
+    sharding = dataclasses.replace(params["launch"].sharding, workers=1)
+    result = shard(params["data"], sharding, folder, folder.parent / "runs")
     shutil.rmtree(result.work.folder)
     return result
 
@@ -76,6 +85,8 @@ def real_section(real_data: Path, source: Columns) -> DataConfig:
         "unit": "pieces",
         "vocab_size": 50_257,
         "train_documents": 1,
+        "max_unknown_share": 0.01,
+        "max_altered_share": 0.1,
     }
     return DataConfig(
         sources={"files": source},

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sunfish.errors import UserError
-from sunfish.config.schema.data import DataConfig, Values
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.sources import Values
 from sunfish.sharding import readers
 from sunfish.sharding.plan import make_plan
-from sunfish.sharding.readers import Record, Span, read_span
+from sunfish.documents import Record, Span
+from sunfish.sharding.readers import read_span
 from tests.corpora import digest, documents_of, files, run, with_sources, write_jsonl
 
 
@@ -51,7 +53,7 @@ def test_spans_partition_the_lines_wherever_they_are_cut(
     cuts = [*range(0, size, step), size]
     source = files(path)
     spans = [Span(str(path), size, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
-    records = [record for span in spans for record in read_span(source, span, [])]
+    records = [record for span in spans for record in read_span(source, span)]
     assert [record.text for record in records if isinstance(record, Record)] == lines
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sunfish.errors import UserError
-from sunfish.config.schema.data import Hub, DataConfig
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.sources import Hub
 from sunfish.sharding import remote
 from sunfish.sharding.plan import Plan, make_plan
 from sunfish.sharding.readers import read_span
@@ -49,7 +50,7 @@ def test_a_server_that_refuses_or_keeps_failing_is_said(
         plan = make_plan(changed)
         server.always = "500"
         with pytest.raises(UserError, match=rf"a.jsonl: cannot be read, tried {remote.ATTEMPTS} times"):
-            list(read_span(changed.sources["files"], plan.tasks[0].spans[0], []))
+            list(read_span(changed.sources["files"], plan.tasks[0].spans[0]))
     with pytest.raises(UserError, match="data=stories"):
         run(changed, tmp_path / "out")
     assert not (tmp_path / "out" / "shards").exists()

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def long_params(real_data: Path, tmp_path: Path) -> Path:
     (tmp_path / "in").mkdir()
     for path in (real_data / "fineweb").glob("*.parquet"):
         for number in range(4):
-            (tmp_path / "in" / f"{number}_{path.name}").symlink_to(path)
+            shutil.copy(path, tmp_path / "in" / f"{number}_{path.name}")
     overrides = [
         "data=files",
         f"data.sources.files.paths=[{tmp_path}/in/*.parquet]",

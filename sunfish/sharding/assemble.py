@@ -13,7 +13,8 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from sunfish.config.schema.data import DataConfig, Source, Stories
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.sources import Source
 from sunfish.errors import UserError
 from sunfish.files import replacing
 from sunfish.sharding.filters import is_enough
@@ -80,17 +81,16 @@ def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
     """Return what a source's limits let in; pieces behind the one that reaches a limit, done or not, are left
     out.
     """
-    if isinstance(source, Stories):
-        return {rank: len(read_documents(folder, rank)) for rank in ranks}
     within: Within = {}
+    _, _, _, max_documents, max_tokens = source.selection()
     num_documents = num_tokens = 0
     for rank in ranks:
         ends = np.concatenate(([0], read_documents(folder, rank)["end"])).astype(np.int64)
         count = len(ends) - 1
-        if source.max_documents is not None:
-            count = min(count, source.max_documents - num_documents)
-        if source.max_tokens is not None:  # the document that reaches it is let in
-            count = min(count, int(np.searchsorted(num_tokens + ends[:-1], source.max_tokens)))
+        if max_documents is not None:
+            count = min(count, max_documents - num_documents)
+        if max_tokens is not None:  # the document that reaches it is let in
+            count = min(count, int(np.searchsorted(num_tokens + ends[:-1], max_tokens)))
         within[rank] = count
         num_documents, num_tokens = num_documents + count, num_tokens + int(ends[count])
         if is_enough(source, num_documents, num_tokens):

@@ -30,14 +30,14 @@ class TextCounts:
         self._waiting: list[np.ndarray] = []
         self._num_waiting = 0
 
-    def add(self, document: str, text: bytes, ids: np.ndarray, place: int, url: str | None) -> None:
+    def add(self, document: str, text: bytes, ids: np.ndarray, place: int, url: object) -> None:
         """Count a document: as text, as UTF-8, as ids with the end token, with its place by its hash."""
         for start in range(0, len(text), AT_ONCE):
             part = text[start : start + AT_ONCE]
             self.odd["control_bytes"] += len(part) - len(part.translate(None, CONTROL))
             self.odd["non_ascii_bytes"] += len(part.translate(None, ASCII))
         self.odd["replacement_characters"] += text.count(REPLACEMENT)
-        if url:
+        if url and isinstance(url, str):  # other kinds of values have no host
             self.hosts[host_of(url)] += 1
             if len(self.hosts) > HOSTS_HELD:
                 self.hosts = Counter(dict(self.hosts.most_common(HOSTS_HELD // 2)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sunfish.config.schema.data import DataConfig
-from sunfish.files import replacing, write_text
+from sunfish.files import escape_controls, replacing, write_text
 from sunfish.page import flat, render
 from sunfish.pictures import ACCENT, INK, PALE, picture, write_csv
 from sunfish.sharding.pieces import read_documents, read_unigrams
@@ -17,11 +17,12 @@ from sunfish.sharding.shard import Result
 from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
 
-TEMPLATE = Path(__file__).with_name("look.html")
+TEMPLATE = Path(__file__).with_name("data_report.html")
 LENGTHS = np.unique(
     np.round(1.02 ** np.arange(1, 1200)).astype(np.int64)
 )  # edges of bins: up to 2 % wide, 20 G tokens at most
 COLOURS = (INK, ACCENT, PALE, "#7a9e3e", "#8e5ea2", "#c9a227")
+LINES = ("-", "--", ":", "-.")  # of the sources behind the sixth, the twelfth and so on
 TOP_HOSTS, TOP_TOKENS = 15, 25
 
 
@@ -97,8 +98,11 @@ def write_data_report(
         manifest=shards.manifest,
         digest=shards.digest(),
         sources=sources,
+        samples={
+            source.name: [escape_controls(text) for _, text in source.text["samples"]] for source in sources
+        },
         hosts={
-            source.name: list(source.text["hosts"].items())[:TOP_HOSTS]
+            source.name: [(escape_controls(host), n) for host, n in source.text["hosts"].items()][:TOP_HOSTS]
             for source in sources
             if source.text["hosts"]
         },
@@ -124,7 +128,10 @@ def top_tokens(source: SourceLook, shards: Shards) -> list[tuple[str, float]]:
     """Return the most frequent tokens and their shares."""
     ranked = np.argsort(-source.unigrams, kind="stable")[:TOP_TOKENS]
     return [
-        (shards.tokenizer.decode([int(i)]), float(source.unigrams[i] / source.unigrams.sum()))
+        (
+            escape_controls(shards.tokenizer.decode([int(i)])),
+            float(source.unigrams[i] / source.unigrams.sum()),
+        )
         for i in ranked
         if source.unigrams[i]
     ]
@@ -143,13 +150,21 @@ def row_fill(shards: Shards, split: str, section: DataConfig) -> dict[str, float
     }
 
 
+def _line(number: int) -> dict[str, str]:
+    """Return how a source's line looks, unlike any other's up to the twenty-fourth."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": LINES[number // len(COLOURS) % len(LINES)],
+    }
+
+
 def draw_lengths(path: Path, sources: list[SourceLook]) -> None:
     """Draw how long documents are."""
 
     def draw(axes: Any) -> None:
-        for source, colour in zip(sources, COLOURS, strict=False):
+        for number, source in enumerate(sources):
             coarse = np.add.reduceat(source.lengths, np.arange(0, len(LENGTHS), 8)) / source.documents
-            axes.step(LENGTHS[::8], 100 * coarse, where="post", color=colour, label=source.name)
+            axes.step(LENGTHS[::8], 100 * coarse, where="post", label=source.name, **_line(number))
         used = np.flatnonzero(sum(source.lengths for source in sources))
         ends = LENGTHS[max(used[0] - 8, 0)], LENGTHS[min(used[-1] + 16, len(LENGTHS) - 1)]
         axes.set(xlabel="tokens per document", ylabel="% of documents", xscale="log", xlim=ends)
@@ -162,9 +177,10 @@ def draw_frequencies(path: Path, sources: list[SourceLook]) -> None:
     """Draw token frequency by rank."""
 
     def draw(axes: Any) -> None:
-        for source, colour in zip(sources, COLOURS, strict=False):
+        for number, source in enumerate(sources):
             ranked = -np.sort(-source.unigrams[source.unigrams > 0])
-            axes.plot(np.arange(1, len(ranked) + 1), ranked / ranked.sum(), color=colour, label=source.name)
+            ranks = np.arange(1, len(ranked) + 1)
+            axes.plot(ranks, ranked / ranked.sum(), label=source.name, **_line(number))
         axes.set(xlabel="rank of the token", ylabel="share of all tokens", xscale="log", yscale="log")
         axes.legend(frameon=False)
 

@@ -6,6 +6,7 @@ Of equal documents the first is kept; of near ones, one of each cluster.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,24 @@ from sunfish.sharding.engine import Engine
 exact_dedup.tqdm = minhash.tqdm = lambda items, **_: items  # their bars would break ours
 
 LAST_PRIORITY = 65_535  # datatrove keeps the document with the highest, from 1 up
+LONGEST_WORD = 100  # characters; what is longer, such as text without spaces, is compared by its characters
 BYTES_PER_FINDER = 4 * 2**30  # of input: what one task that compares hashes has to do with
 
 
-class SpacedWords(WordTokenizer):
-    """Words as what stands between white space, in any language that has it; needs no model."""
+# Letters of scripts that put no spaces between words: Thai to Burmese, Khmer, kana, Han.
+UNSPACED = (
+    "\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+
+
+class Words(WordTokenizer):
+    """What stands between white space, and each letter of a script that puts none between words; needs no model."""
 
     def word_tokenize(self, text: str) -> list[str]:
         """Return the words."""
-        return text.split()
+        words = WORD.findall(text)
+        return [part for word in words for part in ([word] if len(word) <= LONGEST_WORD else word)]
 
     def sent_tokenize(self, text: str) -> list[str]:
         """Return the text as one sentence."""
@@ -96,7 +106,7 @@ class Duplicates:
             return []
         steps: list[Any] = [_ExactSignatures(self._path("exact"), self.exact, self.finders)]
         if self.which == "drop_near":
-            steps.append(MinhashDedupSignature(self._path("near"), self.near, SpacedWords()))
+            steps.append(MinhashDedupSignature(self._path("near"), self.near, Words()))
         return steps
 
     def find(self, engine: Engine, within: dict[int, int]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import tiktoken
 from tokenizers import models, pre_tokenizers
 
+from sunfish.documents import reason_of
 from sunfish.text.shards import token_dtype
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
@@ -35,25 +36,40 @@ class Encoder:
         self.tokenizer, self.dtype = tokenizer, token_dtype(tokenizer.vocab_size)
         self.fast = _fast_encoding(tokenizer)
 
-    def encode(self, texts: list[str]) -> Iterator[np.ndarray]:
-        """Yield each text's ids and the end token, as shards hold them; memory is bounded however long a text
-        is.
+    def encode(self, texts: list[str]) -> Iterator[np.ndarray | Exception]:
+        """Yield each text's ids and the end token, as shards hold them, or why a text has none.
+
+        Memory is bounded however long a text is.
         """
         end = np.array([self.tokenizer.end_id], self.dtype)
         encoded = iter(self._encode_batch([text for text in texts if len(text) <= LONG_CHARACTERS]))
         for text in texts:
-            if len(text) <= LONG_CHARACTERS:
-                yield np.concatenate((next(encoded), end))
-            else:
-                yield np.concatenate(
-                    [*(self._encode_batch([part])[0] for part in self.split_long(text)), end]
-                )
+            short = len(text) <= LONG_CHARACTERS
+            parts = [next(encoded)] if short else [self._encode(part) for part in self.split_long(text)]
+            failed = next((part for part in parts if isinstance(part, Exception)), None)
+            yield failed or np.concatenate([*parts, end])
 
-    def _encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        if self.fast is None:
+    def _encode_batch(self, texts: list[str]) -> list[np.ndarray | Exception]:
+        if self.fast is not None:
+            return [self._encode(text) for text in texts]
+        try:
             return [np.array(ids, self.dtype) for ids in self.tokenizer.encode_batch(texts)]
-        encoding, ids = self.fast
-        return [ids[encoding.encode_to_numpy(text, disallowed_special=())] for text in texts]
+        except BaseException as error:
+            _as_failure(error)
+            return [self._encode(text) for text in texts]  # one of them, but which?
+
+    def _encode(self, text: str) -> np.ndarray | Exception:
+        """Return a text's ids: the fast way, else the tokenizer's own, or why there are none."""
+        if self.fast is not None:
+            encoding, ids = self.fast
+            try:
+                return ids[encoding.encode_to_numpy(text, disallowed_special=())]
+            except BaseException as error:  # a run of a million spaces is too much for its pattern
+                _as_failure(error)
+        try:
+            return np.array(self.tokenizer.encode(text), self.dtype)
+        except BaseException as error:
+            return _as_failure(error)
 
     def split_long(self, text: str) -> Iterator[str]:
         """Yield parts of a long text whose ids, one after another, are the whole's.
@@ -68,6 +84,13 @@ class Encoder:
             yield text[start : found.start()]
             start = found.start()
         yield text[start:]
+
+
+def _as_failure(error: BaseException) -> Exception:
+    """Return a library's failure with one text, a panic in Rust too, which is no `Exception`; raise all else."""
+    if isinstance(error, MemoryError | KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
+    return error if isinstance(error, Exception) else RuntimeError(reason_of(error))
 
 
 @lru_cache(maxsize=1)

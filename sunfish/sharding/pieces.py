@@ -1,8 +1,10 @@
 """A piece: one task's documents as ids, on disk between tokenizing and the shards.
 
-00012.bin    ids, documents one after another, each with its end token 00012.npy    one row a document: where
-it ends, its bytes, its side of the split 00012.unigrams.npy   how often each id occurs 00012.json   the
-account: what was read, dropped by which filter, kept; and what the look at the data is drawn from"""
+00012.bin           ids, documents one after another, each with its end token
+00012.npy           one row a document: where it ends, its bytes, its side of the split
+00012.unigrams.npy  how often each id occurs
+00012.json          the account: what was read, dropped by which filter; and what the data report is drawn from
+"""
 
 from __future__ import annotations
 
@@ -87,9 +89,10 @@ def is_whole(folder: Path, rank: int, vocab_size: int) -> bool:
     if not all(path.is_file() for path in paths):
         return False
     try:
-        documents = read_documents(folder, rank)
-        read_account(folder, rank)
-    except (ValueError, OSError):
+        documents, account = read_documents(folder, rank), read_account(folder, rank)
+        if documents.dtype != DOCUMENT or not {"documents_in", "bytes_in", "dropped", "text"} <= set(account):
+            return False
+    except (ValueError, OSError, TypeError):
         return False
     ends = int(documents["end"][-1]) if len(documents) else 0
     return paths[0].stat().st_size == ends * token_dtype(vocab_size).itemsize

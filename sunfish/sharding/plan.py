@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from sunfish.config.schema.data import DataConfig, Files, Hub, Stories
-from sunfish.errors import UserError
-from sunfish.files import read_json, write_json
-from sunfish.sharding.readers import DIVISIBLE, Span
-from sunfish.sharding.remote import SUFFIXES, File, find_files, reason_of, suffix_of
-from sunfish.text.hub import go_offline_if_unreachable
+from sunfish.config.schema.data import DataConfig
+from sunfish.documents import File, Span
+from sunfish.files import read_json, sha256, write_json
+from sunfish.sharding.find import kind_of
+from sunfish.text.tokenizer import local_tokenizer
 
-STORIES_OF_A_TASK = 10_000  # written in about two seconds
-FORMAT = 1  # of what lies in a working folder; another one is not carried on
+FORMAT = 2  # of what lies in a working folder; another one is not carried on
 
 
 @dataclass(frozen=True)
@@ -50,72 +48,29 @@ def make_plan(section: DataConfig) -> Plan:
     tasks: list[Task] = []
     found: list[list[str | int]] = []
     for name, source in section.sources.items():
-        if isinstance(source, Stories):
-            tasks += [
-                Task(name, (span,)) for span in _divide(File("", source.num_documents, ""), STORIES_OF_A_TASK)
-            ]
-            continue
-        files = list_files(source, f"data.sources.{name}")
+        files = source.files(f"data.sources.{name}")
         found += [[file.path, file.size, file.version] for file in files]
-        tasks += [
-            Task(name, spans)
-            for spans in _group(
-                [s for f in files for s in _divide(f, section.task_bytes)], section.task_bytes
-            )
-        ]
-    made_of = json.dumps(
-        [FORMAT, dataclasses.asdict(section), found, _tokenizer_digest(section.tokenizer.pretrained)],
-        sort_keys=True,
-    )
-    return Plan(section, tuple(tasks), hashlib.sha256(made_of.encode()).hexdigest()[:16])
+        tasks += [Task(name, spans) for spans in source.tasks(files, section.task_bytes)]
+    made_of = [FORMAT, dataclasses.asdict(section), found, tokenizer_digest(section.tokenizer.pretrained)]
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return Plan(section, tuple(tasks), digest[:16])
 
 
-def _tokenizer_digest(pretrained: str | None) -> str | None:
+def tokenizer_digest(pretrained: str | None) -> str | None:
     """Return the sha256 of a tokenizer that is a file here."""
-    path = Path(pretrained or "")
-    path = path / "tokenizer.json" if path.is_dir() else path
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    file = local_tokenizer(pretrained) if pretrained else None
+    return sha256(file) if file else None
 
 
-def list_files(source: Files | Hub, where: str) -> list[File]:
-    """Return a source's files, each once, in their order."""
-    patterns = source.paths if isinstance(source, Files) else _hub_files(source)
-    files = {file.path: file for pattern in patterns for file in find_files(pattern, f"{where}.paths")}
-    for path in files:
-        if not suffix_of(path):
-            raise UserError(
-                f"{where}: {path}: this kind of file is not known; there are {', '.join(SUFFIXES)}"
-            )
-    return list(files.values())
-
-
-def _hub_files(source: Hub) -> list[str]:
-    """Return the URLs of a dataset's files at the revision, as its own card assigns them to configurations
-    and splits.
-    """
-    go_offline_if_unreachable()
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        builder = datasets.load_dataset_builder(source.name, source.config, revision=source.revision)
-        files = builder.config.data_files or {}
-    # connection, DNS, proxy, missing dataset, configuration or revision: many classes, one meaning
-    except Exception as error:
-        raise UserError(
-            f"{source.name} ({source.config}, revision {source.revision}) cannot be streamed: {reason_of(error)}. Without a network, "
-            "data=stories (the embedded corpus) and data=files with data.sources.files.paths=[...] run"
-        ) from error
-    if source.split not in files:
-        raise UserError(
-            f"{source.name} ({source.config}): has no split {source.split!r}; there are {', '.join(map(str, files))}"
-        )
-    return [str(path) for path in files[source.split]]
+def divide_files(files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
+    """Divide files into tasks: large ones into several, small ones together."""
+    return _group([span for file in files for span in _divide(file, task_bytes)], task_bytes)
 
 
 def _divide(file: File, task_size: int) -> list[Span]:
-    parts = -(-file.size // task_size) if suffix_of(file.path) in DIVISIBLE or not file.path else 1
-    cuts = [file.size * part // max(parts, 1) for part in range(parts + 1)]
+    kind = kind_of(file.path)
+    parts = max(1, -(-file.size // task_size)) if kind is not None and kind.is_divisible else 1
+    cuts = [file.size * part // parts for part in range(parts + 1)]
     return [Span(file.path, file.size, start, stop) for start, stop in pairwise(cuts)]
 
 

@@ -1,190 +1,86 @@
 """A span of a file -> records: the texts that begin in it, and the columns that filters ask for.
 
-A line, a row group or a document belongs to the span in which its first byte lies, so spans may be cut
-anywhere."""
+A line, a row group or a document belongs to the span in which its first byte lies, so spans may be cut anywhere.
+Whatever goes wrong with a record or a file is an `Unreadable` with its place; the reader decides what it costs.
+"""
 
 from __future__ import annotations
 
-import codecs
+import io
 import json
-import zlib
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any, BinaryIO
 
-from sunfish.config.schema.data import Files, Hub, Source, Stories
+from sunfish.config.schema.sources import Columns
+from sunfish.documents import Record, Span, Unreadable, reason_of
 from sunfish.errors import UserError
-from sunfish.sharding.remote import open_file, reason_of, suffix_of
-from sunfish.text.lexicon import GRAMMARS
-from sunfish.text.stories import write_stories
+from sunfish.files import escape_controls
+from sunfish.sharding.filters import columns_of
+from sunfish.sharding.find import kind_of
+from sunfish.sharding.parquet import read_parquet
+from sunfish.sharding.streams import DamagedFile, open_file
+from sunfish.sharding.text_files import read_txt
 
-DIVISIBLE = (".parquet", ".jsonl")  # others are read from their beginning
-ROWS_AT_ONCE = 64
 CHUNK_BYTES = 2**20
 MAX_RECORD_BYTES = 2**28  # one line or one document: what a worker can hold beside the rest
+WHITE_SPACE = re.compile(r"[ \t\r\n,]*")
+_MISSING = object()
 
 
-@dataclass(frozen=True)
-class Span:
-    """Bytes start to stop of a file; of the stories, which are no file, documents."""
-
-    path: str
-    size: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Record:
-    """One document as its source has it."""
-
-    text: str
-    columns: dict[str, Any]
-    where: str
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Records that are lost, and why; the message says where."""
-
-    reason: str
-    count: int = 1
-
-
-def read_span(source: Source, span: Span, columns: list[str]) -> Iterator[Record | Unreadable]:
-    """Yield a span's records, in order, with the values of `columns`.
+def read_span(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
+    """Yield a span's records, in order, with the columns that the source's filters ask for.
 
     Raises:
-        UserError: a column that is not there, a file that cannot be opened.
+        UserError: what another file would not mend: a column that is not there, a server that is not reached.
     """
-    if isinstance(source, Stories):
-        stories = islice(
-            write_stories(source.seed, span.start, GRAMMARS[source.grammar]), span.stop - span.start
-        )
-        yield from (Record(text, {}, f"story {number}") for number, text in enumerate(stories, span.start))
-    elif suffix_of(span.path) == ".parquet":
-        yield from _read_parquet(source, span, columns)
-    elif suffix_of(span.path).startswith(".jsonl"):
-        yield from _read_jsonl(source, span, columns)
-    else:
-        yield from _read_txt(source, span)
-
-
-def _read_parquet(source: Files | Hub, span: Span, columns: list[str]) -> Iterator[Record | Unreadable]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with open_file(span.path, span.size) as file:
-        try:
-            table = pq.ParquetFile(file, buffer_size=CHUNK_BYTES)
-        except (pa.ArrowException, OSError) as error:
-            yield Unreadable(f"{span.path}: is not a readable parquet file ({reason_of(error)})")
-            return
-        _require_columns(span.path, table.schema_arrow, source.text_column, columns)
-        row = 0
-        for group in range(table.num_row_groups):
-            metadata, first = table.metadata.row_group(group), row
-            row += metadata.num_rows
-            if not span.start <= _offset(metadata) < span.stop:
-                continue
-            done = 0
-            try:
-                for batch in table.iter_batches(
-                    ROWS_AT_ONCE, [group], [source.text_column, *columns], use_threads=False
-                ):
-                    for record in _rows(batch, source.text_column, span.path, first + done):
-                        done += 1
-                        yield record
-            except (pa.ArrowException, OSError) as error:
-                lost = metadata.num_rows - done
-                yield Unreadable(
-                    f"{span.path}: rows {first + done} to {row - 1} cannot be read ({reason_of(error)})", lost
-                )
-
-
-def _offset(row_group: Any) -> int:
-    """Return where a row group begins in its file."""
-    column = row_group.column(0)
-    return int(column.dictionary_page_offset or column.data_page_offset)
-
-
-def _require_columns(path: str, schema: Any, text_column: str, columns: list[str]) -> None:
-    import pyarrow as pa
-
-    for name in (text_column, *columns):
-        if name not in schema.names:
-            setting = "text_column" if name == text_column else "filters"
-            raise UserError(
-                f"{path}: has no column {name!r}; set the source's {setting} to one of: {', '.join(schema.names)}"
-            )
-    kind = schema.field(text_column).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_null(kind)
-    ):
-        raise UserError(f"{path}: column {text_column!r} holds {kind}, not text")
-
-
-def _rows(batch: Any, text_column: str, path: str, first: int) -> Iterator[Record | Unreadable]:
-    names = batch.schema.names
-    values = [[_value(item) for item in batch.column(name)] for name in names]
-    for number, row in enumerate(zip(*values, strict=True), first):
-        columns = dict(zip(names, row, strict=True))
-        text = columns.pop(text_column)
-        if isinstance(text, UnicodeDecodeError):
-            yield Unreadable(f"{path}: row {number} is not UTF-8 ({text.reason} at byte {text.start})")
-        else:
-            yield Record(text or "", columns, f"{path}: row {number}")
-
-
-def _value(item: Any) -> Any:
+    kind, last = kind_of(span.path), ""
+    assert kind is not None, span.path
     try:
-        return item.as_py()
-    except UnicodeDecodeError as error:
-        return error
+        for record in READERS[kind.format](source, span):
+            last = f", behind {record.where}" if isinstance(record, Record) else last
+            yield record
+    except UserError:
+        raise
+    except DamagedFile as error:
+        yield Unreadable(f"{span.path}: {error}{last}")
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever library: the file is lost from here on, the run is not
+        yield Unreadable(f"{span.path}: cannot be read ({type(error).__name__}: {reason_of(error)}){last}")
 
 
-def _read_jsonl(source: Files | Hub, span: Span, columns: list[str]) -> Iterator[Record | Unreadable]:
+def _read_lines(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
+    """Read JSON lines."""
     with open_file(span.path, span.size) as file:
         at = 0
         if span.start:  # the line that begins before the span is another's
             file.seek(span.start - 1)
             at = span.start - 1 + _skip_line(file)
-        first, number = at, 0
-        whole = suffix_of(span.path) not in DIVISIBLE
-        while whole or at < span.stop:
-            try:
-                line, size = _next_line(file)
-            except (OSError, EOFError, ValueError, zlib.error) as error:
-                if isinstance(error, UserError):
-                    raise
-                yield Unreadable(
-                    f"{span.path}: cannot be decompressed behind line {number} ({reason_of(error)}); it may be cut off"
-                )
-                return
-            if not line:
-                return
-            place, at, number = at, at + size, number + 1
-            found = _parse(line, source.text_column, columns) if line.strip() else None
-            del line  # a long one is not held beside its text
-            if found is not None:
-                if isinstance(found, str):
-                    yield Unreadable(f"{span.path}, line {number + _lines_before(span, first)}: {found}")
-                else:
-                    yield Record(
-                        *found,
-                        f"{span.path}, line {number}" if first == 0 else f"{span.path}, line at byte {place}",
-                    )
+        yield from _lines(source, span, file, at)
+
+
+def _lines(source: Columns, span: Span, file: BinaryIO, at: int) -> Iterator[Record | Unreadable]:
+    kind = kind_of(span.path)
+    first, number, columns = at, 0, columns_of(source)
+    while at < span.stop or (kind is not None and not kind.is_divisible):
+        line, size = _next_line(file)
+        if not line:
+            return
+        place, at, number = at, at + size, number + 1
+        if not line.strip():
+            continue
+        found = _parse(line, source.text_column, columns)
+        del line  # a long one is not held beside its text
+        if isinstance(found, str):
+            yield Unreadable(f"{span.path}, line {number + _lines_before(span, first)}: {found}")
+        else:
+            where = f"line {number}" if first == 0 else f"line at byte {place}"
+            yield Record(*found, f"{span.path}, {where}")
 
 
 def _next_line(file: BinaryIO) -> tuple[bytes, int]:
-    """Return a line and its bytes in the file; of one that is too long the beginning, which will not
-    parse.
-    """
+    """Return a line and its bytes in the file; of one that is too long a beginning that will not parse."""
     line = file.readline(MAX_RECORD_BYTES)
     if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
         return line[:100] + b" ... is longer than a record may be", len(line) + _skip_line(file)
@@ -204,9 +100,10 @@ def _skip_line(file: BinaryIO) -> int:
 def _lines_before(span: Span, at: int) -> int:
     """Count the lines before a place in a file, for a message."""
     count = 0
-    with open_file(span.path, span.size) as file:
-        while at > 0 and (chunk := file.read(min(CHUNK_BYTES, at))):
-            count, at = count + chunk.count(b"\n"), at - len(chunk)
+    if at:
+        with open_file(span.path, span.size) as file:
+            while at > 0 and (chunk := file.read(min(CHUNK_BYTES, at))):
+                count, at = count + chunk.count(b"\n"), at - len(chunk)
     return count
 
 
@@ -218,48 +115,84 @@ def _parse(line: bytes, text_column: str, columns: list[str]) -> tuple[str, dict
         return f"is not UTF-8 ({error.reason} at byte {error.start} of the line)"
     except (json.JSONDecodeError, RecursionError) as error:
         return f"is not JSON ({error}); it may be cut off"
-    text = record.get(text_column) if isinstance(record, dict) else None
-    if text is None and isinstance(record, dict) and text_column in record:
+    except ValueError:  # a number of more digits than Python reads
+        record = json.loads(line, parse_int=float)
+    except Exception as error:
+        return f"cannot be read ({type(error).__name__}: {reason_of(error)})"
+    return _text_and_columns(record, text_column, columns)
+
+
+def _text_and_columns(record: Any, text_column: str, columns: list[str]) -> tuple[str, dict[str, Any]] | str:
+    """Return a record's text and columns, or what is wrong with it; a column that is not there is null."""
+    if not isinstance(record, dict):
+        advice = (
+            "; one array of records is read from a file that ends in .json" if type(record) is list else ""
+        )
+        return f"holds {type(record).__name__} {record!r:.40}, no record with a text{advice}"
+    text = _value_at(record, text_column)
+    if text is None:
         text = ""
     if not isinstance(text, str):
-        there = f"; there are {', '.join(map(str, record))}" if isinstance(record, dict) else ""
-        return f"has no text under {text_column!r}{there}; set the source's text_column"
-    missing = [name for name in columns if name not in record]
-    if missing:
-        return f"has no {missing[0]!r}, which a filter asks for; there are {', '.join(map(str, record))}"
-    return text, {name: record[name] for name in columns}
+        there = escape_controls(", ".join(record))
+        return f"has no text under {text_column!r}; there are {there}; set the source's text_column"
+    values = {name: _value_at(record, name) for name in columns}
+    return text, {name: None if value is _MISSING else value for name, value in values.items()}
 
 
-def _read_txt(source: Source, span: Span) -> Iterator[Record | Unreadable]:
-    separator = source.separator if isinstance(source, Files) else None
-    rest, number = "", 0
+def _value_at(record: dict[str, Any], path: str) -> Any:
+    """Return the value of a key, or, where there is none of that name, of a dotted path."""
+    if path in record:
+        return record[path]
+    head, dot, rest = path.partition(".")
+    inner = record.get(head, _MISSING) if dot else _MISSING
+    if inner is None:
+        return None
+    return _value_at(inner, rest) if isinstance(inner, dict) else _MISSING
+
+
+def _read_json(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
+    """Read a .json file: one array of records, or JSON lines."""
     with open_file(span.path, span.size) as file:
-        decoder, at = codecs.getincrementaldecoder("utf-8")(), 0
-        while True:
-            try:
-                chunk = file.read(CHUNK_BYTES)
-                pending = len(decoder.getstate()[0])
-                rest += decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                reason = f"is not UTF-8 text ({error.reason} at byte {at - pending + error.start})"
-                yield Unreadable(f"{span.path}: {reason}; what stands behind it is lost")
+        beginning: bytes = file.peek(CHUNK_BYTES)  # type: ignore[attr-defined]
+        if beginning.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"[":
+            yield from _lines(source, span, file, 0)
+            return
+        columns = columns_of(source)
+        for number, item in enumerate(_items(file)):
+            where = f"{span.path}, item {number}"
+            found = _text_and_columns(item, source.text_column, columns)
+            yield Unreadable(f"{where}: {found}") if isinstance(found, str) else Record(*found, where)
+
+
+def _items(file: BinaryIO) -> Iterator[Any]:
+    """Yield the items of a JSON array, a piece of it in memory at a time.
+
+    Raises:
+        DamagedFile: it is cut off, or no JSON.
+    """
+    decoder, reader = json.JSONDecoder(), io.TextIOWrapper(file, "utf-8-sig", "surrogateescape")
+    rest = reader.read(CHUNK_BYTES).lstrip()
+    at = 1
+    while True:
+        at = _behind_space(rest, at)
+        try:
+            if rest[at : at + 1] == "]":
                 return
-            except (OSError, EOFError, zlib.error) as error:
-                yield Unreadable(
-                    f"{span.path}: cannot be decompressed behind byte {at} ({reason_of(error)}); it may be cut off"
-                )
-                return
-            at += len(chunk)
-            if separator is not None and separator in rest:
-                *documents, rest = rest.split(separator)
-                for text in documents:
-                    yield Record(text, {}, f"{span.path}: document {number}")
-                    number += 1
-            if len(rest) > MAX_RECORD_BYTES:
-                yield Unreadable(
-                    f"{span.path}: document {number} is longer than {MAX_RECORD_BYTES:,} characters; is `separator` right?"
-                )
-                return
-            if not chunk:
-                break
-    yield Record(rest, {}, f"{span.path}: document {number}")
+            item, at = decoder.raw_decode(rest, at)
+        except json.JSONDecodeError as error:
+            more = reader.read(max(CHUNK_BYTES, len(rest) - at))
+            if not more or len(rest) - at > MAX_RECORD_BYTES:
+                raise DamagedFile(
+                    f"is not a JSON array to its end ({error.msg}); it may be cut off"
+                ) from error
+            rest, at = rest[at:] + more, 0
+            continue
+        yield item
+
+
+def _behind_space(text: str, at: int) -> int:
+    found = WHITE_SPACE.match(text, at)
+    return found.end() if found else at
+
+
+READERS = {"parquet": read_parquet, "jsonl": _read_lines, "json": _read_json, "txt": read_txt}

@@ -1,24 +1,16 @@
-"""Files here or elsewhere: found by path, glob or URL, and read in ranges that are whole, tried again when a
-connection fails.
-"""
+"""Files elsewhere: listed by URL or pattern, and read in ranges that are whole, tried again when a connection fails."""
 
 from __future__ import annotations
 
 import functools
-import glob
-import gzip
 import io
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
+from sunfish.documents import File, is_remote, reason_of
 from sunfish.errors import UserError
 from sunfish.text.hub import go_offline_if_unreachable
 
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".txt", ".txt.zst", ".txt.gz")
 ATTEMPTS = 7
 FIRST_WAIT_SECONDS = 0.25  # doubled each time: about 16 s in all
 BLOCK_BYTES = 4 * 2**20
@@ -27,47 +19,16 @@ WORTH_ANOTHER_TRY = (408, 425, 429)  # of the 4xx; all others will say the same 
 SECONDS_TO_CONNECT, SECONDS_OF_SILENCE = 10.0, 30.0
 
 
-@dataclass(frozen=True)
-class File:
-    """A file as it was found."""
-
-    path: str  # local, or a URL
-    size: int  # bytes
-    version: str  # what its place says changes with its content: a time, an ETag; "" where it says nothing
-
-
-def is_remote(path: str) -> bool:
-    """Say whether a path is a URL that fsspec opens."""
-    return "://" in path and not path.startswith("file://")
-
-
-def suffix_of(path: str) -> str:
-    """Return what kind of file a path or URL names, by its ending; nothing where that is not known."""
-    bare = path.split("?")[0] if is_remote(path) else path
-    return next((suffix for suffix in SUFFIXES if bare.endswith(suffix)), "")
-
-
-def find_files(pattern: str, where: str) -> list[File]:
-    """Return the files that a path, glob or URL names, sorted.
+def list_remote(pattern: str, where: str) -> list[File]:
+    """Return the files that a URL or a pattern of URLs names, sorted.
 
     Raises:
-        UserError: nothing is there, or its place cannot be reached; `where` names the setting.
+        UserError: no such file, or its place cannot be reached; `where` names the setting.
     """
-    if not is_remote(pattern):
-        paths = [
-            path
-            for path in sorted(glob.glob(pattern.removeprefix("file://"), recursive=True))
-            if Path(path).is_file()
-        ]
-        found = [File(path, Path(path).stat().st_size, str(Path(path).stat().st_mtime_ns)) for path in paths]
-    else:
-        found = [_as_file(pattern, info) for info in _list_remote(pattern, where)]
-    if not found:
-        raise UserError(f"{where}: nothing matches {pattern!r}; paths are relative to the project's folder")
-    return found
+    return [_as_file(pattern, info) for info in _list(pattern, where)]
 
 
-def _list_remote(pattern: str, where: str) -> list[dict[str, Any]]:
+def _list(pattern: str, where: str) -> list[dict[str, Any]]:
     system, inner = _open_system(pattern)
 
     def listing() -> list[dict[str, Any]]:
@@ -161,11 +122,6 @@ def _insist(act: Any, path: str) -> Any:
         wait *= 2
 
 
-def reason_of(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 class ShortRead(OSError):
     """A server sent another number of bytes than it was asked for."""
 
@@ -209,35 +165,3 @@ class RemoteFile(io.RawIOBase):
         if len(data) != stop - start:
             raise ShortRead(f"{len(data):,} bytes came instead of {stop - start:,}")
         return data
-
-
-@contextmanager
-def open_file(path: str, size: int) -> Iterator[BinaryIO]:
-    """Open a file for reading, decompressed if it ends in .zst or .gz; a decompressed one cannot be entered
-    in the middle.
-
-    Raises:
-        UserError: it cannot be read, or is another than the one that was found.
-    """
-    with _open_raw(path, size) as raw:
-        if not is_remote(path) and Path(path).stat().st_size != size:
-            raise UserError(f"{path}: has changed while it was read; run it again")
-        if suffix_of(path).endswith(".zst"):
-            import zstandard
-
-            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-                yield cast(BinaryIO, io.BufferedReader(stream, BLOCK_BYTES))
-        elif suffix_of(path).endswith(".gz"):
-            with gzip.GzipFile(fileobj=raw) as unzipped:
-                yield cast(BinaryIO, unzipped)
-        else:
-            yield raw
-
-
-def _open_raw(path: str, size: int) -> BinaryIO:
-    if is_remote(path):
-        return cast(BinaryIO, io.BufferedReader(RemoteFile(path, size), BLOCK_BYTES))
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror})") from error

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sunfish.config.compose import ConfigError
+from sunfish.config.convert import ConfigError
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.launch import Sharding
-from sunfish.files import read_json, replacing, require_writable
+from sunfish.files import replacing, require_writable
 from sunfish.sharding.assemble import SourceAccount, choose, documents_within
 from sunfish.sharding.counts import merge_counts
 from sunfish.sharding.duplicates import Duplicates
 from sunfish.sharding.engine import Engine
 from sunfish.sharding.pieces import is_whole, read_account
 from sunfish.sharding.plan import Plan, make_plan, sources_in_order, write_tasks
-from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard, first_documents
-from sunfish.text.shards import token_dtype, write_manifest
+from sunfish.sharding.sample import Fidelity, measure_fidelity, require_fidelity, training_sample
+from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard
+from sunfish.text.shards import read_record, token_dtype, write_manifest
 from sunfish.text.tokenizer import (
     Tokenizer,
     load_pretrained,
@@ -75,6 +76,7 @@ class Result:
     counts: dict[str, dict[str, Any]]  # of each source, for the look at the data
     work: Work
     pieces: dict[str, list[int]]  # of each source, those that counted
+    fidelity: Fidelity  # of the tokenizer to a sample of the documents
     seconds: float
 
 
@@ -95,6 +97,8 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
         folder.mkdir(parents=True, exist_ok=True)
     write_tasks(plan, work.tasks)
     tokenizer = _tokenizer(plan, work)
+    fidelity = measure_fidelity(tokenizer, plan)
+    require_fidelity(fidelity, section.tokenizer)
     ranks, engine = sources_in_order(plan), Engine(work.folder / "logs", sharding)
     duplicates = Duplicates(section.duplicates, work.folder, plan.num_bytes())
     _write_pieces(plan, work, tokenizer, engine, duplicates)
@@ -116,21 +120,18 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
         counts,
         work,
         {name: account.pieces for name, account in accounts.items()},
+        fidelity,
         time.monotonic() - begun,
     )
 
 
 def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
-    """Return the tokenizer: the working folder's, a pretrained one, or one trained on the sources' first
-    documents.
-    """
+    """Return the tokenizer: the working folder's, a pretrained one, or one trained on a sample of the documents."""
     if work.tokenizer.is_dir():
         return read_tokenizer(work.tokenizer)
     wanted = plan.section.tokenizer
     if wanted.pretrained is None:
-        sample = first_documents(
-            plan.section, [(task.source, task.spans) for task in plan.tasks], wanted.train_documents
-        )
+        sample = training_sample(plan, wanted.train_documents)
         tokenizer = train_tokenizer(sample, wanted.vocab_size, wanted.unit)
     else:
         tokenizer = load_pretrained(wanted.pretrained)
@@ -215,7 +216,7 @@ def _gather(
         for name in names:
             for kind in ("bin", "idx"):
                 _link(work.shards / f"{name}.{kind}", folder / f"{name}.{kind}")
-        records = [read_json(work.shards / f"{name}.json") for name in names]
+        records = [read_record(work.shards, name) for name in names]
         return write_manifest(folder, records, tokenizer, about)
 
 

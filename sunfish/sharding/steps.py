@@ -8,7 +8,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,15 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from sunfish.config.schema.data import DataConfig, Source, Stories
+from sunfish.config.schema.data import DataConfig
+from sunfish.config.schema.sources import Source
+from sunfish.documents import Record, Span, Unreadable, reason_of
 from sunfish.errors import UserError
 from sunfish.sharding.counts import TextCounts
 from sunfish.sharding.encoder import open_encoder
-from sunfish.sharding.filters import UNREADABLE, columns_of, is_enough, rules_of
+from sunfish.sharding.filters import UNREADABLE, Rule, is_enough, rules_of
 from sunfish.sharding.pieces import PieceWriter, piece_path, read_documents, read_tokens, write_account
 from sunfish.sharding.plan import read_task
-from sunfish.sharding.readers import Record, Span, Unreadable, read_span
 from sunfish.text.shards import token_dtype, write_shard
 
 HOLD_OUT_SPAN = 2**64
@@ -34,10 +34,21 @@ class Account:
     """What became of a task's documents: how many were read, dropped under which name, kept."""
 
     def __init__(self) -> None:
-        self.documents_in = self.bytes_in = self.documents = self.tokens = (
-            0  # the last two: kept so far, not yet cut to the limits
-        )
+        self.documents_in = self.bytes_in = 0
+        self.documents = self.tokens = 0  # kept so far, not yet cut to the limits
         self.dropped: Counter[str] = Counter()
+
+    def lose(self, record: Unreadable, skip: bool) -> None:
+        """Count records that cannot be read.
+
+        Raises:
+            UserError: they may not be left out.
+        """
+        if not skip:
+            advice = "To leave out and count what cannot be read, set the source's unreadable: skip"
+            raise UserError(f"{record.reason}. {advice}")
+        self.dropped[UNREADABLE] += record.count
+        self.documents_in += record.count
 
     def as_dict(self) -> dict[str, Any]:
         return {"documents_in": self.documents_in, "bytes_in": self.bytes_in, "dropped": dict(self.dropped)}
@@ -49,37 +60,35 @@ def kept_records(source: Source, spans: tuple[Span, ...], account: Account) -> I
     Raises:
         UserError: a record that cannot be read, where the source says that this is fatal.
     """
-    columns, rules = columns_of(source), rules_of(source)
+    rules, skip = rules_of(source), source.selection().skip_unreadable
     for span in spans:
-        for record in read_span(source, span, columns):
-            text = _encode(record)
-            if isinstance(text, Unreadable):
-                if isinstance(source, Stories) or source.unreadable == "fatal":
-                    raise UserError(
-                        f"{text.reason}. To leave out and count what cannot be read, set the source's unreadable: skip"
-                    )
-                account.dropped[UNREADABLE] += text.count
-                account.documents_in += text.count
+        for record in source.read(span):
+            judged = _judge(record, rules)
+            if isinstance(judged, Unreadable):
+                account.lose(judged, skip)
                 continue
+            assert isinstance(record, Record)
+            text, dropped_by = judged
             account.documents_in += 1
             account.bytes_in += len(text)
-            assert isinstance(record, Record)
-            dropped_by = next((name for name, keeps in rules.items() if not keeps(record)), None)
             if dropped_by is None:
                 yield record, text
             else:
                 account.dropped[dropped_by] += 1
 
 
-def _encode(record: Record | Unreadable) -> bytes | Unreadable:
+def _judge(record: Record | Unreadable, rules: dict[str, Rule]) -> tuple[bytes, str | None] | Unreadable:
+    """Return a record's text in UTF-8 and the filter that drops it, if any."""
     if isinstance(record, Unreadable):
         return record
     try:
-        return record.text.encode()
+        text = record.text.encode()
+        return text, next((name for name, keeps in rules.items() if not keeps(record)), None)
     except UnicodeEncodeError as error:
-        return Unreadable(
-            f"{record.where}: holds half a surrogate pair at character {error.start}, which is no character"
-        )
+        half = f"holds half a surrogate pair at character {error.start}, which is no character"
+        return Unreadable(f"{record.where}: {half}")
+    except Exception as error:
+        return Unreadable(f"{record.where}: {reason_of(error)}")
 
 
 class ReadDocuments(PipelineStep):
@@ -100,11 +109,12 @@ class ReadDocuments(PipelineStep):
         source = self.section.sources[task.source]
         if is_enough(source, *self._count_before(task.source, rank)):
             return
-        url_column = None if isinstance(source, Stories) else source.url_column
+        selection = source.selection()
         for record, text in kept_records(source, task.spans, self.account):
-            url = record.columns[url_column] if url_column else None
+            url = record.columns.get(selection.url_column) if selection.url_column else None
             self.account.documents += 1
-            yield Document(text=record.text, id=record.where, metadata={"utf8": text, "url": url})
+            about = {"utf8": text, "url": url, "skip": selection.skip_unreadable}
+            yield Document(text=record.text, id=record.where, metadata=about)
             if is_enough(source, self.account.documents, self.account.tokens):
                 return
 
@@ -112,8 +122,8 @@ class ReadDocuments(PipelineStep):
         """Return the documents and tokens of a source's finished tasks, from its first to the first
         unfinished one or `rank`.
         """
-        source, documents, tokens = self.section.sources[name], 0, 0
-        if isinstance(source, Stories) or (source.max_documents is None and source.max_tokens is None):
+        selection, documents, tokens = self.section.sources[name].selection(), 0, 0
+        if selection.max_documents is None and selection.max_tokens is None:
             return 0, 0
         for other in self.ranks[name]:
             if other >= rank or not piece_path(self.pieces, other, "json").is_file():
@@ -139,17 +149,27 @@ class WritePiece(PipelineStep):
         pieces, counts = self.reader.pieces, TextCounts(vocab_size)
         with PieceWriter(pieces, rank, vocab_size) as writer:
             for batch in _batched(data):
-                for document, ids in zip(
-                    batch, encoder.encode([document.text for document in batch]), strict=True
-                ):
+                written: list[Document] = []
+                encoded = encoder.encode([document.text for document in batch])
+                for document, ids in zip(batch, encoded, strict=True):
+                    if isinstance(ids, Exception):
+                        self._lose(document, ids)
+                        continue
                     text: bytes = document.metadata["utf8"]
                     place = place_of(text)
                     writer.append(ids, len(text), place < self.held_out_share * HOLD_OUT_SPAN)
                     counts.add(document.text, text, ids, place, document.metadata["url"])
+                    written.append(document)
                 self.reader.account.tokens = writer.num_tokens
-                yield from batch
+                yield from written
         account = self.reader.account.as_dict() | {"text": counts.as_dict()}
         write_account(pieces, rank, writer.documents(), counts.unigrams(), account)
+
+    def _lose(self, document: Document, error: Exception) -> None:
+        account = self.reader.account
+        reason = f"{document.id}: cannot be tokenized ({reason_of(error)})"
+        account.lose(Unreadable(reason), document.metadata["skip"])
+        account.documents, account.documents_in = account.documents - 1, account.documents_in - 1
 
 
 def place_of(text: bytes) -> int:
@@ -172,21 +192,6 @@ def _batched(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def first_documents(
-    section: DataConfig, tasks: list[tuple[str, tuple[Span, ...]]], count: int
-) -> Iterator[str]:
-    """Yield the first documents that each source's filters keep, `count` in all: the sample that a tokenizer
-    is trained on.
-    """
-    by_source: dict[str, list[Span]] = {}
-    for name, spans in tasks:
-        by_source.setdefault(name, []).extend(spans)
-    for number, (name, spans_of) in enumerate(by_source.items()):
-        share = count * (number + 1) // len(by_source) - count * number // len(by_source)
-        for record, _ in islice(kept_records(section.sources[name], tuple(spans_of), Account()), share):
-            yield record.text
-
-
 class WriteShard(PipelineStep):
     """Copy the documents chosen for a shard out of the pieces."""
 
@@ -194,13 +199,8 @@ class WriteShard(PipelineStep):
 
     def __init__(self, choices: Path, names: list[str], pieces: Path, out: Path, vocab_size: int) -> None:
         super().__init__()
-        self.choices, self.names, self.pieces, self.out, self.vocab_size = (
-            choices,
-            names,
-            pieces,
-            out,
-            vocab_size,
-        )
+        self.choices, self.names, self.pieces = choices, names, pieces
+        self.out, self.vocab_size = out, vocab_size
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Write the shard of `rank`."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sunfish.errors import UserError
+from sunfish.files import project_root
 from sunfish.text.hub import go_offline_if_unreachable
 
 END = "<|endoftext|>"
+LONG_RUN = re.compile(r"\S{1000}|\s{1000}")
 END_TOKENS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 
 
@@ -66,6 +70,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, unit: str = "piec
 
     With `unit` "words" nothing is merged: the corpus' most frequent words are entries as they are, all else
     is bytes, and no entry is spent on half a word."""
+    documents = (part for document in documents for part in _without_long_runs(document))
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if unit == "words":
         backend = tokenizers.Tokenizer(_bpe_of_words(documents, splitter, vocab_size))
@@ -77,6 +82,12 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, unit: str = "piec
     if unit == "pieces":
         _learn_merges(backend, documents, vocab_size)
     return Tokenizer(backend)
+
+
+def _without_long_runs(document: str) -> list[str]:
+    """Cut a document inside runs that are no word of any language: merging takes time by their square."""
+    cuts = [0, *(run.end() for run in LONG_RUN.finditer(document)), len(document)]
+    return [document[start:stop] for start, stop in pairwise(cuts) if start < stop]
 
 
 def _bpe_of_words(
@@ -105,12 +116,11 @@ def load_pretrained(name: str) -> Tokenizer:
     Raises:
         UserError: nothing there, or no network; it says what runs without one.
     """
-    path = Path(name)
-    file = path / "tokenizer.json" if path.is_dir() else path
+    file = local_tokenizer(name)
     try:
-        if file.is_file():
+        if file is not None:
             return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), str(file))
-        if file.suffix == ".json" or name.startswith((".", "/")):
+        if name.endswith(".json") or name.startswith((".", "/", "~")):
             raise UserError(f"data.tokenizer.pretrained: {name}: no such file")
         go_offline_if_unreachable()
         return Tokenizer(tokenizers.Tokenizer.from_pretrained(name), name)
@@ -121,6 +131,20 @@ def load_pretrained(name: str) -> Tokenizer:
             f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]}). Without a network, give the "
             "path of a tokenizer.json, or null to train one; data=stories and data=files then need nothing from outside"
         ) from error
+
+
+def local_tokenizer(name: str) -> Path | None:
+    """Return the tokenizer.json that a path or a folder names, relative to the project; None where none is there."""
+    path = project_root() / Path(name).expanduser()
+    file = path / "tokenizer.json" if path.is_dir() else path
+    return file if file.is_file() else None
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """Return the id of the token that stands for what the tokenizer does not know, if it has one."""
+    model = json.loads(tokenizer.backend.to_str())["model"]
+    index, token = model.get("unk_id"), model.get("unk_token")
+    return index if isinstance(index, int) or token is None else tokenizer.backend.token_to_id(token)
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

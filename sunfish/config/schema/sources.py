@@ -1,0 +1,230 @@
+"""`data.sources`: where documents come from and which of them are kept.
+
+A source is one class and one entry of `SOURCES`. The class is its section of params.yaml, a frozen dataclass with
+`kind: Literal[...]`, and knows its work: `tasks` divides it, `read` yields the documents of a part. How files are
+read stands in `sunfish.sharding`, which is loaded only when documents are read: trainings read this section too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from sunfish.documents import File, Record, Span, Unreadable
+from sunfish.errors import require
+
+STORIES_PER_TASK = 10_000  # written in about two seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """Keep documents whose column holds one of some values, such as language: en."""
+
+    kind: Literal["values"]
+    column: str
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.values) > 0, "values", "must name at least one value, or nothing would be kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Keep documents whose column is a number from min to max, such as language_score from 0.65."""
+
+    kind: Literal["range"]
+    column: str
+    min: float | None
+    max: float | None
+
+    def __post_init__(self) -> None:
+        _require_order(self.min, self.max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern:
+    """Keep documents in whose column a regular expression is found, or with `keep: false` all others."""
+
+    kind: Literal["pattern"]
+    column: str
+    pattern: str
+    keep: bool
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            require(False, "pattern", f"is no regular expression ({error})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """Keep documents whose text has min to max characters."""
+
+    kind: Literal["length"]
+    min: int | None
+    max: int | None
+
+    def __post_init__(self) -> None:
+        _require_order(self.min, self.max)
+
+
+def _require_order(low: float | None, high: float | None) -> None:
+    require(low is not None or high is not None, "min", "or max must be set, or the filter keeps everything")
+    ordered = low is None or high is None or low <= high
+    require(ordered, "max", f"must not be below min = {low}, or nothing would be kept")
+
+
+Filter = Values | Range | Pattern | Length
+
+
+class Selection(NamedTuple):
+    """Which of a source's documents are kept; by default all, and what cannot be read ends the run."""
+
+    filters: tuple[Filter, ...] = ()
+    url_column: str | None = None
+    skip_unreadable: bool = False
+    max_documents: int | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What every source has; a new one overrides `read`, and the other methods where it needs to."""
+
+    exchangeable: ClassVar[bool] = False  # the first documents are as good a sample as any
+
+    weight: float | None  # share of the tokens beside other sources; null for all: everything of each
+
+    def __post_init__(self) -> None:
+        require(self.weight is None or self.weight > 0, "weight", "must be above 0, or null")
+
+    def files(self, where: str) -> list[File]:
+        """Return the files to be read; `where` names the setting in messages."""
+        return []
+
+    def local_files(self, where: str) -> list[File]:
+        """Return those of the files that lie here, without asking a network; [] also where there are none."""
+        return []
+
+    def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
+        """Divide the work; the order of tasks is the order of documents."""
+        return [(Span("", 1, 0, 1),)]
+
+    def read(self, span: Span) -> Iterator[Record | Unreadable]:
+        """Yield the documents of a span of a task, in order."""
+        raise NotImplementedError(f"{type(self).__name__}.read")
+
+    def selection(self) -> Selection:
+        """Return which documents are kept."""
+        return Selection()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stories(Source):
+    """An embedded story grammar; needs no network and no files."""
+
+    exchangeable: ClassVar[bool] = True
+
+    kind: Literal["stories"]
+    grammar: Literal["short", "long"]  # long: twice as many sentences, and more to keep track of
+    num_documents: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.num_documents > 0, "num_documents", "must be at least 1")
+
+    def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
+        """Divide the stories by their numbers."""
+        count = -(-self.num_documents // STORIES_PER_TASK)
+        cuts = [self.num_documents * part // count for part in range(count + 1)]
+        return [(Span("", self.num_documents, cuts[i], cuts[i + 1]),) for i in range(count)]
+
+    def read(self, span: Span) -> Iterator[Record | Unreadable]:
+        """Yield stories by number."""
+        write = import_module("sunfish.text.stories").write_stories
+        grammar = import_module("sunfish.text.lexicon").GRAMMARS[self.grammar]
+        for number, text in zip(range(span.start, span.stop), write(self.seed, span.start, grammar)):  # noqa: B905
+            yield Record(text, {}, f"story {number}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns(Source):
+    """What files and Hub have in common: where the text stands, which documents are kept, how many."""
+
+    text_column: str  # of parquet and JSON; a dotted path reaches into nested columns
+    url_column: str | None  # whose hosts are counted for the look at the data
+    filters: tuple[Filter, ...]
+    # records that are no text: a line cut off, a page that is corrupt, half a surrogate pair
+    unreadable: Literal["fatal", "skip"]
+    max_documents: int | None  # of those that the filters keep, in the order of the files
+    max_tokens: int | None  # up to the document that reaches it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("max_documents", "max_tokens"):
+            limit = getattr(self, key)
+            require(limit is None or limit > 0, key, "must be at least 1, or null for no limit")
+
+    def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
+        """Divide the files."""
+        return _sharding("plan").divide_files(files, task_bytes)
+
+    def read(self, span: Span) -> Iterator[Record | Unreadable]:
+        """Yield the records that begin in a span of a file."""
+        return _sharding("readers").read_span(self, span)
+
+    def selection(self) -> Selection:
+        """Return what the section says."""
+        skip = self.unreadable == "skip"
+        return Selection(self.filters, self.url_column, skip, self.max_documents, self.max_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Columns):
+    """Files here or elsewhere, by path, folder, glob or URL: parquet, JSON lines, text, compressed or not."""
+
+    kind: Literal["files"]
+    paths: tuple[str, ...]
+    separator: str | None  # between the documents of a txt file; null: one document a file
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        advice = "must name at least one file, e.g. -S 'data.sources.files.paths=[texts/*.parquet]'"
+        require(len(self.paths) > 0, "paths", advice)
+        require(self.separator != "", "separator", "must not be empty; null makes each txt file one document")
+
+    def files(self, where: str) -> list[File]:
+        """Find the files, each once, in the order of the paths."""
+        return _sharding("find").find_all(self.paths, f"{where}.paths")
+
+    def local_files(self, where: str) -> list[File]:
+        """Find the files that lie here."""
+        return _sharding("find").find_here(self.paths, f"{where}.paths")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub(Columns):
+    """A dataset of the Hugging Face Hub, read from there without a copy; FineWeb by default."""
+
+    kind: Literal["hub"]
+    name: str
+    config: str  # for FineWeb a sample or a dump: sample-10BT, CC-MAIN-2024-51
+    revision: str
+    split: str
+
+    def files(self, where: str) -> list[File]:
+        """Find the dataset's files at the revision."""
+        return _sharding("find").find_all(_sharding("hub").list_urls(self), where)
+
+
+SOURCES: dict[str, type] = {"stories": Stories, "files": Files, "hub": Hub}
+
+
+def _sharding(name: str) -> Any:
+    """Return a module of `sunfish.sharding`, which stands above the configuration."""
+    return import_module(f"sunfish.sharding.{name}")

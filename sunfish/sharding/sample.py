@@ -1,0 +1,138 @@
+"""A sample of the sources' documents: what a tokenizer is trained on, and what any tokenizer is held against."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from sunfish.config.schema.data import Tokenizer as TokenizerConfig
+from sunfish.config.schema.sources import Source
+from sunfish.documents import Record, Span
+from sunfish.errors import UserError
+from sunfish.sharding.counts import SPREAD
+from sunfish.sharding.plan import Plan
+from sunfish.sharding.steps import Account, kept_records, place_of
+from sunfish.text.tokenizer import Tokenizer, unknown_id
+
+SAMPLE_BYTES = 2**30  # of input; of a larger one, the beginnings of spans all over it are read
+MAX_SPANS = 256
+SAMPLE_CHARACTERS, DOCUMENT_CHARACTERS = 2**27, 2**17  # what is held at most, of one document too
+TEXT_BYTES_PER_TOKEN = 6  # at most, for how far a limit in tokens may reach
+CHECKED_SPANS, CHECKED_DOCUMENTS, CHECKED_CHARACTERS = 16, 512, 10_000
+
+
+class Fidelity(NamedTuple):
+    """How well a tokenizer fits a sample of documents."""
+
+    documents: int
+    unknown_share: float  # of the tokens: those that stand for what the tokenizer does not know
+    altered_share: float  # of the documents: those that encoding and decoding change
+
+
+def training_sample(plan: Plan, count: int) -> Iterator[str]:
+    """Yield `count` documents, as many of each source, drawn by their hashes from all of its files.
+
+    A source whose documents are exchangeable gives its first ones, and one with a limit only what lies within.
+    """
+    by_source = _spans(plan)
+    for number, (name, spans) in enumerate(by_source.items()):
+        share = count * (number + 1) // len(by_source) - count * number // len(by_source)
+        source = plan.section.sources[name]
+        if source.exchangeable:
+            yield from (record.text for record, _ in islice(_kept(source, spans), share))
+        else:
+            yield from _lowest_hashes(_candidates(source, spans), share)
+
+
+def _spans(plan: Plan) -> dict[str, list[Span]]:
+    by_source: dict[str, list[Span]] = {}
+    for task in plan.tasks:
+        by_source.setdefault(task.source, []).extend(task.spans)
+    return by_source
+
+
+def _kept(source: Source, spans: Iterable[Span]) -> Iterator[tuple[Record, bytes]]:
+    return kept_records(source, tuple(spans), Account())
+
+
+def _candidates(source: Source, spans: list[Span]) -> Iterator[tuple[Record, bytes]]:
+    """Yield what may be drawn: all within the source's limits, or of much input the beginnings of some spans."""
+    selection = source.selection()
+    if selection.max_documents is not None or selection.max_tokens is not None:
+        limit = SAMPLE_BYTES if selection.max_tokens is None else TEXT_BYTES_PER_TOKEN * selection.max_tokens
+        first = islice(_kept(source, spans), selection.max_documents)
+        yield from _up_to(first, min(limit, SAMPLE_BYTES))
+    elif sum(span.stop - span.start for span in spans) <= SAMPLE_BYTES:
+        yield from _kept(source, spans)
+    else:
+        chosen = _spread(spans, MAX_SPANS)
+        for span in chosen:
+            yield from _up_to(_kept(source, [span]), SAMPLE_BYTES // len(chosen))
+
+
+def _spread(spans: list[Span], count: int) -> list[Span]:
+    """Return at most `count` spans, evenly spaced."""
+    return [spans[i * len(spans) // count] for i in range(count)] if len(spans) > count else spans
+
+
+def _up_to(records: Iterator[tuple[Record, bytes]], num_bytes: int) -> Iterator[tuple[Record, bytes]]:
+    for record, text in records:
+        yield record, text
+        num_bytes -= len(text)
+        if num_bytes <= 0:
+            return
+
+
+def _lowest_hashes(records: Iterator[tuple[Record, bytes]], count: int) -> list[str]:
+    """Return the `count` documents whose hashes come first, cut to a length, fewer where memory would not do.
+
+    Another order than that of the split, or all would be held out.
+    """
+    heap: list[tuple[int, int, str]] = []
+    characters = 0
+    for number, (record, text) in enumerate(records):
+        document = record.text[:DOCUMENT_CHARACTERS]
+        heapq.heappush(heap, (-(place_of(text) * SPREAD % 2**64), number, document))
+        characters += len(document)
+        while len(heap) > count or characters > SAMPLE_CHARACTERS:
+            characters -= len(heapq.heappop(heap)[2])
+    return [document for _, _, document in sorted(heap, reverse=True)]
+
+
+def measure_fidelity(tokenizer: Tokenizer, plan: Plan) -> Fidelity:
+    """Encode and decode the first documents of some spans of each source."""
+    by_source, unknown = _spans(plan), unknown_id(tokenizer)
+    num_documents = num_tokens = num_unknown = num_altered = 0
+    for name, spans in by_source.items():
+        chosen = _spread(spans, CHECKED_SPANS)
+        each = -(-CHECKED_DOCUMENTS // (len(by_source) * len(chosen)))
+        for span in chosen:
+            for record, _ in islice(_kept(plan.section.sources[name], [span]), each):
+                text = record.text[:CHECKED_CHARACTERS]
+                ids = tokenizer.encode(text)
+                num_documents, num_tokens = num_documents + 1, num_tokens + len(ids)
+                num_unknown += ids.count(unknown) if unknown is not None else 0
+                num_altered += tokenizer.decode(ids) != text
+    shares = num_unknown / max(1, num_tokens), num_altered / max(1, num_documents)
+    return Fidelity(num_documents, *shares)
+
+
+def require_fidelity(found: Fidelity, config: TokenizerConfig) -> None:
+    """Refuse a tokenizer that does not fit the documents.
+
+    Raises:
+        UserError: too many unknown tokens, or too many documents that do not come back.
+    """
+    name = config.pretrained or "the trained tokenizer"
+    for key, share, what in (
+        ("max_unknown_share", found.unknown_share, "of the tokens stand for what it does not know"),
+        ("max_altered_share", found.altered_share, "of the documents do not come back as they were"),
+    ):
+        if share > getattr(config, key):
+            raise UserError(
+                f"params.yaml: data.tokenizer.{key} = {getattr(config, key)}: {name} does not fit these texts: of a "
+                f"sample of {found.documents} documents, {100 * share:.1f} % {what}. Use a tokenizer that was made for "
+                f"them, or null to train one; to use it all the same, set {key} higher"
+            )
