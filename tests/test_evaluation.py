@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sunfish.errors import UserError
+from sunfish.evaluation.context import EvalContext
 from sunfish.evaluation.evaluate import Places, evaluate
 from sunfish.evaluation.infilling import cut_gaps, measure_infilling
 from sunfish.evaluation.quality import count_story_words, story_metrics, text_metrics, total_variation
 from sunfish.evaluation.speed import time_to_quality
-from sunfish.evaluation.context import EvalContext
 from sunfish.evaluation.trajectory import follow
 from sunfish.files import read_json
-from sunfish.errors import UserError
 from sunfish.text.lexicon import SHORT
 from sunfish.text.shards import Shards
 from sunfish.text.stories import split_sentences, write_stories
-from tests.runs import OFF
+from tests.builders import OFF
 
 FILES = {"metrics": "m.json", "plots": "plots", "samples": "samples.txt", "report": "report.html"}
 

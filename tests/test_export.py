@@ -15,8 +15,14 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
+from sunfish.model.guess import start_guess
+from sunfish.model.score import Score
 
+from sunfish.config.schema.export import Int8
+from sunfish.diffusion.lengths import RowLengths
 from sunfish.diffusion.process import add_noise
+from sunfish.diffusion.schedule import uniform
+from sunfish.errors import InvalidValue, UserError
 from sunfish.export import quantize as quantization
 from sunfish.export.folder import export_folder
 from sunfish.export.graph import export_denoiser, export_guess, export_picard, export_score, export_step
@@ -32,18 +38,12 @@ from sunfish.export.parity import (
 from sunfish.export.quantize import kind_of_weight, quantize
 from sunfish.export.weights import content, save_graphs
 from sunfish.files import read_json
-from sunfish.diffusion.lengths import RowLengths
-from sunfish.model.denoiser import Denoiser, init_weights
-from sunfish.model.guess import start_guess
-from sunfish.sampling.torch_backend import sample_ids
-from sunfish.model.score import Score
 from sunfish.model.attention_mask import OPEN
+from sunfish.model.denoiser import Denoiser, init_weights
 from sunfish.model.pretrained import StoredDenoiser
-from sunfish.errors import InvalidValue, UserError
-from sunfish.sampling.solvers import COLUMNS, Given, finish, make_table, walk
-from sunfish.diffusion.schedule import uniform
-from sunfish.config.schema.export import Int8
 from sunfish.sampling.onnx_backend import GRAPHS, OnnxNetwork, graph_path, open_session
+from sunfish.sampling.solvers import COLUMNS, Given, finish, make_table, walk
+from sunfish.sampling.torch_backend import sample_ids
 from tests.test_model import SMALL
 
 LAW = uniform(-8, 4, 2)

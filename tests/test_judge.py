@@ -15,15 +15,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from pipelines.baselines.objective import row_nats
+from sunfish.diffusion.lengths import RowLengths
+from sunfish.errors import UserError
+from sunfish.evaluation.context import EvalContext
 from sunfish.evaluation.evaluate import Places, evaluate
 from sunfish.evaluation.judge import measure_mauve, read_judge
-from sunfish.evaluation.context import EvalContext
 from sunfish.files import read_json
-from sunfish.diffusion.lengths import RowLengths
 from sunfish.model.baseline import Baseline, make_baseline, write_baseline
-from sunfish.errors import UserError
 from sunfish.text.shards import Shards
-from tests.runs import OFF
+from tests.builders import OFF
 from tests.test_evaluation import FILES
 from tests.test_model import SMALL
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.errors import UserError
+from sunfish.runtime.generator import Sampler
 from sunfish.runtime.memory import row_bytes
 from sunfish.runtime.prompts import infill_row, prompt_row
-from sunfish.runtime.generator import Sampler
 from sunfish.runtime.settings import Settings
-from sunfish.sampling.solvers import Given, Table
-from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.sampling.onnx_backend import OnnxNetwork
-from tests.conftest import ROOT
+from sunfish.sampling.solvers import Given, Table
+from tests.builders import ROOT
 
 
 def test_the_same_seed_gives_the_same_text_however_many(sampler: Sampler) -> None:

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from benchmarks.ablation import JUDGED, LEVERS
 
 from benchmarks import ablation
-from benchmarks.ablation import JUDGED, LEVERS
 from pipelines.baselines.objective import draw_tokens, row_nats, said, train_loss, write_rows
 from pipelines.baselines.page import CORPORA, quality_of, ranks, write_page
 from pipelines.baselines.train import equal_steps
 from sunfish.config.compose import check, compose
-from sunfish.evaluation.mauve import area, mauve
 from sunfish.diffusion.lengths import RowLengths
-from sunfish.model.baseline import Baseline, make_baseline, read_baseline, write_baseline
 from sunfish.errors import UserError
+from sunfish.evaluation.mauve import area, mauve
+from sunfish.model.baseline import Baseline, make_baseline, read_baseline, write_baseline
 from sunfish.training.cost import step_operations
-from tests.conftest import ROOT
+from tests.builders import ROOT
 from tests.test_model import SMALL
 from tests.test_model import make as make_denoiser
 
