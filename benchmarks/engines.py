@@ -1,5 +1,5 @@
-"""One engine in a process of its own: it walks whenever it reads a line, and answers with seconds and memory.
-See inference.py.
+"""One engine in a process of its own: it drafts whenever it reads a line, and answers with seconds and
+memory. See inference.py.
 
 What does not need torch does not load it, so that memory is the engine's own.
 """
@@ -15,89 +15,57 @@ from typing import Any
 
 import numpy as np
 
-from sunfish.sampling.solvers import Given, ddim, finish
+from sunfish.config.schema.sampler import SamplerConfig
 from sunfish.diffusion.schedule import uniform
+from sunfish.sampling.loop import Conditioning, SamplerPlan, sample
+from sunfish.sampling.noise import noise_of
 
 THREADS = 2
-LAW = uniform(-11.0, 4.0, 2)
+SCHEDULE = uniform(-11.0, 4.0, 2)
 
 
-def walker(
+def plain_plan(name: str, steps: int) -> SamplerPlan:
+    """Return the plan of a founding sampler."""
+    config = SamplerConfig(
+        name=name, steps=steps, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0,
+        epsilon_cutoff=0.0, check=None,
+    )  # fmt: skip
+    return SamplerPlan.make(config, SCHEDULE)
+
+
+def drafter(
     engine: str, model: str, folder: Path, batch: int, length: int, emb: int, steps: int
 ) -> Callable[[], None]:
-    """Return one walk of `steps` rows."""
-    given, table, place = Given.nothing(batch, length), ddim(LAW, steps), np.zeros((batch, length), np.int64)
+    """Return one draft of `steps` calls."""
+    nothing, plan = Conditioning.nothing(batch, length), plain_plan("ddim", steps)
+    draw = noise_of([np.random.default_rng(k) for k in range(batch)], length, emb)
     if engine.startswith("torch"):
         import torch
 
         from benchmarks.inference import make_denoiser
-        from sunfish.sampling.torch_backend import TorchNetwork
+        from sunfish.sampling.torch_backend import TorchBackend
 
         torch.set_num_threads(THREADS)
         denoiser = make_denoiser(model)
-        network: Any = TorchNetwork(denoiser, np.random.default_rng(0))
+        backend: Any = TorchBackend(denoiser, draw, plan)
         if engine == "torch compile":
-            network.moves = {kind: torch.compile(move) for kind, move in network.moves.items()}
+            backend.denoise_step = torch.compile(backend.denoise_step)
 
-        def walk_torch() -> None:
-            with torch.no_grad(), denoiser.held():
-                finish(table, network, given, place)
+        def draft_torch() -> None:
+            with torch.no_grad(), denoiser.cached_readout():
+                sample(plan, backend, nothing)
 
-        return walk_torch
-    rng = np.random.default_rng(0)
-    noise = lambda: rng.standard_normal((batch, length, emb), dtype=np.float32)  # noqa: E731
-    if engine == "openvino":
-        step = openvino_step(folder / "step.onnx")
-        still = {
-            "chance": np.zeros((batch, length), np.float32),
-            "table": table.rows().astype(np.float32),
-            "place": place,
-        }
-        still |= {"temperature": np.ones(batch, np.float32)}
+        return draft_torch
+    from sunfish.sampling.onnx_backend import OnnxBackend, open_session
 
-        def walk_openvino() -> None:
-            x = noise()
-            state = {
-                "x": x,
-                "x_0_prev": np.zeros_like(x),
-                "ids": given.ids,
-                "known": given.known,
-                "age": place,
-            }
-            for left in range(steps, 0, -1):
-                state = step({**state, **still, "noise": x, "left": np.full(batch, left)})
+    name = "step.onnx" if engine.endswith("fp32") else "step_quantized.onnx"
+    session = open_session(folder / name, THREADS)
+    onnx_backend = OnnxBackend(lambda _: session, draw, plan)
 
-        return walk_openvino
-    from sunfish.sampling.onnx_backend import OnnxNetwork, open_session
+    def draft_onnxruntime() -> None:
+        sample(plan, onnx_backend, nothing)
 
-    session = open_session(
-        folder / ("step.onnx" if engine.endswith("fp32") else "step_quantized.onnx"), THREADS
-    )
-    onnx_network = OnnxNetwork(session, noise, lambda: rng.random((batch, length), dtype=np.float32))
-
-    def walk_onnxruntime() -> None:
-        finish(table, onnx_network, given, place)
-
-    return walk_onnxruntime
-
-
-def openvino_step(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Return the step graph behind OpenVINO, in fp32, for one answer at a time."""
-    import openvino
-
-    settings = {
-        "INFERENCE_NUM_THREADS": THREADS,
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-    told = {"x": "x_next", "x_0_prev": "x_0_hat", "ids": "ids_next", "known": "known_next", "age": "age_next"}
-
-    def step(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = request.infer(inputs)
-        return {name: outputs[output] for name, output in told.items()}
-
-    return step
+    return draft_onnxruntime
 
 
 def peak_kib() -> int:
@@ -113,7 +81,7 @@ def main() -> None:
     parser.add_argument("engine")
     parser.add_argument("model")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("sizes", type=int, nargs=4, help="batch, length, embedding, steps of a walk")
+    parser.add_argument("sizes", type=int, nargs=4, help="batch, length, embedding, steps of a draft")
     arguments = parser.parse_args()
     if arguments.engine == "rate":
         import torch
@@ -123,11 +91,11 @@ def main() -> None:
         torch.set_num_threads(THREADS)
         call: Callable[[], Any] = lambda: matmul_rate(repeats=20)  # noqa: E731
     else:
-        walk = walker(arguments.engine, arguments.model, arguments.folder, *arguments.sizes)
+        draft = drafter(arguments.engine, arguments.model, arguments.folder, *arguments.sizes)
 
         def call() -> float:
             started = time.perf_counter()
-            walk()
+            draft()
             return time.perf_counter() - started
 
     call()  # compiled, allocated, warm

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from benchmarks.record import record
 from sunfish.config.compose import check
-from sunfish.evaluation.held_out import measure_bound
-from sunfish.evaluation.context import EvalContext
-from sunfish.model.denoiser import Denoiser
 from sunfish.errors import report_errors
+from sunfish.evaluation.context import EvalContext
+from sunfish.evaluation.held_out import measure_bound
+from sunfish.model.denoiser import Denoiser
 
 LARGEST = 448.0  # of float8 e4m3
 
@@ -35,9 +35,9 @@ class Float8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(0, -2)
         scale = flat.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / LARGEST
-        inward = (flat.float() / scale).to(torch.float8_e4m3fn)
+        inputs = (flat.float() / scale).to(torch.float8_e4m3fn)
         out = torch._scaled_mm(
-            inward,
+            inputs,
             self.weight.T,
             scale_a=scale,
             scale_b=self.scale,
@@ -69,27 +69,15 @@ def main() -> None:
     parser.add_argument("shards", type=Path)
     arguments = parser.parse_args()
     params = check(Path("params.yaml"))
-    subject = EvalContext.read(arguments.denoiser, arguments.shards, params["data"], params["evaluate"])
+    context = EvalContext.read(
+        arguments.denoiser, arguments.shards, params["data"], params["evaluate"], params["sampler"]
+    )
     for products in ("as they are", "float8"):
         if products == "float8":
-            use_float8(subject.stored.denoiser)
-        bound, texts = (
-            measure_bound(subject)[1],
-            subject.judge(subject.write_texts(subject.section.num_samples, seed=1)),
-        )
-        kept = {key: bound[key] for key in ("nats_per_token", "nats_per_token_standard_error")}
-        kept |= {
-            key: texts[key]
-            for key in ("sentences_valid", "stories_consistent", "entropy_corpus_nats")
-            if key in texts
-        }
-        record(
-            "float8",
-            products=products,
-            rows=subject.section.bound_rows,
-            texts=subject.section.num_samples,
-            **kept,
-        )
+            use_float8(context.stored.denoiser)
+        bound = measure_bound(context)[1]
+        kept = {key: bound[key] for key in ("nats_per_token", "nats_per_token_standard_error", "rows")}
+        record("float8", products=products, **kept)
 
 
 if __name__ == "__main__":

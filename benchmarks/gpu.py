@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.record import composed, interleave, record, spread
 from sunfish.training.cost import GIB, peak_operations, step_operations
-from sunfish.training.loop import start_run, train_step
 from sunfish.training.parallel import make_fabric
+from sunfish.training.train_step import Recipe, start_run, train_step
 
 LENGTH, VOCAB_SIZE, ROUNDS = 512, 50_257, 5
 LEVERS = {  # from what `-S model=...` alone gives, one lever at a time
@@ -32,25 +32,25 @@ LEVERS = {  # from what `-S model=...` alone gives, one lever at a time
 def measure(model: str, lever: str, overrides: list[str], steps: int) -> None:
     """Time whole optimiser steps, and record them; running out of memory is a result too."""
     params = composed(f"model={model}", *overrides)
-    section, launch = params["pretrain"], params["launch"]
-    section = dataclasses.replace(section, batch_rows=min(section.batch_rows, 4 * section.micro_rows))
+    pretrain, launch, diffusion = params["pretrain"], params["launch"], params["diffusion"]
+    pretrain = dataclasses.replace(pretrain, batch_rows=min(pretrain.batch_rows, 4 * pretrain.micro_rows))
+    recipe = Recipe(params["model"], params["schedule"], diffusion, pretrain)
     torch.cuda.reset_peak_memory_stats()
     fabric = make_fabric(launch)
-    compiled = launch.compile is not False
-    ids = np.random.default_rng(0).integers(VOCAB_SIZE, size=(section.batch_rows, LENGTH))
+    ids = np.random.default_rng(0).integers(VOCAB_SIZE, size=(pretrain.batch_rows, LENGTH))
     try:
-        run = start_run(fabric, params["model"], params["diffusion"], section, VOCAB_SIZE, compiled)
+        run = start_run(fabric, recipe, VOCAB_SIZE, launch.compile is not False)
         seconds = interleave(steps, step=lambda: train_step(run, ids))["step"]
     except torch.cuda.OutOfMemoryError:
         record("GPU training step", model=model, lever=lever, out_of_memory=True)
         return
-    diffusion = params["diffusion"]
-    operations = step_operations(
-        params["model"], VOCAB_SIZE, section.batch_rows, LENGTH, diffusion.self_conditioning, diffusion.copies
-    )
+    operations = step_operations(params["model"], diffusion, VOCAB_SIZE, pretrain.batch_rows, LENGTH)
     record(
-        "GPU training step", model=model, lever=lever, rows=section.batch_rows, micro_rows=section.micro_rows, length=LENGTH,
-        step_seconds=spread(seconds, 4), tokens_per_second=spread([section.batch_rows * LENGTH / s for s in seconds], 0),
+        "GPU training step", model=model, lever=lever, rows=pretrain.batch_rows,
+        micro_rows=pretrain.micro_rows,
+        length=LENGTH,
+        step_seconds=spread(seconds, 4),
+        tokens_per_second=spread([pretrain.batch_rows * LENGTH / s for s in seconds], 0),
         share_of_peak=spread([operations / s / peak_operations(fabric.device) for s in seconds]),
         memory_gib=round(torch.cuda.max_memory_allocated() / GIB, 1),
     )  # fmt: skip

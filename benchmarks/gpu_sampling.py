@@ -14,17 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.engines import plain_plan
 from benchmarks.float8 import use_float8
 from benchmarks.inference import make_denoiser
 from benchmarks.record import record, spread
-from sunfish.evaluation.speed import founding_tables
 from sunfish.model.denoiser import Denoiser
-from sunfish.sampling.torch_backend import TorchNetwork
-from sunfish.sampling.step import State
-from sunfish.sampling.solvers import Given, Table, finish
-from sunfish.diffusion.schedule import linear_beta
+from sunfish.sampling.loop import Conditioning, SamplerPlan, sample
+from sunfish.sampling.noise import noise_of
+from sunfish.sampling.solvers import SolverTable
+from sunfish.sampling.torch_backend import TorchBackend
 
 RUNS = 5
+SAMPLERS = (("ddpm", 1000), ("ddim", 50), ("ddim", 10))
+OUTPUTS = ("x", "x_0_prev", "ids", "known", "tokens", "confidence")
 
 
 @dataclass(frozen=True)
@@ -44,74 +46,75 @@ ENGINES = {
 }
 
 
-class DeviceNetwork(TorchNetwork):
-    """A walk whose noise and chance are drawn where they are used."""
+class DeviceBackend(TorchBackend):
+    """Texts whose noise is drawn where it is used."""
 
-    def _noise(self) -> Tensor:
-        return torch.randn(self.shape, device=self.device)
+    def start(self, conditioning: Conditioning) -> None:
+        super().start(conditioning)
+        self.x = torch.randn_like(self.x)
 
-    def _chance(self) -> Tensor:
-        return torch.rand(self.shape[:2], device=self.device)
-
-
-class CompiledNetwork(DeviceNetwork):
-    """A walk whose step is one CUDA graph, recorded once and replayed."""
-
-    def __init__(self, denoiser: Denoiser, rng: np.random.Generator, mode: str) -> None:
-        super().__init__(denoiser, rng)
-        self.moves = {kind: torch.compile(move, mode=mode) for kind, move in self.moves.items()}
-
-    def start(self, table: Table, given: Given, place: np.ndarray) -> None:
-        super().start(table, given, place)
-        torch._dynamo.mark_dynamic(self.rows, 0)  # compiled once, whatever the table
-
-    def step(self, left: int) -> None:
+    def denoise(self, table: SolverTable, index: int) -> None:
         torch.compiler.cudagraph_mark_step_begin()
-        super().step(left)
-        self.state = State(
-            *(value.clone() for value in self.state)
-        )  # the graph writes its answers over the ones before
+        super().denoise(table, index)
+        for name in OUTPUTS:  # a CUDA graph writes its outputs over the ones before
+            setattr(self, name, getattr(self, name).clone())
+
+    def _draw_unknown(self) -> tuple[Tensor, Tensor]:
+        return torch.randn_like(self.x), torch.rand_like(self.uniforms)
 
 
-def seconds_of(network: TorchNetwork, table: Table, given: Given) -> float:
-    """Return what one walk takes, to the last token."""
+def seconds_of(backend: TorchBackend, plan: SamplerPlan, conditioning: Conditioning) -> float:
+    """Return what one draft takes, to the last token."""
     started = time.perf_counter()
-    finish(table, network, given, np.zeros(given.ids.shape, np.int64))
+    sample(plan, backend, conditioning)
     return time.perf_counter() - started
 
 
-def show_kernels(network: TorchNetwork, table: Table, given: Given) -> None:
-    """Print what the GPU did in a walk, the longest first."""
+def backend_of(engine: Engine, denoiser: Denoiser, plan: SamplerPlan, num: int, length: int) -> TorchBackend:
+    """Return a backend that draws its first noise by numpy, and all else on the device."""
+    draw = noise_of([np.random.default_rng(k) for k in range(num)], length, denoiser.config.emb_dim)
+    backend = DeviceBackend(denoiser, draw, plan)
+    if engine.mode:
+        backend.denoise_step = torch.compile(backend.denoise_step, mode=engine.mode)
+    return backend
+
+
+def show_kernels(backend: TorchBackend, plan: SamplerPlan, conditioning: Conditioning) -> None:
+    """Print what the GPU did in a draft, the longest first."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        seconds_of(network, table, given)
+        seconds_of(backend, plan, conditioning)
     print(
         profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=90)
     )
 
 
-def measure(name: str, model: str, given: Given, device: str, kernels: bool) -> None:
-    """Time the walks of one engine and record them, or show its kernels."""
+def measure(name: str, model: str, conditioning: Conditioning, device: str, kernels: bool) -> None:
+    """Time the drafts of one engine and record them, or show its kernels."""
     engine, denoiser = ENGINES[name], make_denoiser(model, device)
     for part in (*denoiser.transformer.modules(), denoiser.head):
         if isinstance(part, nn.Linear):
             part.to(torch.bfloat16)  # read once a step: at batch 1 that is what a step waits for
     if engine.float8:
         use_float8(denoiser)
-    tables, rng = founding_tables(linear_beta()), np.random.default_rng(0)
-    with denoiser.held():
-        network = CompiledNetwork(denoiser, rng, engine.mode) if engine.mode else DeviceNetwork(denoiser, rng)
+    num, length = conditioning.ids.shape
+    shortest = plain_plan(*SAMPLERS[-1])
+    backend = backend_of(engine, denoiser, shortest, num, length)
+    with denoiser.cached_readout():
         started = time.perf_counter()
         for _ in range(2):
-            seconds_of(network, tables["ddim_10"], given)  # compiled and warm
+            seconds_of(backend, shortest, conditioning)  # compiled and warm
         first = time.perf_counter() - started
         if kernels:
-            return show_kernels(network, tables["ddim_10"], given)
-        for sampler, table in reversed(tables.items()):
-            runs = 1 if engine.mode is None and len(table) > 100 else RUNS
-            seconds = [seconds_of(network, table, given) for _ in range(runs)]
+            return show_kernels(backend, shortest, conditioning)
+        for sampler, steps in reversed(SAMPLERS):
+            plan = plain_plan(sampler, steps)
+            runs = 1 if engine.mode is None and steps > 100 else RUNS
+            seconds = [seconds_of(backend, plan, conditioning) for _ in range(runs)]
             record(
-                "GPU sampling", engine=name, model=model, batch=len(given.ids), length=given.ids.shape[1], sampler=sampler,
-                seconds=spread(seconds, 4), step_milliseconds=round(1e3 * min(seconds) / len(table), 3), seconds_to_warm=round(first, 1),
+                "GPU sampling", engine=name, model=model, batch=num, length=length,
+                sampler=f"{sampler}_{steps}",
+                seconds=spread(seconds, 4), step_milliseconds=round(1e3 * min(seconds) / steps, 3),
+                seconds_to_warm=round(first, 1),
             )  # fmt: skip
 
 
@@ -135,10 +138,10 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("this machine shows no CUDA device")
     torch.set_float32_matmul_precision("high")
-    given = Given.nothing(arguments.batch, arguments.length)
+    conditioning = Conditioning.nothing(arguments.batch, arguments.length)
     for name in arguments.engines:
         with torch.no_grad(), torch.autocast(arguments.device, torch.bfloat16):
-            measure(name, arguments.model, given, arguments.device, arguments.kernels)
+            measure(name, arguments.model, conditioning, arguments.device, arguments.kernels)
         torch._dynamo.reset()
 
 

@@ -1,10 +1,9 @@
-"""One sampling step by torch (eager, compiled), OpenVINO and ONNX Runtime (fp32, int8), side by side in one
-run.
+"""One sampling step by torch (eager, compiled) and ONNX Runtime (fp32, int8), side by side in one run.
 
 python -m benchmarks.inference --model tiny --shapes 1x64 8x64 1x512      # batch x length; none: bytes of the
 files alone
 
-Every engine runs in a process of its own, so that no thread pool disturbs another's; they take turns, a walk
+Every engine runs in a process of its own, so that no thread pool disturbs another's; they take turns, a draft
 each. Weights are drawn, not trained: what they hold does not change how long a product takes."""
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from benchmarks.record import composed, record, spread
 from sunfish.model.denoiser import Denoiser
 from sunfish.training.cost import forward_operations
 
-ENGINES = ("torch eager", "torch compile", "openvino", "onnxruntime fp32", "onnxruntime int8")
+ENGINES = ("torch eager", "torch compile", "onnxruntime fp32", "onnxruntime int8")
 VOCABULARY = {"tiny": 512, "mini": 567}  # GPT-2's for all others
 STEPS_OF_A_SAMPLE = 50
 
@@ -31,7 +30,7 @@ STEPS_OF_A_SAMPLE = 50
 def make_denoiser(model: str, device: str = "cpu") -> Denoiser:
     """Return a model with every weight drawn, those too that start at zero."""
     with torch.device(device):
-        denoiser = Denoiser(composed(f"model={model}")["model"], VOCABULARY.get(model, 50_257), end_id=0)
+        denoiser = Denoiser(composed(f"model={model}")["model"], VOCABULARY.get(model, 50_257))
     generator = torch.Generator(device).manual_seed(0)
     for name, parameter in denoiser.named_parameters():
         deviation = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5
@@ -110,7 +109,7 @@ class Worker:
 
 
 def measure(arguments: argparse.Namespace, shape: str) -> None:
-    """Let all engines walk in turn, and record medians and ratios."""
+    """Let all engines draft in turn, and record medians and ratios."""
     workers = {name: Worker(name, arguments, shape) for name in ("rate", *arguments.engines)}
     for _ in range(arguments.rounds):
         for worker in workers.values():
@@ -118,12 +117,12 @@ def measure(arguments: argparse.Namespace, shape: str) -> None:
     for worker in workers.values():
         worker.close()
     batch, length = map(int, shape.split("x"))
-    section, vocab_size = (
+    config, vocab_size = (
         composed(f"model={arguments.model}")["model"],
         VOCABULARY.get(arguments.model, 50_257),
     )
     operations = (
-        batch * length * (forward_operations(section, vocab_size, length) + 2 * vocab_size * section.emb_dim)
+        batch * length * (forward_operations(config, vocab_size, length) + 2 * vocab_size * config.emb_dim)
     )
     rate = workers.pop("rate").values
     base = workers["torch eager"].values if "torch eager" in workers else None
@@ -135,7 +134,8 @@ def measure(arguments: argparse.Namespace, shape: str) -> None:
             else {"times_eager": spread([b / v for b, v in zip(base, worker.values, strict=True)], 2)}
         )
         record(
-            "sampling step", engine=name, model=arguments.model, batch=batch, length=length, steps_measured=arguments.steps,
+            "sampling step", engine=name, model=arguments.model, batch=batch, length=length,
+            steps_measured=arguments.steps,
             step_milliseconds=spread([1e3 * s for s in steps], 3),
             sample_seconds=round(statistics.median(steps) * STEPS_OF_A_SAMPLE / batch, 4), **beside,
             share_of_matmul_rate=spread([operations / s / r for s, r in zip(steps, rate, strict=True)], 2),
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", default=["1x64", "8x64", "1x512"], help="batch x length")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument(
-        "--steps", type=int, default=STEPS_OF_A_SAMPLE, help="of a walk; a sample is said to have 50"
+        "--steps", type=int, default=STEPS_OF_A_SAMPLE, help="of a draft; a sample is said to have 50"
     )
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()

@@ -1,5 +1,5 @@
-"""Whole walks on shared noise: how many ids differ between torch and the exported graphs, on many more texts
-than the export stage walks.
+"""Whole texts on shared noise: how many ids differ between torch and the exported graphs, on many more texts
+than the export stage compares.
 
 python -m benchmarks.parity models/denoiser models/onnx [--texts 1000] [--ddpm-texts 50] python -m
 benchmarks.parity --drawn tiny base          # one call of models with drawn weights, none of them zero"""
@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.inference import make_denoiser
 from benchmarks.record import record
-from sunfish.export.folder import parity_walks
-from sunfish.export.graph import export_denoiser
-from sunfish.export.parity import call_error, hold_against_torch, in_graph, step_by_step
-from sunfish.export.weights import save_graphs
-from sunfish.files import read_json
 from sunfish.diffusion.lengths import RowLengths
-from sunfish.model.pretrained import StoredDenoiser, read_denoiser
 from sunfish.diffusion.schedule import uniform
-from sunfish.sampling.onnx_backend import open_session
+from sunfish.export.graph import export_denoiser
+from sunfish.export.parity import call_error, hold_against_torch, in_one_call, parity_plans, step_by_step
+from sunfish.export.weights import save_graphs
+from sunfish.model.pretrained import FORMAT, FolderConfig, StoredDenoiser, read_denoiser
+from sunfish.runtime.folder import read_config
+from sunfish.sampling.onnx_backend import graph_path, open_session
 
 TIE_MARGIN = 1e-4
 
 
 def hold_drawn(model: str) -> None:
     """Record the largest relative error of a single call of a model's graph."""
-    stored = StoredDenoiser(
-        make_denoiser(model), uniform(-11.0, 4.0, 2), RowLengths.count([128], 128), 0, Path()
-    )
+    denoiser = make_denoiser(model)
+    lengths = RowLengths.count([128], 128)
+    config = FolderConfig(FORMAT, denoiser.config, denoiser.vocab_size, lengths, 0, can_check=False)
+    stored = StoredDenoiser(denoiser, uniform(-11.0, 4.0, 2), config, Path())
     with tempfile.TemporaryDirectory() as folder:
         save_graphs(Path(folder), {"model": export_denoiser(stored.denoiser, 20)}, "weights")
         error = call_error(stored, open_session(Path(folder) / "model.onnx"), np.random.default_rng(0))
@@ -53,19 +54,13 @@ def main() -> None:
             hold_drawn(model)
         return
     stored, folder = read_denoiser(arguments.denoiser), arguments.folder
-    settings = read_json(folder / "config.json")["sampler"]
-    engines = {"onnxruntime, step by step": step_by_step(folder)}
-    engines["onnxruntime, one call"] = in_graph(folder, "onnxruntime")
-    for name, table, texts in parity_walks(stored.law, settings, arguments.texts, arguments.ddpm_texts):
-        temperature = settings["temperature"] if name == "as recommended" else 1.0
-        for row in hold_against_torch(stored, engines, name, table, texts, TIE_MARGIN, temperature):
-            record(
-                "parity",
-                model=stored.denoiser.section.name,
-                **row,
-                temperature=temperature,
-                settle_above=table.settle_above,
-            )
+    open_graph = cache(lambda name: open_session(graph_path(folder, name)))
+    engines = {"onnxruntime, step by step": step_by_step(open_graph)}
+    engines["onnxruntime, one call"] = in_one_call(folder, "onnxruntime")
+    sampler = read_config(folder).sampler
+    for name, plan, num in parity_plans(sampler, stored.schedule, arguments.texts, arguments.ddpm_texts):
+        for row in hold_against_torch(stored, engines, name, plan, num, TIE_MARGIN):
+            record("parity", model=stored.denoiser.config.name, **row)
 
 
 if __name__ == "__main__":

@@ -18,32 +18,28 @@ def main() -> None:
     parser.add_argument(
         "--shards", type=Path, required=True, help="their held-out rows measure what 8 bits cost"
     )
-    parser.add_argument("--guess", type=Path, help="a distilled guess that walks at once begin with")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of the parity numbers")
     arguments = parser.parse_args()
     data = read_section(arguments.params, "data")
     evaluate = read_section(arguments.params, "evaluate")
-    section = read_section(arguments.params, "export")
+    sampler = read_section(arguments.params, "sampler")
+    config = read_section(arguments.params, "export")
     tracking = read_section(arguments.params, "tracking")
 
+    # torch is loaded only once the parameters are known to be good
     from sunfish.evaluation.context import EvalContext
-    from sunfish.evaluation.exported import (
-        bound_of,
-    )  # torch is loaded only once the parameters are known to be good
+    from sunfish.evaluation.exported import bound_of
     from sunfish.export.folder import export_folder
     from sunfish.export.register import register
     from sunfish.runtime.settings import Settings
 
-    subject = EvalContext.read(arguments.denoiser, arguments.shards, data, evaluate)
-    export_folder(
-        arguments.denoiser,
-        arguments.out,
-        arguments.metrics,
-        section,
-        lambda graph: bound_of(subject, graph, section.quality_rows),
-        arguments.guess,
-    )
+    context = EvalContext.read(arguments.denoiser, arguments.shards, data, evaluate, sampler)
+
+    def measure(graph: Path) -> dict[str, float]:
+        return bound_of(context, graph, config.quality_rows)
+
+    export_folder(arguments.denoiser, arguments.out, arguments.metrics, config, sampler, measure)
     register(arguments.out, tracking, Settings)
 
 

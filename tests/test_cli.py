@@ -1,8 +1,13 @@
+"""The command line: what it prints, and that what cannot be done is one line."""
+
 from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +16,24 @@ import pytest
 from click.testing import CliRunner
 
 from sunfish.runtime.cli import main
-from sunfish.runtime.generator import Frame, Sampler
+from sunfish.runtime.frames import Frame
+from sunfish.runtime.generator import Sampler
 from sunfish.runtime.settings import Settings
 from sunfish.runtime.watch import draw, watch
-from sunfish.sampling.onnx_backend import OnnxNetwork
+from sunfish.sampling.onnx_backend import OnnxBackend
+
+pytest_plugins = ["tests.exports"]
 
 
-def cli(exported: Path, *arguments: str) -> Any:
+def cli(folder: Path, *arguments: str) -> Any:
     verb, *rest = arguments
-    return CliRunner().invoke(main, [verb, "--model", str(exported), *rest])
+    return CliRunner().invoke(main, [verb, "--model", str(folder), "--threads", "1", *rest])
+
+
+def in_process(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    verb, *rest = arguments
+    command = [sys.executable, "-m", "sunfish", verb, "--model", str(folder), "--threads", "1", *rest]
+    return subprocess.run(command, stderr=subprocess.PIPE, check=False, **options)
 
 
 @pytest.mark.parametrize(
@@ -27,115 +41,154 @@ def cli(exported: Path, *arguments: str) -> Any:
     [
         (["infill", "no gap here"], "the text has no gap"),
         (["infill", ""], "the text is empty"),
-        (["infill", "a [MASK:500] b"], "[MASK:500] is longer than the model's length of {longest} tokens"),
+        (["infill", "a [MASK:500] b"], "[MASK:500] is longer than the model's length of 32 tokens"),
+        (["infill", "a [MASK:" + "9" * 5000 + "] b"], "is longer than the model's length"),
         (["infill", "a [MASK:0] b"], "a gap of no tokens"),
-        (["infill", "[MASK] " + "word " * 200], "tokens, gaps included, but the model's length is {longest}"),
+        (["infill", "[MASK] " + "day " * 200], "tokens, gaps included, but the model's length is 32"),
+        (["infill", "one \udce9 [MASK]"], "half a surrogate pair"),
         (["generate", "--prompt", ""], "the prompt is empty"),
-        (["generate", "--prompt", "word " * 200], "leaves no room in a text of {longest}"),
+        (["generate", "--prompt", "day " * 200], "leaves no room in a text of 32"),
+        (["generate", "--prompt", "one day", "--length", "2"], "leaves no room in a text of 2"),
+        (["generate", "--prompt", "one \udce9"], "half a surrogate pair"),
         (["generate", "--length", "100001"], "must lie between 1 and 100,000"),
         (["generate", "--length", "0"], "must lie between 1 and 100,000"),
         (["generate", "--num", "0"], "must be at least 1"),
         (["generate", "--num", "2000000"], "at most 1,000,000"),
         (["generate", "--batch", "0"], "--batch = 0: must be at least 1"),
-        (["generate", "--batch", "100000000", "--num", "1000000", "--length", "8"], "are free"),
-        (["infill", "one [MASK] .", "--num", "500000", "--candidates", "3"], "of 3 candidates each"),
-        (["generate", "--steps", "20000"], "more than 10,000"),
-        (["generate", "--order", "random"], "--order = random: a model that is not told how long"),
-        (
-            ["generate", "--provider", "NoSuchProvider"],
-            "NoSuchProvider is not installed; this onnxruntime has",
-        ),
-        (["generate", "--prompt", "one \udce9"], "half a surrogate pair"),
-        (["infill", "one \udce9 [MASK]"], "half a surrogate pair"),
-        (["generate", "--steps", "0"], "at least 1 step"),
-        (["generate", "--sampler", "ddim", "--eta", "2"], "eta must lie between"),
-        (["generate", "--eta", "2"], "eta must lie between"),
-        (["generate", "--temperature", "0"], "must be above 0"),
-        (["generate", "--settle", "0"], "settle must lie above 0"),
-        (["generate", "--seed", "-1"], "must not be negative"),
-        (["infill", "--candidates", "0", "one [MASK] ."], "--candidates = 0: must be at least 1"),
+        (["generate", "--batch", "100000000", "--num", "1000000"], "are free"),
+        (["generate", "--precision", "fp8"], "--precision = fp8: must be one of fp32, int8"),
+        (["generate", "--provider", "NoSuchProvider"], "NoSuchProvider is not installed"),
+        (["generate", "--plugin", "no_such_module"], "plugin 'no_such_module' cannot be imported"),
+        (["generate", "--sampler", "picard"], "--sampler = picard: must be one of ddpm, ddim"),
+        (["generate", "--steps", "20000"], "--steps = 20000: must lie between 1 and 10,000"),
+        (["generate", "--steps", "0"], "--steps = 0: must lie between 1"),
+        (["generate", "--eta", "2"], "--eta = 2.0: must lie between"),
+        (["generate", "--eta", "nan"], "--eta = nan: should be a finite number"),
+        (["generate", "--churn", "-1"], "--churn = -1.0: must lie between"),
+        (["generate", "--temperature", "0"], "--temperature = 0.0: must be a number above 0"),
+        (["generate", "--temperature", "inf"], "--temperature = inf: should be a finite number"),
+        (["generate", "--confidence-threshold", "0"], "--confidence-threshold = 0.0: must lie above 0"),
+        (["generate", "--epsilon-cutoff", "1"], "--epsilon-cutoff = 1.0: must be at least 0 and below 1"),
+        (["generate", "--check-epsilon", "1"], "--check-epsilon = 1.0: must be at least 0"),
+        (["generate", "--check-epsilon", "-0.1"], "--check-epsilon = -0.1: must be at least 0"),
+        (["generate", "--check-epsilon", "nan"], "--check-epsilon = nan: should be a finite number"),
+        (["generate", "--redraft-steps", "0"], "--redraft-steps = 0: must lie between 1"),
+        (["generate", "--restart-time", "0"], "--restart-time = 0.0: must lie above 0"),
+        (["generate", "--max-rounds", "0"], "--max-rounds = 0: must be at least 1"),
+        (["generate", "--max-rounds", "33"], "is more than a text has positions (32)"),
+        (["generate", "--max-rounds", "9", "--length", "8"], "is more than a text has positions (8)"),
+        (["generate", "--no-check", "--check-epsilon", "0.1"], "which is off; leave --no-check out"),
+        (["generate", "--seed", "-1"], "--seed = -1: must not be negative"),
+        (["generate", "--watch"], "--watch draws in a terminal"),
     ],
-)
-def test_bad_input_is_one_clear_line(
-    exported: Path, sampler: Sampler, arguments: list[str], says: str
-) -> None:
-    done = cli(exported, *arguments)
-    assert done.exit_code == 1
-    assert says.format(longest=sampler.lengths.longest) in done.output
-    assert done.output.startswith("error: ") and done.output.count("\n") == 1
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(folder: Path, arguments: list[str], says: str) -> None:
+    verb, *rest = arguments
+    done = cli(folder, verb, *([] if "--seed" in rest else ["--seed", "1"]), *rest)
+    lines = [line for line in done.output.splitlines() if not line.startswith("note: ")]
+    assert done.exit_code == 1 and len(lines) == 1 and lines[0].startswith("error: ")
+    assert says in lines[0]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["generate", "--batch", "1000000"], "are free"),
-        (["generate", "--length", "100000", "--batch", "1000000"], "are free"),
-        (["generate", "--temperature", "0"], "must be above 0"),
-        (["generate", "--steps", "0"], "at least 1 step"),
-        (["infill", "one [MASK] .", "--candidates", "1", "--batch", "1000000"], "are free"),
-        (
-            ["infill", "one [MASK] .", "--candidates", "2"],
-            "--num = 1000000 of 2 candidates each: at most 1,000,000 in all",
-        ),
-    ],
-)
-def test_what_cannot_be_done_for_many_texts_is_said_before_any_is_begun(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
-) -> None:
-    def begin(*_: Any) -> None:
-        raise AssertionError("a text was begun")
-
-    monkeypatch.setattr("sunfish.runtime.generator._generators", begin)
-    monkeypatch.setattr("sunfish.runtime.generator._candidate", begin)
-    done = cli(exported, *arguments, "--num", "1000000")
-    assert done.exit_code == 1 and says in done.output and done.output.startswith("error: ")
-
-
-def test_json_for_programs(exported: Path) -> None:
-    done = cli(exported, "generate", "--num", "2", "--steps", "3", "--json")
-    answer = json.loads(done.stdout)
-    assert len(answer["texts"]) == 2 and answer["settings"]["seed"] == 0
-
-
-def test_a_folder_says_what_it_is(exported: Path) -> None:
-    told = json.loads(CliRunner().invoke(main, ["info", str(exported), "--json"]).stdout)
-    assert told["licence"] == "MIT" and all(walk["different_ids"] == 0 for walk in told["parity"]["walks"])
-    lines = CliRunner().invoke(main, ["info", str(exported)]).stdout
-    assert (
-        f"{told['parameters']:,} parameters" in lines
-        and told["made_from"]["model_sha256"] in lines
-        and "step_quantized.onnx" in lines
+def test_texts_and_what_they_took(folder: Path) -> None:
+    done = cli(
+        folder, "generate", "--num", "2", "--steps", "3", "--seed", "1", "--no-check", "--sampler", "ddim"
     )
-    missing = CliRunner().invoke(main, ["info", str(exported / "nowhere")])
+    assert len(done.stdout.split("\n\n")) == 2
+    assert done.stderr == "3 calls, 0 tokens corrected\n" * 2
+
+
+def test_json_says_all_that_was_used(folder: Path) -> None:
+    done = cli(folder, "generate", "--num", "2", "--steps", "3", "--json")
+    answer = json.loads(done.stdout)
+    assert [set(text) for text in answer["texts"]] == [{"text", "calls", "corrected", "seconds"}] * 2
+    used = answer["settings"]
+    assert (used["sampler"], used["steps"], used["check"], used["check_epsilon"]) == ("ddim", 3, True, 0.05)
+    assert f"note: --seed {used['seed']}" in done.stderr
+    again = cli(folder, "generate", "--num", "2", "--steps", "3", "--json", "--seed", str(used["seed"]))
+    texts = [[text["text"] for text in each["texts"]] for each in (answer, json.loads(again.stdout))]
+    assert texts[0] == texts[1]
+
+
+def test_notes_go_to_standard_error(folder: Path) -> None:
+    done = cli(folder, "infill", "the zebra [MASK:2] .", "--seed", "1", "--steps", "1", "--max-rounds", "1")
+    assert "note: the tokenizer has never seen 'zebra'" in done.stderr and "note" not in done.stdout
+    assert "1 steps are far fewer than this model was measured with (4)" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["- one [MASK:1] .", "-[MASK:2] day", "--seed [MASK:1]"])
+def test_a_text_may_begin_with_a_dash(folder: Path, text: str) -> None:
+    done = cli(folder, "infill", text, "--seed", "1", "--steps", "2", "--max-rounds", "1")
+    assert done.exit_code == 0 and done.stdout.startswith(text.split("[")[0].rstrip())
+
+
+def test_a_folder_says_what_it_is(folder: Path) -> None:
+    about = json.loads(CliRunner().invoke(main, ["info", str(folder), "--json"]).stdout)
+    assert about["licence"] == "MIT" and about["can_check"] is True
+    assert all(row["different_ids"] == 0 for row in about["parity"]["samplers"])
+    lines = CliRunner().invoke(main, ["info", str(folder)]).stdout
+    assert f"{about['parameters']:,} parameters" in lines and "step_quantized.onnx" in lines
+    assert about["made_from"]["model_sha256"] in lines
+    missing = CliRunner().invoke(main, ["info", str(folder / "nowhere")])
     assert missing.exit_code == 1 and "is not an exported model" in missing.output
 
 
-def test_an_interruption_is_no_traceback(exported: Path, monkeypatch: Any) -> None:
+def test_a_plugin_s_sampler_can_be_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from sunfish.sampling.solvers import SAMPLERS, ddim\nSAMPLERS['mine'] = ddim\n"
+    )
+    env = {
+        **os.environ,
+        "SUNFISH_PLUGINS": "mine",
+        "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+    }
+    arguments = ("generate", "--sampler", "mine", "--steps", "2", "--seed", "1", "--no-check", "--json")
+    done = in_process(folder, *arguments, env=env, stdout=subprocess.PIPE)
+    assert done.returncode == 0 and json.loads(done.stdout)["settings"]["sampler"] == "mine"
+
+
+def test_output_that_cannot_be_written_is_one_line(folder: Path) -> None:
+    fast = ("--seed", "1", "--steps", "2", "--no-check")
+    with Path("/dev/full").open("w") as full:
+        done = in_process(folder, "generate", *fast, stdout=full)
+    assert done.returncode == 1 and done.stderr.decode().count("\n") == 1
+    assert b"standard output cannot be written (No space left on device)" in done.stderr
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = in_process(folder, "infill", "三 [MASK:1]", *fast, env=env, stdout=subprocess.PIPE)
+    assert done.returncode == 1 and b"takes cp1252" not in done.stdout and b"has no" in done.stderr
+    done = in_process(folder, "infill", "三 [MASK:1]", *fast, "--json", env=env, stdout=subprocess.PIPE)
+    assert done.returncode == 0 and json.loads(done.stdout)["texts"][0]["text"].startswith("三")
+
+
+def test_an_interruption_is_no_traceback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OnnxNetwork, "step", interrupt)
-    done = cli(exported, "generate")
+    monkeypatch.setattr(OnnxBackend, "denoise", interrupt)
+    done = cli(folder, "generate")
     assert done.exit_code == 130 and "Traceback" not in done.output
 
 
-def test_watching_leaves_the_text_and_nothing_else(sampler: Sampler) -> None:
-    frames, out = list(sampler.stream(settings=Settings(steps=5))), io.StringIO()
+def test_watching_leaves_the_text_and_what_it_took(writer: Sampler) -> None:
+    frames, out = (
+        list(writer.stream(settings=Settings(steps=3, seed=1, check_epsilon=0.5, max_rounds=3))),
+        io.StringIO(),
+    )
     watch(frames, out, step_seconds=0.0)
-    assert f"step 1 of {frames[0].num_steps}" in out.getvalue()
-    assert out.getvalue().endswith(f"\x1b[J{frames[-1].text}\n\n")
+    assert "draft 1, call 1" in out.getvalue() and "check, call 4" in out.getvalue()
+    last = frames[-1]
+    assert out.getvalue().endswith(
+        f"\x1b[J{last.text}\n{last.calls} calls, {last.corrected} tokens corrected\n\n"
+    )
+    assert "\x1b[9m" in out.getvalue() and "corrected, call 4" in out.getvalue()
 
 
 def test_a_frame_fits_its_terminal() -> None:
     words = ["once", " anna", " had", " a", " dog", " ."]
-    frame = Frame(1, 2, words, np.array([1.0, 0.1, 0.3, 0.7, 0.8, 0.9]), np.array([True, *[False] * 5]))
+    known, rejected = np.array([True, *[False] * 5]), np.array([*[False] * 4, True, False])
+    frame = Frame("check", 1, 2, 0, words, np.array([1.0, 0.1, 0.3, 0.7, 0.1, 0.9]), known, rejected)
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in draw(frame, 10)]
-    assert lines == ["once ····", "had a dog", "."] and draw(frame, 80)[0].startswith(
-        "\x1b[1monce\x1b[0m\x1b[2m ····\x1b[0m"
-    )
+    assert lines == ["once ····", "had a dog", "."]
+    assert draw(frame, 80)[0].startswith("\x1b[1monce\x1b[0m\x1b[2m ····\x1b[0m")
+    assert "\x1b[9m dog\x1b[0m" in draw(frame, 80)[0]
     assert all(len(line) <= 10 for line in lines)
-
-
-def test_watching_needs_a_terminal(exported: Path) -> None:
-    done = cli(exported, "generate", "--watch")
-    assert done.exit_code == 1 and "--watch draws in a terminal" in done.output

@@ -1,5 +1,5 @@
-"""torch -> ONNX: the denoiser and the sampler's step, with dynamic batch and length, attention decomposed
-into portable nodes.
+"""torch -> ONNX: the denoiser, a step and a check, with dynamic batch and length, attention decomposed into
+portable nodes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from sunfish.export.weights import content
 from sunfish.model.denoiser import Denoiser
-from sunfish.model.guess import Guess
-from sunfish.model.picard import Picard
-from sunfish.model.score import Score
-from sunfish.sampling.solvers import COLUMNS
-from sunfish.sampling.step import Step
+from sunfish.sampling.solvers import COEFFICIENTS
+from sunfish.sampling.step import CheckStep, DenoiseStep
 
-EXAMPLE_BATCH, EXAMPLE_LENGTH, EXAMPLE_ROWS = 2, 7, 5  # neither 0 nor 1: those would be taken for constants
+EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 7  # neither 0 nor 1: those would be taken for constants
 ROW, TEXT = {0: "batch"}, {0: "batch", 1: "pos"}
+FIXED: dict[int, str] = {}
+SHAPES = {"coefficients": FIXED, "temperature": ROW, "logsnr": ROW}  # else TEXT, and none for a scalar
 
 
 class _Plain(nn.Module):
@@ -31,82 +30,65 @@ class _Plain(nn.Module):
         self.module = module
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        answer = self.module(*inputs)
-        return (answer,) if isinstance(answer, Tensor) else tuple(answer)
+        return tuple(self.module(*inputs))
 
 
 def export_denoiser(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph (x_t, logsnr, x_0_prev, known, turn, temperature) -> (x_0_hat, logits)."""
-    x, previous, _, ids = _example(denoiser)
-    inputs = {"x_t": x, "logsnr": x[..., 0].clone(), "x_0_prev": previous, "known": ids > 0, "turn": ids}
-    inputs |= {"temperature": torch.ones(EXAMPLE_BATCH)}
-    shapes = {**dict.fromkeys(("x_t", "logsnr", "x_0_prev", "known", "turn"), TEXT), "temperature": ROW}
-    return _export(denoiser, denoiser, inputs, shapes, ["x_0_hat", "logits"], opset)
+    """Return the graph (x_t, logsnr, x_0_prev, known, temperature) -> (x_0_hat, logits)."""
+    x, x_0_prev, _, ids, ones = _example(denoiser)
+    inputs = {"x_t": x, "logsnr": ones - 1, "x_0_prev": x_0_prev, "known": ids > 0, "temperature": ones}
+    return _export(denoiser, denoiser, inputs, ["x_0_hat", "logits"], opset)
 
 
-def export_step(denoiser: Denoiser, opset: int, in_loop: bool = False) -> ir.Model:
-    """Return the graph of `Step`: the state, noise, chance, table, place, steps left and temperature -> the
-    next, text, certainty.
+def export_step(denoiser: Denoiser, opset: int) -> ir.Model:
+    """Return the graph of `DenoiseStep`; the outputs that are the next state end in `_next`."""
+    x, x_0_prev, noise, ids, ones = _example(denoiser)
+    inputs = {"x": x, "x_0_prev": x_0_prev, "ids": ids, "known": ids > 0, "noise": noise}
+    inputs |= {"uniforms": x[..., 0].clone(), "coefficients": torch.zeros(len(COEFFICIENTS))}
+    inputs |= {name: torch.tensor(0.0) for name in ("confidence_threshold", "epsilon_cutoff", "draws_tokens")}
+    outputs = ["x_next", "x_0_hat", "ids_next", "known_next", "tokens", "confidence"]
+    return _export(DenoiseStep(denoiser), denoiser, inputs | {"temperature": ones}, outputs, opset)
 
-    As the body of a loop it has no branches (docs/LOG.md, OpenVINO).
+
+def export_check(denoiser: Denoiser, opset: int) -> ir.Model:
+    """Return the graph of `CheckStep`: (ids, given, noise, uniforms, epsilon, logsnr, temperature) -> the
+    next state, and which token was rejected.
     """
-    return _export_step(Step(denoiser, branches=not in_loop), denoiser, opset)
+    x, _, noise, ids, ones = _example(denoiser)
+    inputs = {"ids": ids, "given": ids > 0, "noise": noise, "uniforms": x[..., 0].clone()}
+    inputs |= {"epsilon": torch.tensor(0.0), "logsnr": torch.tensor(0.0), "temperature": ones}
+    outputs = ["x_next", "ids_next", "known_next", "rejected"]
+    return _export(CheckStep(denoiser), denoiser, inputs, outputs, opset)
 
 
-def export_picard(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph of `Picard`, whose inputs and answers are `Step`'s."""
-    return _export_step(Picard(denoiser), denoiser, opset)
+def _example(denoiser: Denoiser) -> tuple[Tensor, ...]:
+    """Return x, x_0_prev and noise, each a tensor of its own (one given twice would be one input); ids; and
+    ones per row.
+    """
+    x = torch.zeros(3, EXAMPLE_BATCH, EXAMPLE_LENGTH, denoiser.config.emb_dim)
+    ids = torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, dtype=torch.int64)
+    return *x.unbind(), ids, torch.ones(EXAMPLE_BATCH)
 
 
-def export_guess(guess: Guess, opset: int) -> ir.Model:
-    """Return the graph of `Guess`, whose inputs and answers are `Step`'s, too."""
-    return _export_step(guess, guess.denoiser, opset)
-
-
-def _export_step(step: nn.Module, denoiser: Denoiser, opset: int) -> ir.Model:
-    x, previous, noise, ids = _example(denoiser)
-    inputs = {
-        "x": x,
-        "x_0_prev": previous,
-        "ids": ids,
-        "known": ids > 0,
-        "age": ids.clone(),
-        "noise": noise,
-        "chance": x[..., 0].clone(),
-    }
-    inputs |= {"table": torch.zeros(EXAMPLE_ROWS, len(COLUMNS)), "place": ids.clone(), "left": ids[:, 0] + 1}
-    inputs |= {"temperature": torch.ones(EXAMPLE_BATCH)}
-    shapes = {**dict.fromkeys(inputs, TEXT), "table": {0: "rows_and_wait"}, "left": ROW, "temperature": ROW}
-    outputs = ["x_next", "x_0_hat", "ids_next", "known_next", "age_next", "text", "probability"]
-    return _export(step, denoiser, inputs, shapes, outputs, opset)
-
-
-def export_score(denoiser: Denoiser, opset: int) -> ir.Model:
-    """Return the graph of `Score`: ids -> nats of each token, given those before it."""
-    return _export(Score(denoiser), denoiser, {"ids": _example(denoiser)[-1]}, {"ids": TEXT}, ["nats"], opset)
-
-
-def _example(denoiser: Denoiser) -> list[Tensor]:
-    x = torch.zeros(
-        3, EXAMPLE_BATCH, EXAMPLE_LENGTH, denoiser.section.emb_dim
-    )  # apart: a tensor given twice becomes one input
-    return [*x.unbind(), torch.zeros(EXAMPLE_BATCH, EXAMPLE_LENGTH, dtype=torch.int64)]
+def _shape(name: str, value: Tensor) -> dict[int, str]:
+    return FIXED if value.ndim == 0 else SHAPES.get(name, TEXT)
 
 
 def _export(
     module: nn.Module,
     denoiser: Denoiser,
     inputs: dict[str, Tensor],
-    shapes: dict[str, dict[int, str]],
     outputs: list[str],
     opset: int,
 ) -> ir.Model:
-    with denoiser.embedding.held(), warnings.catch_warnings():
+    with denoiser.embedding.cached_table(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        shapes = tuple(_shape(name, value) for name, value in inputs.items())
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Plain(module), tuple(inputs.values()), dynamo=True, opset_version=opset, input_names=list(inputs), output_names=outputs,
-            dynamic_shapes=(tuple(shapes.values()),), verbose=False,
+            _Plain(module), tuple(inputs.values()), dynamo=True, opset_version=opset,
+            input_names=list(inputs), output_names=outputs,
+            dynamic_shapes=(shapes,), verbose=False,
         )  # fmt: skip
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
@@ -128,13 +110,11 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
     }
     table = denoiser.embedding.table().detach()
     parameters["embedding.table"] = table.numpy()
-    if not (denoiser.section.tied_head or denoiser.section.output_prior):
+    if not (denoiser.config.tied_head or denoiser.config.output_prior):
         del parameters["head.weight"]  # it is the readout
     known = {content(array): name for name, array in parameters.items()}
     known |= {content(array.T): f"{name}.T" for name, array in parameters.items() if array.ndim == 2}
-    weight = (
-        denoiser.readout(table).weight.detach().numpy()
-    )  # ready where it is small, as nodes where it is large
+    weight = denoiser.readout().weight.detach().numpy()  # ready where it is small, as nodes where it is large
     known[content(weight.T)] = "readout.weight.T"
     for value in list(graph.initializers.values()):
         tensor = value.const_value

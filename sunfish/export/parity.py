@@ -1,13 +1,11 @@
-"""Hold the exported graphs against torch: one call, and whole walks on shared noise, by several programs that
-run ONNX.
+"""Hold the exported graphs against torch: one call, and whole texts on shared noise, by several programs
+that run ONNX.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,49 +13,73 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
-from torch import Tensor
+from onnx.reference import ReferenceEvaluator
 
+from sunfish.config.schema.sampler import SamplerConfig
 from sunfish.diffusion.process import add_noise
-from sunfish.model.attention_mask import OPEN
-from sunfish.model.denoiser import Prediction
+from sunfish.diffusion.schedule import NoiseSchedule
+from sunfish.export.watched import WatchedBackend
 from sunfish.model.pretrained import StoredDenoiser
-from sunfish.model.score import Score
 from sunfish.progress import Progress
-from sunfish.sampling.onnx_backend import OnnxNetwork, graph_path, open_session, sampler_graph, step_graph
-from sunfish.sampling.solvers import Given, Table, finish
-from sunfish.sampling.torch_backend import TorchNetwork
+from sunfish.sampling.loop import Conditioning, Sampled, SamplerPlan, sample
+from sunfish.sampling.noise import DrawNoise
+from sunfish.sampling.onnx_backend import (
+    OnnxBackend,
+    OpenGraph,
+    graph_path,
+    open_session,
+    plan_rows,
+    plan_scalars,
+)
 
 MOST_ROWS, MOST_DRAWN_BYTES = 32, 2**28  # at a time
-# a chance as near as this to where one token's share ends and the next one's begins is a near-tie: either is
-# right
-NEAR_DRAW = 1e-6
+FOUNDING = (("ddim", 50), ("dpmpp-2m", 10), ("ddpm", 1000))  # name, steps
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
-    """All that decides a walk's texts."""
+class Trial:
+    """All that decides some texts."""
 
-    table: Table
-    given: Given
-    place: np.ndarray
+    plan: SamplerPlan
+    conditioning: Conditioning
     noise: np.ndarray  # (draws, batch, pos, emb)
-    chance: np.ndarray  # (draws, batch, pos); the first one, of the start, is what a walk at once draws by
-    temperature: float
+    uniforms: np.ndarray  # (draws, batch, pos); a text's k-th call that draws takes the k-th
 
     @classmethod
-    def draw(cls, table: Table, num: int, length: int, emb: int, temperature: float, seed: int) -> Walk:
-        """Draw `num` texts' noise and chance."""
-        given, rng = Given.nothing(num, length), np.random.default_rng(seed)
-        place = table.places(given.known, rng)
-        shape = (table.num_draws, num, length)
-        noise, chance = (
-            rng.standard_normal((*shape, emb), dtype=np.float32),
-            rng.random(shape, dtype=np.float32),
-        )
-        return cls(table, given, place, noise, chance, temperature)
+    def draw(cls, plan: SamplerPlan, conditioning: Conditioning, emb: int, seed: int) -> Trial:
+        """Draw as much as the texts may need."""
+        shape = (num_draws(plan, conditioning.ids.shape[1]), *conditioning.ids.shape)
+        rng = np.random.default_rng(seed)
+        noise = rng.standard_normal((*shape, emb), dtype=np.float32)
+        return cls(plan, conditioning, noise, rng.random(shape, dtype=np.float32))
+
+    def source(self) -> DrawNoise:
+        """Return the draws, each text's in turn."""
+        drawn = np.zeros(self.noise.shape[1], np.int64)
+
+        def draw(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            turn = drawn[rows]
+            drawn[rows] += 1
+            return self.noise[turn, rows], self.uniforms[turn, rows]
+
+        return draw
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Return what the one-call graphs take."""
+        ids, known = self.conditioning.ids, self.conditioning.known
+        temperature = np.full(len(ids), self.plan.config.temperature, np.float32)
+        scalars = {name: np.array(value, np.float32) for name, value in plan_scalars(self.plan).items()}
+        rows = plan_rows(self.plan, ids.shape[1])
+        shared = {"noise": self.noise, "uniforms": self.uniforms, "plan": rows, "ids": ids, "known": known}
+        return {**shared, "temperature": temperature, **scalars}
 
 
-Engine = Callable[[Walk], np.ndarray]  # -> ids
+Engine = Callable[[Trial], Sampled]
+
+
+def num_draws(plan: SamplerPlan, length: int) -> int:
+    """Return how often a text of `length` tokens draws noise at most."""
+    return 1 + int(plan_rows(plan, length)[:, -1].sum())
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -69,229 +91,118 @@ def call_error(stored: StoredDenoiser, session: ort.InferenceSession, rng: np.ra
     """Return the worst relative error of one call of the denoiser's graph, over shapes it was not exported
     with.
 
-    It is asked what a walk asks: of noisy embeddings of tokens, some of them given, at any noise levels.
-    Where little noise is said to be on what is nothing but noise the evidence is in thousands of nats for one
-    token and nearly as many for another, and single precision does not tell which: torch is then no nearer to
-    double precision than the graph is to torch."""
-    denoiser, worst = stored.denoiser, 0.0
+    It is asked what sampling asks: of noisy embeddings of tokens, some of them known, at any noise level."""
+    worst = 0.0
     for batch, length in ((1, 1), (1, stored.lengths.longest), (3, 5)):
-        x_0 = denoiser.embed(
-            torch.from_numpy(rng.integers(denoiser.vocab_size, size=(batch, length)))
-        ).detach()
-        noise, previous = rng.standard_normal((2, *x_0.shape), dtype=np.float32)
-        level = rng.uniform(stored.law.logsnr[-1], stored.law.logsnr[0], (batch, length)).astype(np.float32)
-        known, heat = rng.random((batch, length)) < 0.3, np.ones(batch, np.float32)
-        x = np.where(known[..., None], x_0, add_noise(x_0, torch.from_numpy(noise), torch.from_numpy(level)))
-        turn = np.where(
-            known, rng.integers(length, size=known.shape), OPEN + rng.integers(2, size=known.shape)
-        )
+        inputs = _call_inputs(stored, batch, length, rng)
         with torch.no_grad():
-            ours = denoiser(*map(torch.from_numpy, (x, level, previous, known, turn, heat)))
-        told = {
-            "x_t": x,
-            "logsnr": level,
-            "x_0_prev": previous,
-            "known": known,
-            "turn": turn,
-            "temperature": heat,
-        }
-        for a, b in zip(ours, session.run(["x_0_hat", "logits"], told), strict=True):
+            ours = stored.denoiser(*map(torch.from_numpy, inputs.values()))
+        for a, b in zip(ours, session.run(["x_0_hat", "logits"], inputs), strict=True):
             worst = max(worst, relative_error(a.numpy(), b))
     return worst
 
 
-def score_error(stored: StoredDenoiser, session: ort.InferenceSession, rng: np.random.Generator) -> float:
-    """Return the relative error of a text's nats, by the score's graph."""
-    ids = rng.integers(stored.denoiser.vocab_size, size=(3, stored.lengths.longest))
-    with torch.no_grad():
-        return relative_error(
-            Score(stored.denoiser)(torch.from_numpy(ids)).numpy(), session.run(["nats"], {"ids": ids})[0]
-        )
+def _call_inputs(
+    stored: StoredDenoiser, batch: int, length: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    ids = torch.from_numpy(rng.integers(stored.denoiser.vocab_size, size=(batch, length)))
+    x_0 = stored.denoiser.embed(ids).detach()
+    noise, x_0_prev = rng.standard_normal((2, *x_0.shape), dtype=np.float32)
+    logsnr = rng.uniform(stored.schedule.logsnr[-1], stored.schedule.logsnr[0], batch).astype(np.float32)
+    known = rng.random((batch, length)) < 0.3
+    noisy = add_noise(x_0, torch.from_numpy(noise), torch.from_numpy(logsnr))
+    x_t = np.where(known[..., None], x_0, noisy)
+    temperature = np.ones(batch, np.float32)
+    return {"x_t": x_t, "logsnr": logsnr, "x_0_prev": x_0_prev, "known": known, "temperature": temperature}
 
 
-def step_by_step(folder: Path) -> Engine:
-    """Return ONNX Runtime on an exported folder's graph of a step, as the runtime uses it."""
-    sessions = cache(lambda name: open_session(graph_path(folder, name), torch.get_num_threads()))
-
-    def run(walk: Walk) -> np.ndarray:
-        session = sessions(step_graph(walk.table))
-        noise, chance = iter(walk.noise), iter(walk.chance)
-        guess = sessions("guess") if walk.table.at_once and graph_path(folder, "guess").is_file() else None
-        network = OnnxNetwork(session, lambda: next(noise), lambda: next(chance), walk.temperature, guess)
-        return finish(walk.table, network, walk.given, walk.place)
-
-    return run
-
-
-def in_graph(folder: Path, program: str) -> Engine:
-    """Return a program that runs ONNX on the whole sampler's graph: `onnxruntime`, `reference` (onnx's
-    evaluator) or `openvino`.
-    """
-    load = {"onnxruntime": _with_onnxruntime, "reference": _with_reference, "openvino": _with_openvino}[
-        program
+def parity_plans(
+    config: SamplerConfig, schedule: NoiseSchedule, texts: int, texts_ddpm: int
+) -> list[tuple[str, SamplerPlan, int]]:
+    """Return what is compared, the founding samplers and the configured one: name, plan, number of texts."""
+    plain = replace(config, check=None)
+    founding = replace(
+        plain, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0
+    )
+    trials = [
+        (name, replace(founding, name=name, steps=steps), texts_ddpm if name == "ddpm" else texts)
+        for name, steps in FOUNDING
     ]
+    trials.append(("configured, without check" if config.check else "configured", plain, texts))
+    if config.check is not None:
+        trials.append(("configured", config, texts))
+    return [(name, SamplerPlan.make(each, schedule), num) for name, each, num in trials if num > 0]
+
+
+def step_by_step(open_graph: OpenGraph) -> Engine:
+    """Return ONNX Runtime on an exported folder's step and check, as the runtime uses them."""
+    return lambda trial: sample(
+        trial.plan, OnnxBackend(open_graph, trial.source(), trial.plan), trial.conditioning
+    )
+
+
+def in_one_call(folder: Path, program: str) -> Engine:
+    """Return a program that runs ONNX on a whole sampler's graph: `onnxruntime`, or `reference`, onnx's
+    evaluator.
+    """
+    load = {"onnxruntime": _with_onnxruntime, "reference": _with_reference}[program]
     calls = cache(lambda name: load(graph_path(folder, name)))
 
-    def run(walk: Walk) -> np.ndarray:
-        told = {"noise": walk.noise, "chance": walk.chance, "table": walk.table.rows().astype(np.float32)}
-        told |= {
-            "steps": np.array(len(walk.table)),
-            "place": walk.place,
-            "ids": walk.given.ids,
-            "known": walk.given.known,
-        }
-        return calls(sampler_graph(walk.table))(
-            {**told, "temperature": np.full(len(walk.given.ids), walk.temperature, np.float32)}
-        )
+    def run(trial: Trial) -> Sampled:
+        name = "sampler" if trial.plan.config.check is None else "checked_sampler"
+        return Sampled(*calls(name)(trial.inputs()))
 
     return run
 
 
-Call = Callable[[dict[str, np.ndarray]], np.ndarray]
+Call = Callable[[dict[str, np.ndarray]], list[Any]]
 
 
 def _with_onnxruntime(graph: Path) -> Call:
     session = open_session(graph, torch.get_num_threads())
-    return lambda told: session.run(["text"], told)[0]
+    return lambda inputs: session.run(None, inputs)
 
 
 def _with_reference(graph: Path) -> Call:
-    from onnx.reference import ReferenceEvaluator
-
     evaluator = ReferenceEvaluator(str(graph))
-    return lambda told: np.asarray(next(iter(evaluator.run(["text"], told))))
-
-
-def _with_openvino(graph: Path) -> Call:
-    import openvino
-
-    compiled = openvino.Core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda told: np.asarray(compiled(told, share_inputs=False)[0])
-
-
-def has_openvino() -> bool:
-    """Say whether OpenVINO is installed: it is in the development layer only."""
-    return importlib.util.find_spec("openvino") is not None
+    return lambda inputs: [np.asarray(output) for output in evaluator.run(None, inputs)]
 
 
 def hold_against_torch(
-    stored: StoredDenoiser,
-    engines: dict[str, Engine],
-    name: str,
-    table: Table,
-    num: int,
+    stored: StoredDenoiser, engines: dict[str, Engine], name: str, plan: SamplerPlan, num: int,
     tie_margin: float,
-    temperature: float = 1.0,
-) -> list[dict[str, Any]]:
-    """Return, for each engine, how many of `num` texts' ids differ from torch's after a walk on the same
-    noise.
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return, for each engine, how many of `num` texts' ids differ from torch's on the same noise.
 
-    An id that differs where torch's best two logits are closer than `tie_margin` at the end is a near-tie and
-    counted apart; where tokens are drawn, all of a text in which some chance fell as near as `NEAR_DRAW` to
-    another token's share."""
-    length, emb = stored.lengths.longest, stored.denoiser.section.emb_dim
-    rows = max(1, min(MOST_ROWS, MOST_DRAWN_BYTES // (4 * (1 + len(table)) * length * emb)))
+    Ids that differ where a decision was a near-tie (`WatchedBackend`) are counted apart."""
+    length, emb = stored.lengths.longest, stored.denoiser.config.emb_dim
+    rows = max(1, min(MOST_ROWS, MOST_DRAWN_BYTES // (4 * num_draws(plan, length) * length * emb)))
     counts = {engine: np.zeros(2, int) for engine in engines}
-    with Progress(f"parity, {name} {len(table)}", num, "texts") as progress:
+    with Progress(f"parity, {name}", num, "texts") as progress:
         for start in range(0, num, rows):
-            walk = Walk.draw(table, min(rows, num - start), length, emb, temperature, start)
-            ours, tie = _with_torch(stored, walk, tie_margin)
+            conditioning = Conditioning.nothing(min(rows, num - start), length)
+            trial = Trial.draw(plan, conditioning, emb, start)
+            ours, tie = sample_watched(stored, trial, tie_margin)
             for engine, run in engines.items():
-                unequal = run(walk) != ours
+                unequal = run(trial).ids != ours.ids
                 counts[engine] += ((unequal & ~tie).sum(), (unequal & tie).sum())
-            progress.add(len(ours))
-    walked = {
+            progress.add(len(ours.ids))
+    about = {
         "sampler": name,
-        "steps": len(table),
-        "rows_a_position": len(table.logsnr),
+        "solver": plan.config.name,
+        "steps": plan.config.steps,
         "texts": num,
         "ids": num * length,
     }
     return [
-        {"engine": engine, **walked, "different_ids": int(different), "near_ties": int(ties)}
+        {"engine": engine, **about, "different_ids": int(different), "near_ties": int(ties)}
         for engine, (different, ties) in counts.items()
     ]
 
 
 @torch.no_grad()
-def _with_torch(stored: StoredDenoiser, walk: Walk, tie_margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids that torch comes to, and where it might as well have come to others, both (batch,
-    pos).
-    """
-    network = _Watched(stored, walk)
-    with network.watching(), stored.denoiser.held():
-        ids = finish(walk.table, network, walk.given, walk.place)
-    if walk.table.drawn:
-        return ids, np.broadcast_to((network.nearest < NEAR_DRAW)[:, None], ids.shape)
-    best = network.logits.topk(2).values.numpy()
-    return ids, best[..., 0] - best[..., 1] < tie_margin
-
-
-class _Watched(TorchNetwork):
-    """A walk with torch on given noise and chance, which keeps the last logits and how near each text's
-    chances came to another token.
-    """
-
-    logits: Tensor
-
-    def __init__(self, stored: StoredDenoiser, walk: Walk) -> None:
-        super().__init__(stored.denoiser, np.random.default_rng(0), walk.temperature)
-        self.noises, self.chances = iter(walk.noise), iter(walk.chance)
-        self.drawn, self.floor, self.nearest = (
-            walk.table.drawn,
-            walk.table.floor,
-            np.full(len(walk.given.ids), np.inf),
-        )
-
-    def _noise(self) -> Tensor:
-        return torch.from_numpy(next(self.noises))
-
-    def _chance(self) -> Tensor:
-        self.chance = torch.from_numpy(next(self.chances))
-        return self.chance
-
-    def step(self, left: int) -> None:
-        undecided = ~self.state.known
-        super().step(left)
-        if self.drawn:
-            counts = undecided & (
-                (self.state.age > 0) | self.state.known
-            )  # what waits draws for nothing unless it settles
-            near = _distance(self.logits.softmax(dim=-1), self.chance[self.asked], self.floor)
-            nearest, asked = (
-                near.masked_fill(~counts[self.asked], torch.inf).amin(dim=-1).numpy(),
-                self.asked.numpy(),
-            )
-            self.nearest[asked] = np.minimum(self.nearest[asked], nearest)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Inside the block, `logits` are those of the denoiser's last call."""
-        handle, plain = (
-            self.denoiser.register_forward_hook(lambda _, __, prediction: self._keep(prediction)),
-            self.denoiser.predict_blocks,
-        )
-        self.denoiser.predict_blocks = lambda *told, **named: self._keep(plain(*told, **named))  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            handle.remove()
-            del self.denoiser.predict_blocks
-
-    def _keep(self, prediction: Prediction) -> Prediction:
-        self.logits = prediction.logits
-        return prediction
-
-
-def _distance(probabilities: Tensor, chance: Tensor, floor: float) -> Tensor:
-    """Return how near a chance fell to where one token's share ends and the next one's begins, or a token to
-    having a share at all.
-    """
-    kept = torch.where(
-        (probabilities >= floor) | (probabilities == probabilities.amax(dim=-1, keepdim=True)),
-        probabilities,
-        0.0,
-    )
-    shares = kept.cumsum(dim=-1) / kept.sum(dim=-1, keepdim=True)
-    between = (shares - chance[..., None]).abs().amin(dim=-1)
-    return torch.minimum(between, (probabilities - floor).abs().amin(dim=-1)) if floor else between
+def sample_watched(stored: StoredDenoiser, trial: Trial, tie_margin: float) -> tuple[Sampled, np.ndarray]:
+    """Return the texts that torch comes to, and where it might as well have come to others, (batch, pos)."""
+    backend = WatchedBackend(stored.denoiser, trial.source(), trial.plan, tie_margin)
+    with stored.denoiser.cached_readout():
+        return sample(trial.plan, backend, trial.conditioning), backend.ties

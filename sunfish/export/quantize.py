@@ -96,8 +96,9 @@ def _quantize_products(model: ir.Model, nodes: list[str]) -> ir.Model:
         logging.disable(logging.WARNING)  # it advises a preparation that attention written out does not need
         try:
             quantize_dynamic(
-                before, after, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_quantize=nodes,
-                use_external_data_format=external, reduce_range=True, extra_options={"MatMulConstBOnly": True},
+                before, after, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
+                nodes_to_quantize=nodes, use_external_data_format=external, reduce_range=True,
+                extra_options={"MatMulConstBOnly": True},
             )  # fmt: skip
         finally:
             logging.disable(logging.NOTSET)

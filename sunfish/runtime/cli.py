@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,59 +12,73 @@ from typing import Any
 import click
 
 from sunfish.errors import UserError, report_errors
+from sunfish.plugins import load_plugins
 
-EXIT_CODES = "Exit codes: 0 all went well; 1 something you can mend, said in one line; 2 a wrong option; 130 interrupted."
+EXIT_CODES = "Exit codes: 0 all went well; 1 a mistake you can mend; 2 a wrong option; 130 interrupted."
 MODEL = click.option(
-    "--model", "folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL", show_default=True,
-    help="Folder of an exported model.",
+    "--model", "folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL",
+    show_default=True, help="Folder of an exported model.",
 )  # fmt: skip
-LOADING = [
+PLUGINS = click.option(
+    "--plugin", "plugins", multiple=True, envvar="SUNFISH_PLUGINS", help="Python module that adds samplers."
+)
+LOADING_OPTIONS = [
     MODEL,
+    PLUGINS,
+    click.option("--precision", default="fp32", show_default=True, help="fp32 or int8, which is smaller."),
     click.option(
-        "--precision",
-        type=click.Choice(["fp32", "int8"]),
-        default="fp32",
-        show_default=True,
-        help="int8 is smaller.",
-    ),
-    click.option(
-        "--provider",
-        "providers",
-        multiple=True,
-        envvar="SUNFISH_PROVIDERS",
+        "--provider", "providers", multiple=True, envvar="SUNFISH_PROVIDERS",
         help="Of ONNX Runtime, the preferred one first.",
     ),
     click.option("--threads", "num_threads", type=click.IntRange(min=1), help="[default: all usable cores]"),
-]
-SAMPLING = [
-    *LOADING,
-    click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
-    click.option("--sampler", type=click.Choice(["picard", "ancestral", "ddpm", "ddim", "dpm-solver"]), help="[default: the model's]"),
-    click.option(
-        "--steps", type=int,
-        help="Denoiser calls per text: more is better and slower.  [default: the model's, or as many as --window-steps needs]",
-    ),
-    click.option("--eta", type=float, help="Of ddim: 0 deterministic ... 1 ancestral.  [default: the model's]"),
-    click.option("--temperature", type=float, help="Below 1: safer words, less variety.  [default: the model's]"),
-    click.option("--floor", type=float, help="Never draw words less probable than this.  [default: the model's]"),
-    click.option("--settle", type=float, help="Fix a word once the model is this sure of it; 1: never.  [default: the model's]"),
-    click.option(
-        "--window-steps", type=int,
-        help="Steps that each word takes; as many as --steps: all at once.  [default: the model's; of ddim, ddpm, dpm-solver at least 4]",
-    ),
-    click.option("--order", type=click.Choice(["forward", "random"]), help="In which words come out.  [default: the model's]"),
-    click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text."),
-    click.option("--batch", type=int, help="Texts denoised together.  [default: as many as take little memory]"),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
-    click.option("--watch", is_flag=True, help="Show each text come out of the noise, step by step; in a terminal."),
 ]  # fmt: skip
+SAMPLER_OPTIONS: dict[str, tuple[type, str]] = {  # each is the model's own unless told
+    "--sampler": (str, "Of the drafts: ddim, ddpm, dpmpp-2m, heun ..."),
+    "--steps": (int, "Calls of the first draft, all positions at once."),
+    "--eta": (float, "Of ddim: 0 deterministic ... 1 ancestral."),
+    "--churn": (float, "Of churn: how much noise each step adds."),
+    "--temperature": (float, "Below 1: safer words, less variety."),
+    "--confidence-threshold": (float, "A position keeps its token once it is surer; 1: never early."),
+    "--epsilon-cutoff": (float, "Of ddpm-categorical: never draw tokens less probable."),
+    "--check-epsilon": (float, "Reject a token below this share of the likeliest one's probability."),
+    "--redraft-steps": (int, "Calls of each later draft."),
+    "--restart-time": (float, "Noise level that later drafts go back to; 1: pure noise."),
+    "--max-rounds": (int, "Checks per text at most."),
+}
+USUAL = "  [default: the model's]"
+SAMPLING_OPTIONS = [
+    *LOADING_OPTIONS,
+    click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
+    *(click.option(name, type=kind, help=text + USUAL) for name, (kind, text) in SAMPLER_OPTIONS.items()),
+    click.option("--check/--no-check", default=None, help="Check drafts, correct and draft again." + USUAL),
+    click.option(
+        "--seed", type=int, help="The same seed gives the same text.  [default: drawn, and printed]"
+    ),
+    click.option(
+        "--batch", type=int, help="Texts sampled together.  [default: as many as take little memory]"
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+    click.option("--watch", is_flag=True, help="Show each text come out of the noise; in a terminal."),
+]
+LOADING = ("folder", "precision", "providers", "num_threads")
 
 
 def sampling(command: Any) -> Any:
     """Add the options that generate and infill share."""
-    for option in reversed(SAMPLING):
+    for option in reversed(SAMPLING_OPTIONS):
         command = option(command)
     return command
+
+
+class TextCommand(click.Command):
+    """A command whose text may begin with a dash."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put such texts behind `--`, where no option is looked for."""
+        texts = [word for word in args if word.startswith("-") and ("[MASK" in word or " " in word)]
+        if texts and "--" not in args:
+            args = [*(word for word in args if word not in texts), "--", *texts]
+        return super().parse_args(ctx, args)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
@@ -74,64 +89,78 @@ def main() -> None:
 
 @main.command()
 @sampling
-@click.option("--length", type=int, help="Tokens per text at most.  [default: the model's]")
+@click.option("--length", type=int, help="Tokens per text at most.  [default: as in training]")
 @click.option("--prompt", help="How every text begins.")
 @report_errors
 def generate(
-    num: int, length: int | None, prompt: str | None, as_json: bool, watch: bool, **told: Any
+    num: int, length: int | None, prompt: str | None, as_json: bool, watch: bool, **options: Any
 ) -> None:
     """Write NUM texts."""
-    _require_terminal(watch, as_json)
-    sampler, settings = _load(told)
+    _require_output(watch, as_json)
+    sampler, settings = _load(options)
     if watch:
-        _watch(sampler.stream(num, length, prompt, settings))
-    else:
-        _show(sampler.generate(num, length, prompt, settings), as_json, {"prompt": prompt, **told})
+        return _watch(sampler.stream(num, length, prompt, settings))
+    about = {"prompt": prompt, "length": length, "precision": options["precision"]}
+    _show(sampler.generate(num, length, prompt, settings), as_json, about, _used(sampler, settings))
 
 
-@main.command()
+@main.command(cls=TextCommand)
 @sampling
-@click.option(
-    "--candidates", type=int, help="Fillings tried, of which the likeliest is taken.  [default: the model's]"
-)
 @click.argument("text")
 @report_errors
-def infill(text: str, num: int, as_json: bool, watch: bool, **told: Any) -> None:
-    """Fill the gaps in TEXT: [MASK:n] is n tokens, [MASK] as many as fit best, up to eight."""
-    _require_terminal(watch, as_json)
-    sampler, settings = _load(told)
+def infill(text: str, num: int, as_json: bool, watch: bool, **options: Any) -> None:
+    """Fill the gaps in TEXT: [MASK:n] is n tokens, [MASK] one to eight; a [MASK] alone a whole text."""
+    _require_output(watch, as_json)
+    sampler, settings = _load(options)
     if watch:
-        _watch(sampler.stream_infill(text, num, settings))
-    else:
-        _show(sampler.infill(text, num, settings), as_json, {"text": text, **told})
+        return _watch(sampler.stream_infill(text, num, settings))
+    about = {"text": text, "precision": options["precision"]}
+    _show(sampler.infill(text, num, settings), as_json, about, _used(sampler, settings))
 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL")
+@PLUGINS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @report_errors
-def info(folder: Path, as_json: bool) -> None:
+def info(folder: Path, plugins: tuple[str, ...], as_json: bool) -> None:
     """Say what FOLDER is, what made it, how exact it is; every file is held against its digest."""
     from sunfish.runtime.info import describe, read_info
 
-    told = read_info(folder)
-    click.echo(json.dumps(told, indent=2) if as_json else describe(folder, told))
+    _require_output(watch=False, as_json=as_json)
+    load_plugins(plugins)
+    about = read_info(folder)
+    _print(json.dumps(about.to_dict(), indent=2) if as_json else describe(folder, about))
 
 
-def _load(told: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the sampler and its settings, taking the options that load a folder out of those that are left
-    to print.
-    """
-    from sunfish.runtime.generator import Sampler
+def _load(options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the sampler and its settings, the seed drawn and said where none is given."""
+    import secrets  # what follows takes a third of a second to load, which --help need not wait for
+
+    from sunfish.runtime.generator import Sampler, say_note
     from sunfish.runtime.settings import Settings
     from sunfish.sampling.onnx_backend import CPU
 
-    folder, precision, providers = told.pop("folder"), told["precision"], told.pop("providers") or CPU
-    sampler = Sampler.load(folder, precision, providers, told.pop("num_threads"))
-    return sampler, Settings(**{name: value for name, value in told.items() if name != "precision"})
+    load_plugins(options.pop("plugins"))
+    folder, precision, providers, num_threads = (options[name] for name in LOADING)
+    sampler = Sampler.load(folder, precision, providers or CPU, num_threads)
+    chosen = {name: value for name, value in options.items() if name not in LOADING}
+    if chosen["seed"] is None:
+        chosen["seed"] = secrets.randbits(32)
+        say_note(f"--seed {chosen['seed']}")
+    return sampler, Settings(**chosen)
 
 
-def _require_terminal(watch: bool, as_json: bool) -> None:
+def _used(sampler: Any, settings: Any) -> dict[str, Any]:
+    from sunfish.runtime.settings import resolve
+
+    return resolve(settings, sampler.config).to_dict()
+
+
+def _require_output(watch: bool, as_json: bool) -> None:
+    """Refuse what cannot be printed before anything is written for it."""
+    if sys.stdout is None:
+        raise UserError("standard output is closed; open it or write to a file")
     if watch and (as_json or not sys.stdout.isatty()):
         raise UserError("--watch draws in a terminal; leave it out to write to a file, a pipe or as JSON")
 
@@ -142,11 +171,44 @@ def _watch(frames: Iterator[Any]) -> None:
     watch(frames, sys.stdout)
 
 
-def _show(texts: list[str], as_json: bool, settings: dict[str, Any]) -> None:
+def _show(texts: list[Any], as_json: bool, about: dict[str, Any], used: dict[str, Any]) -> None:
+    from sunfish.runtime.watch import summary
+
     if as_json:
-        click.echo(json.dumps({"texts": texts, "settings": settings}, ensure_ascii=False))
-    else:
-        click.echo("\n\n".join(texts))
+        rows = [
+            {"text": t.text, "calls": t.calls, "corrected": t.corrected, "seconds": round(t.seconds, 4)}
+            for t in texts
+        ]
+        return _print(
+            json.dumps({"texts": rows, "settings": {**about, **used}}, ensure_ascii=not _takes_unicode())
+        )
+    _print("\n\n".join(map(str, texts)))
+    for text in texts:
+        print(summary(text.calls, text.corrected), file=sys.stderr)
+
+
+def _takes_unicode() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+
+
+def _print(text: str) -> None:
+    """Print to standard output.
+
+    Raises:
+        UserError: it is full or closed, or takes no such character.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"standard output takes {error.encoding}, which has no {text[error.start]!r}; "
+            "set PYTHONUTF8=1, or use --json"
+        ) from error
+    except (OSError, ValueError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes what is left once more as it ends
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"standard output cannot be written ({reason})") from error
 
 
 if __name__ == "__main__":

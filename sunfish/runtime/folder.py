@@ -1,50 +1,115 @@
-"""Hold an exported folder against its manifest."""
+"""An exported folder, its files held against their digests and read into dataclasses; torch-free."""
 
 from __future__ import annotations
 
-import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sunfish.config.convert import build, convert
+from sunfish.config.schema.model import ModelConfig
+from sunfish.config.schema.sampler import SamplerConfig
+from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.schedule import NoiseSchedule
+from sunfish.digests import NAME as DIGESTS
+from sunfish.digests import check_digests
 from sunfish.errors import UserError
 from sunfish.files import read_json
-from sunfish.sampling.onnx_backend import FORMAT
+from sunfish.sampling.onnx_backend import FORMAT, PRECISIONS, graph_names, graph_path, weights_path
+
+REMEDY = "export the model again (`dvc repro export`), or copy the whole folder"
+TEXT_FILES = (
+    "config.json", "manifest.json", "noise_schedule.json", "plan.json", "README.md", "tokenizer.json",
+    "tokenizer_config.json",
+)  # fmt: skip
 
 
-def check_folder(folder: Path, precision: str | None = None) -> dict[str, Any]:
-    """Hold the files of an exported folder against its manifest, and return the manifest.
+@dataclass(frozen=True)
+class Measured:
+    """How good texts were by one sampler, as an evaluation found."""
 
-    With a `precision` the graphs of the other one are not read: they may be large.
+    sampler: str
+    steps: int
+    check: bool
+    consistent: float | None
+
+
+@dataclass(frozen=True)
+class ExportedConfig:
+    """`config.json`."""
+
+    format: int
+    model: ModelConfig
+    vocab_size: int
+    row_lengths: RowLengths
+    end_id: int
+    can_check: bool
+    sampler: SamplerConfig  # what the folder recommends
+    measured: tuple[Measured, ...]
+
+
+def read_config(folder: Path) -> ExportedConfig:
+    """Read an exported folder's configuration.
 
     Raises:
-        UserError: no such folder, no such precision in it, or a missing or altered file, by name.
+        UserError: no such folder, one of another format, or values that cannot be used.
     """
-    if not (folder / "manifest.json").is_file():
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: is not an exported model (it has no config.json); {REMEDY}")
+    values = _section(path)
+    if values.get("format") != FORMAT:
         raise UserError(
-            f"{folder}: is not an exported model (it has no manifest.json); `make repro` or the export stage writes one"
+            f"{folder}: is of format {_format(folder, values)}, this version reads format {FORMAT}; {REMEDY}"
         )
-    manifest: dict[str, Any] = read_json(folder / "manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise UserError(
-            f"{folder}: was exported in format {manifest.get('format')}, this version reads format {FORMAT}; export it again"
-        )
-    if precision is not None and precision not in manifest["bytes"]:
-        raise UserError(
-            f"{folder}: holds no {precision} graphs, only {', '.join(manifest['bytes'])}; export it with export.int8 set"
-        )
-    for name, digest in manifest["sha256"].items():
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"{path}: is missing; export the model again or copy the whole folder")
-        if (
-            name.startswith("onnx/")
-            and precision is not None
-            and ("_quantized." in name) != (precision == "int8")
-        ):
-            continue
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise UserError(
-                    f"{path}: was altered or cut off (its sha256 is not the manifest's); export the model again"
-                )
-    return manifest
+    return build(ExportedConfig, {"measured": [], **values}, str(path))
+
+
+def _format(folder: Path, values: dict[str, Any]) -> Any:
+    """Return the format that a folder says it has; older ones say it in the manifest."""
+    manifest = folder / "manifest.json"
+    return values.get("format") or (_section(manifest).get("format") if manifest.is_file() else None)
+
+
+def _section(path: Path) -> dict[str, Any]:
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: should hold named values, but holds {json.dumps(values):.60}; {REMEDY}")
+    return values
+
+
+def check_files(folder: Path, config: ExportedConfig, precision: str) -> None:
+    """Hold the files that sampling at a precision needs against their digests.
+
+    Raises:
+        UserError: no such precision, or a missing or altered file, by name.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision = {precision}: must be one of {', '.join(PRECISIONS)}")
+    if precision != PRECISIONS[0] and not weights_path(folder, precision).exists():
+        listed = _section(folder / DIGESTS)
+        if weights_path(folder, precision).relative_to(folder).as_posix() not in listed:
+            raise UserError(f"{folder}: holds no {precision} graphs; export it with export.int8 set")
+    check_digests(folder, needed_files(folder, config, precision), REMEDY)
+
+
+def needed_files(folder: Path, config: ExportedConfig, precision: str) -> list[str]:
+    """Return the files that a folder must hold to be sampled from at a precision."""
+    paths = [graph_path(folder, name, precision) for name in graph_names(config.can_check)]
+    paths.append(weights_path(folder, precision))
+    return [*TEXT_FILES, *(path.relative_to(folder).as_posix() for path in paths)]
+
+
+def read_schedule(folder: Path) -> NoiseSchedule:
+    """Read `noise_schedule.json`.
+
+    Raises:
+        UserError: it is no noise schedule.
+    """
+    path = folder / "noise_schedule.json"
+    values = convert(dict[str, tuple[float, ...]], read_json(path), str(path))
+    try:
+        return NoiseSchedule.from_json({name: list(numbers) for name, numbers in values.items()})
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: is no noise schedule ({error}); {REMEDY}") from error

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sunfish.errors import UserError
+from sunfish.runtime.folder import ExportedConfig
 
 MOST_ROWS = 16
 USUAL_BYTES = 2**29  # of a batch, unless told otherwise
 GIB = 2**30
-LOGITS, HIDDEN = 4, 24  # buffers of (pos, vocab) and of (pos, width) that a step holds at once, at most
+LOGITS, HIDDEN = 6, 24  # buffers of (pos, vocab) and of (pos, width) that a step holds at once, at most
 
 
-def row_bytes(config: dict[str, Any], length: int) -> int:
+def row_bytes(config: ExportedConfig, length: int) -> int:
     """Return what a step holds for one row of `length` tokens, at most."""
-    model = config["model"]
-    attention = 2 * model["num_heads"] * length**2
-    return 4 * (length * (LOGITS * config["vocab_size"] + HIDDEN * model["width"]) + attention)
+    model = config.model
+    attention = 2 * model.num_heads * length**2
+    return 4 * (length * (LOGITS * config.vocab_size + HIDDEN * model.width) + attention)
 
 
-def rows_at_once(config: dict[str, Any], length: int, num: int, wanted: int | None = None) -> int:
-    """Return how many of `num` rows to denoise together: as many as wanted, or as take little memory.
+def rows_at_once(config: ExportedConfig, length: int, num: int, wanted: int | None = None) -> int:
+    """Return how many of `num` rows to sample together: as many as wanted, or as take little memory.
 
     Raises:
         UserError: there is no room for so many.
@@ -41,7 +41,8 @@ def require_room(size: int, what: str) -> None:
     free = free_bytes()
     if free is not None and size > free:
         raise UserError(
-            f"{what} take about {size / GIB:,.1f} GiB, {free / GIB:,.1f} are free; lower --batch, --length or take --precision int8"
+            f"{what} take about {size / GIB:,.1f} GiB, {free / GIB:,.1f} are free; "
+            "lower --batch, --length or take --precision int8"
         )
 
 

@@ -2,15 +2,17 @@
 nothing is pickled.
 
 A text with gaps, `[MASK]` or `[MASK:n]`, comes back filled; any other text is carried on; an empty one
-becomes a new text."""
-
-from __future__ import annotations
+becomes a new text. A text that cannot be answered comes back as `error: ...`, and the others are answered.
+"""
 
 from typing import Any
 
 import mlflow
+import pandas as pd
 
+from sunfish.errors import UserError
 from sunfish.runtime.generator import Sampler
+from sunfish.runtime.prompts import has_gaps
 from sunfish.runtime.settings import Settings
 
 
@@ -20,15 +22,19 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     def load_context(self, context: Any) -> None:
         self.sampler = Sampler.load(context.artifacts["folder"])
 
-    # hints would replace the signature, and its params
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[str]:
         settings = Settings(**(params or {}))
         return [self._answer(text, settings) for text in model_input.iloc[:, 0]]
 
     def _answer(self, text: str, settings: Settings) -> str:
-        if "[MASK" in text:
-            return self.sampler.infill(text, settings=settings)[0]
-        return self.sampler.generate(prompt=text or None, settings=settings)[0]
+        try:
+            if has_gaps(text):
+                return str(self.sampler.infill(text, settings=settings)[0])
+            return str(self.sampler.generate(prompt=text or None, settings=settings)[0])
+        except UserError as problem:
+            return f"error: {problem}"
 
 
 mlflow.models.set_model(Served())

@@ -1,9 +1,10 @@
-"""Texts with gaps -> rows of ids and which of them are given."""
+"""Prompts and texts with gaps -> rows of ids, and which of them are given."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from sunfish.errors import UserError
 from sunfish.text.tokenizer import Tokenizer
 
 MASK = re.compile(r" ?\[MASK(?::(\d+))?\]")  # the space before a gap belongs to its first word
-LONGEST_OWN = 8  # tokens of a gap that chooses its length
+LONGEST_DRAWN = 8  # tokens of a gap without a number
+SHOWN_WORDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +43,6 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return tokenizer.encode(prompt)
 
 
-def prompt_row(tokenizer: Tokenizer, prompt: str, length: int) -> Row:
-    """Return a row that begins with `prompt`; the model writes on.
-
-    Raises:
-        UserError: the prompt is empty, or leaves no room.
-    """
-    ids = prompt_ids(tokenizer, prompt)
-    if len(ids) >= length:
-        raise UserError(
-            f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; shorten it or raise --length"
-        )
-    return given_row(ids, length)
-
-
 def given_row(ids: list[int], length: int) -> Row:
     """Return a row that begins with `ids`."""
     row = free_row(length)
@@ -62,37 +50,43 @@ def given_row(ids: list[int], length: int) -> Row:
     return row
 
 
-def infill_row(
-    tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.random.Generator | None = None
-) -> Row:
-    """Return a row in which everything but the gaps is given: `[MASK:n]` is n tokens, `[MASK]` up to eight,
-    drawn, or one without `rng`.
+def require_room(ids: list[int], length: int) -> None:
+    """Refuse a prompt that leaves nothing to write.
+
+    Raises:
+        UserError: it fills the text.
+    """
+    if len(ids) >= length:
+        raise UserError(
+            f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; "
+            "shorten it or raise --length"
+        )
+
+
+def has_gaps(text: str) -> bool:
+    """Say whether a text has a gap."""
+    return MASK.search(text) is not None
+
+
+def is_gap_alone(text: str) -> bool:
+    """Say whether a text is one gap of any length, and nothing else."""
+    return text.strip() == "[MASK]"
+
+
+def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.random.Generator) -> Row:
+    """Return a row in which everything but the gaps is given: `[MASK:n]` is n tokens, `[MASK]` one to eight,
+    drawn.
 
     The row has the shortest of the trained lengths that holds the text and an end token; end tokens fill it.
 
     Raises:
         UserError: no gap, an empty gap, or more tokens than the longest length.
     """
-    longest = lengths.longest
-    if not text.strip():
-        raise UserError(
-            "the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'"
-        )
-    gaps = list(MASK.finditer(text))
-    if not gaps:
-        raise UserError("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
+    gaps = _find_gaps(text)
     starts, ends = [0, *(gap.end() for gap in gaps)], [*(gap.start() for gap in gaps), len(text)]
     parts = [tokenizer.encode(text[start:end]) for start, end in zip(starts, ends, strict=True)]
-    counts = [_count(gap, longest) for gap in gaps]
-    room = longest - sum(map(len, parts)) - sum(counts)
-    if room < 0:
-        raise UserError(
-            f"the text has {longest - room} tokens, gaps included, but the model's length is {longest}"
-        )
-    for place, gap in enumerate(gaps):
-        if rng is not None and gap[1] is None:
-            more = int(rng.integers(min(LONGEST_OWN - 1, room) + 1))
-            counts[place], room = counts[place] + more, room - more
+    room = lengths.longest - sum(map(len, parts))
+    counts = _gap_lengths(gaps, room, lengths.longest, rng)
     ids, known = list(parts[0]), [True] * len(parts[0])
     for count, part in zip(counts, parts[1:], strict=True):
         ids += [tokenizer.end_id] * count + part
@@ -101,11 +95,72 @@ def infill_row(
     return Row(np.array(ids + [tokenizer.end_id] * filling, np.int64), np.array(known + [True] * filling))
 
 
-def _count(gap: re.Match[str], longest: int) -> int:
+def _find_gaps(text: str) -> list[re.Match[str]]:
+    if not text.strip():
+        raise UserError(
+            "the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'"
+        )
+    gaps = list(MASK.finditer(text))
+    if not gaps:
+        raise UserError("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
+    return gaps
+
+
+def _gap_lengths(gaps: list[re.Match[str]], room: int, longest: int, rng: np.random.Generator) -> list[int]:
+    """Return how many tokens each gap has, `room` of them in all at most."""
+    counts = [_least(gap, longest) for gap in gaps]
+    room -= sum(counts)
+    if room < 0:
+        raise UserError(
+            f"the text has {longest - room} tokens, gaps included, but the model's length is {longest}"
+        )
+    for index, gap in enumerate(gaps):
+        if gap[1] is None:
+            more = int(rng.integers(min(LONGEST_DRAWN - 1, room) + 1))
+            counts[index], room = counts[index] + more, room - more
+    return counts
+
+
+def _least(gap: re.Match[str], longest: int) -> int:
     """Return how many tokens a gap has at least."""
-    count = int(gap[1] or 1)
-    if count == 0:
-        raise UserError(f"{gap[0].strip()} is a gap of no tokens; write [MASK] or [MASK:1] for one")
-    if count > longest:
-        raise UserError(f"{gap[0].strip()} is longer than the model's length of {longest} tokens")
-    return count
+    shown = gap[0].strip()[:40]
+    if (gap[1] is not None and len(gap[1]) > len(str(longest)) + 1) or int(gap[1] or 1) > longest:
+        raise UserError(f"{shown} is longer than the model's length of {longest} tokens")
+    if int(gap[1] or 1) == 0:
+        raise UserError(f"{shown} is a gap of no tokens; write [MASK] or [MASK:1] for one")
+    return int(gap[1] or 1)
+
+
+def empty_gaps(tokenizer: Tokenizer, row: Row, ids: np.ndarray) -> int:
+    """Return how many gaps of a row hold no visible token."""
+    runs = [
+        [position for position, _ in run]
+        for known, run in groupby(enumerate(row.known), lambda at: at[1])
+        if not known
+    ]
+    texts = [tokenizer.decode([int(ids[p]) for p in run if ids[p] != tokenizer.end_id]) for run in runs]
+    return sum(not text.strip() for text in texts)
+
+
+def unseen_words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Return the words of a text, gaps apart, of which the tokenizer knows single bytes only."""
+    found: dict[str, None] = {}
+    for part in MASK.split(text)[::2]:
+        encoding = tokenizer.backend.encode(part, add_special_tokens=False)
+        spans = zip(encoding.word_ids, encoding.tokens, encoding.offsets, strict=True)
+        for _, word in groupby(spans, lambda span: span[0]):
+            pieces = list(word)
+            shown = part[pieces[0][2][0] : pieces[-1][2][1]].strip()
+            if len(pieces) > 1 and shown and all(len(token) == 1 for _, token, _ in pieces):
+                found[shown] = None
+    return list(found)
+
+
+def unseen_note(tokenizer: Tokenizer, text: str) -> str | None:
+    """Return a note about the words that a tokenizer has never seen, if there are any."""
+    words = unseen_words(tokenizer, text)
+    if not words:
+        return None
+    more = f" and {len(words) - SHOWN_WORDS} more" if len(words) > SHOWN_WORDS else ""
+    shown = ", ".join(map(repr, words[:SHOWN_WORDS]))
+    return f"the tokenizer has never seen {shown}{more}; the model reads single bytes there"

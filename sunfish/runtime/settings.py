@@ -1,19 +1,26 @@
-"""How to sample: what is told, and what the folder recommends for all else."""
+"""How to sample: what is asked for, and what the folder recommends for all else."""
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
-from sunfish.diffusion.lengths import RowLengths
-from sunfish.diffusion.schedule import NoiseSchedule
-from sunfish.errors import UserError
-from sunfish.sampling.solvers import MAX_STEPS, Table, make_table
+from sunfish.config.convert import convert
+from sunfish.config.schema.sampler import CheckConfig, SamplerConfig
+from sunfish.errors import InvalidValue, UserError
+from sunfish.runtime.folder import ExportedConfig, Measured
 
-MEANS = ("ddim", "ddpm", "dpm-solver")  # samplers that draw no token, but go to the mean of all
-# steps that each token takes in them unless told otherwise: in one or two noise has hardly a say, and all
-# texts are alike
-WINDOW = 4
+SAME = ("steps", "eta", "churn", "temperature", "confidence_threshold", "epsilon_cutoff")
+SAMPLER_KEYS = {"sampler": "name", **{key: key for key in SAME}}  # setting -> key of `SamplerConfig`
+CHECK_KEYS = {
+    "check_epsilon": "epsilon", "redraft_steps": "steps", "restart_time": "restart_time",
+    "max_rounds": "max_rounds",
+}  # fmt: skip
+USUAL_CHECK = CheckConfig(
+    epsilon=0.05, steps=1, restart_time=0.7, max_rounds=None
+)  # conf/sampler/checked.yaml
 
 
 @dataclass(frozen=True)
@@ -21,73 +28,125 @@ class Settings:
     """How to sample; None takes what the folder recommends."""
 
     sampler: str | None = None
-    steps: int | None = None
+    steps: int | None = None  # of the first draft
     eta: float | None = None
+    churn: float | None = None
     temperature: float | None = None
-    settle: float | None = None
-    window_steps: int | None = None  # that each position takes; as many as steps: all at once
-    floor: float | None = None  # tokens less probable than this are never drawn
-    order: str | None = None
-    candidates: int | None = (
-        None  # fillings of a gap, of which the one that makes the likeliest text is taken
-    )
-    seed: int = 0
-    batch: int | None = None  # texts denoised together; None: as many as take little memory
+    confidence_threshold: float | None = None
+    epsilon_cutoff: float | None = None
+    check: bool | None = None  # whether drafts are checked, corrected and drafted again
+    check_epsilon: float | None = None
+    redraft_steps: int | None = None
+    restart_time: float | None = None
+    max_rounds: int | None = None
+    seed: int | None = None  # None: drawn
+    batch: int | None = None  # texts sampled together; None: as many as take little memory
 
 
-@dataclass(frozen=True, eq=False)
-class Sampling:
+@dataclass(frozen=True)
+class Resolved:
     """Settings with nothing left open."""
 
-    table: Table
-    temperature: float
-    candidates: int
+    config: SamplerConfig
     seed: int
     batch: int | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return them by the names of `Settings`."""
+        config, check = self.config, self.config.check
+        values = {name: getattr(config, key) for name, key in SAMPLER_KEYS.items()}
+        values |= {"check": check is not None}
+        values |= {name: check and getattr(check, key) for name, key in CHECK_KEYS.items()}
+        return {**values, "seed": self.seed, "batch": self.batch}
 
-def resolve(
-    settings: Settings, recommended: dict[str, Any], law: NoiseSchedule, lengths: RowLengths
-) -> Sampling:
-    """Return the settings, with the folder's where nothing is told.
 
-    Where it recommends fewer steps a token than noise needs to have its say in `MEANS`, these take `WINDOW`
-    unless told otherwise, and as many in all as one token after another needs.
+def resolve(settings: Settings, folder: ExportedConfig, num_positions: int | None = None) -> Resolved:
+    """Return the settings, with the folder's where nothing is asked for, for texts of `num_positions` tokens.
+
+    A sampler asked for by name keeps no token early unless told to, so that it takes exactly its steps.
 
     Raises:
         UserError: there is no sampling so.
     """
-    usual = {**recommended, "sampler": recommended["name"]}
-    if settings.sampler in MEANS and settings.sampler != usual["sampler"] and usual["window_steps"] < WINDOW:
-        usual |= {
-            "window_steps": WINDOW,
-            "steps": min(max(usual["steps"], WINDOW * lengths.longest), MAX_STEPS),
-        }
-    told: dict[str, Any] = {
-        name: usual.get(name) if value is None else value for name, value in vars(settings).items()
-    }
-    for name in ("candidates", "batch"):
-        if told[name] is not None and told[name] < 1:
-            raise UserError(f"--{name} = {told[name]}: must be at least 1")
-    if told["seed"] < 0:
-        raise UserError(f"--seed = {told['seed']}: must not be negative")
-    if told["temperature"] <= 0:
-        raise UserError(f"--temperature = {told['temperature']}: must be above 0")
-    if told["order"] != "forward" and not lengths.told:
-        raise UserError(
-            f"--order = {told['order']}: a model that is not told how long a text is writes from left to right; leave it out"
-        )
+    hints = get_type_hints(Settings)
+    for name, value in vars(settings).items():
+        convert(hints[name], value, option(name))
+    if settings.sampler is not None and settings.confidence_threshold is None:
+        settings = dataclasses.replace(settings, confidence_threshold=1.0)
+    usual = folder.sampler
+    values = {key: _first(getattr(settings, name), getattr(usual, key)) for name, key in SAMPLER_KEYS.items()}
+    check = _resolve_check(settings, folder)
     try:
-        table = make_table(
-            told["sampler"],
-            law,
-            told["steps"],
-            told["eta"],
-            told["settle"],
-            told["window_steps"],
-            told["order"],
-            told["floor"],
+        config = SamplerConfig(**values, check=check)
+    except InvalidValue as error:
+        raise _as_option(error, SAMPLER_KEYS, values) from error
+    longest = folder.row_lengths.longest
+    _require_rounds(settings, min(num_positions or longest, longest))
+    if settings.batch is not None and settings.batch < 1:
+        raise UserError(f"--batch = {settings.batch}: must be at least 1")
+    if settings.seed is not None and settings.seed < 0:
+        raise UserError(f"--seed = {settings.seed}: must not be negative")
+    seed = secrets.randbits(32) if settings.seed is None else settings.seed
+    return Resolved(config, seed, settings.batch)
+
+
+def _resolve_check(settings: Settings, folder: ExportedConfig) -> CheckConfig | None:
+    usual = folder.sampler.check
+    asked = [name for name in CHECK_KEYS if getattr(settings, name) is not None]
+    is_checked = usual is not None if settings.check is None else settings.check
+    if asked and not is_checked:
+        advice = "leave --no-check out" if settings.check is False else "add --check"
+        raise UserError(f"{option(asked[0])}: belongs to the check, which is off; {advice}")
+    if not is_checked:
+        return None
+    if not folder.can_check:
+        raise UserError(
+            "--check: this model did not learn to check (diffusion.check_weight was 0); leave it out"
         )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return Sampling(table, told["temperature"], told["candidates"], told["seed"], told["batch"])
+    values = {
+        key: _first(getattr(settings, name), getattr(usual or USUAL_CHECK, key))
+        for name, key in CHECK_KEYS.items()
+    }
+    try:
+        return CheckConfig(**values)
+    except InvalidValue as error:
+        raise _as_option(error, CHECK_KEYS, values) from error
+
+
+def _require_rounds(settings: Settings, num_positions: int) -> None:
+    rounds = settings.max_rounds
+    if rounds is not None and rounds > num_positions:
+        raise UserError(
+            f"--max-rounds = {rounds}: is more than a text has positions ({num_positions}), and each round "
+            "accepts at least one; lower it or leave it out"
+        )
+
+
+def _first(asked: Any, usual: Any) -> Any:
+    return usual if asked is None else asked
+
+
+def _as_option(error: InvalidValue, keys: dict[str, str], values: dict[str, Any]) -> UserError:
+    """Return a section's complaint as one about an option."""
+    names = {key: name for name, key in keys.items()}
+    return UserError(f"{option(names[error.key])} = {values[error.key]}: {error.reason}")
+
+
+def option(name: str) -> str:
+    """Return a setting's name at the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def few_steps(config: SamplerConfig, folder: ExportedConfig) -> str | None:
+    """Return a note where a sampler takes less than half of the steps that it was measured with.
+
+    Without a measurement of the very sampler, the folder's recommendation stands for it."""
+    usual = folder.sampler
+    known = [*folder.measured, Measured(usual.name, usual.steps, usual.check is not None, None)]
+    same = [row for row in known if (row.sampler, row.check) == (config.name, config.check is not None)]
+    fewest = min(row.steps for row in same or known)
+    if 2 * config.steps >= fewest:
+        return None
+    return (
+        f"{config.steps} steps are far fewer than this model was measured with ({fewest}); expect worse texts"
+    )

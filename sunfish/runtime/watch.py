@@ -1,5 +1,5 @@
-"""Show a text crystallise out of noise in a terminal: dots, faint words, plain words, as the model grows
-sure; bold words stay.
+"""Show a text come out of the noise in a terminal: dots, faint words, plain words, as the model grows sure;
+bold words stay, and a word that the check rejects is struck through.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import time
 from collections.abc import Iterable
 from typing import TextIO
 
-from sunfish.runtime.generator import Frame
+from sunfish.runtime.frames import Frame
 
-GUESS, LIKELY = 0.2, 0.6  # probabilities from which a word is shown, and shown in full
-BOLD, FAINT, PLAIN, CLEAR_BELOW = (
-    "\x1b[1m",
-    "\x1b[2m",
-    "\x1b[0m",
-    "\x1b[J",
-)  # no colours: they depend on the terminal's ground
+DRAFTED, LIKELY = 0.2, 0.6  # probabilities from which a word is shown, and shown in full
+BOLD, FAINT, STRUCK, PLAIN, CLEAR_BELOW = (
+    "\x1b[1m", "\x1b[2m", "\x1b[9m", "\x1b[0m", "\x1b[J",
+)  # no colours: they depend on the terminal's ground  # fmt: skip
+SAYS = {
+    "denoise": "draft {draft}, call {calls}",
+    "check": "check, call {calls}",
+    "correct": "corrected, call {calls}",
+}
+SLOWER = {"denoise": 1, "check": 8, "correct": 8}  # times as long: a reader looks for the word
 
 
 def watch(frames: Iterable[Frame], out: TextIO, step_seconds: float = 0.05) -> None:
@@ -29,27 +32,42 @@ def watch(frames: Iterable[Frame], out: TextIO, step_seconds: float = 0.05) -> N
     for frame in frames:
         started = time.monotonic()
         lines = draw(frame, shutil.get_terminal_size().columns)
+        lines.append(SAYS[frame.kind].format(**vars(frame)))
         up = f"\x1b[{height}A" if height else ""
-        if frame.is_last:
-            out.write(f"{up}\r{CLEAR_BELOW}{frame.text}\n\n")
-            height = 0
-        else:
-            lines.append(f"step {frame.step} of {frame.num_steps}")
-            out.write(f"{up}\r{CLEAR_BELOW}" + "\n".join(lines) + "\n")
-            height = len(lines)
+        out.write(f"{up}\r{CLEAR_BELOW}" + "\n".join(lines) + "\n")
+        height = len(lines)
         out.flush()
-        time.sleep(0.0 if frame.is_last else max(0.0, step_seconds - (time.monotonic() - started)))
+        time.sleep(max(0.0, SLOWER[frame.kind] * step_seconds - (time.monotonic() - started)))
+        if frame.is_last:
+            out.write(
+                f"\x1b[{height}A\r{CLEAR_BELOW}{frame.text}\n{summary(frame.calls, frame.corrected)}\n\n"
+            )
+            height = 0
+
+
+def summary(calls: int, corrected: int) -> str:
+    """Return what a text took, in words."""
+    tokens = "token" if corrected == 1 else "tokens"
+    return f"{calls} {'call' if calls == 1 else 'calls'}, {corrected} {tokens} corrected"
 
 
 def draw(frame: Frame, columns: int) -> list[str]:
     """Return a frame as lines of at most `columns` characters, each word as sure as it looks."""
     lines, room = [""], columns
-    for word, probability, stays in zip(frame.words, frame.probability, frame.stays, strict=True):
+    words = zip(frame.words, frame.probability, frame.known, frame.rejected, strict=True)
+    for word, probability, known, rejected in words:
         visible = word.replace("\n", " ")[:columns]
         if len(visible) > room:
             lines.append("")
             room, visible = columns, visible.lstrip()
-        style = BOLD if stays else "" if probability > LIKELY else FAINT
-        lines[-1] += style + (visible if probability > GUESS else re.sub(r"\S", "·", visible)) + PLAIN
+        if not (rejected or probability > DRAFTED):
+            visible = re.sub(r"\S", "·", visible)
+        lines[-1] += _style(probability, known, rejected) + visible + PLAIN
         room -= len(visible)
     return lines
+
+
+def _style(probability: float, known: bool, rejected: bool) -> str:
+    if rejected:
+        return STRUCK
+    return BOLD if known else "" if probability > LIKELY else FAINT

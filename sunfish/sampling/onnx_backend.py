@@ -1,42 +1,43 @@
-"""The exported step behind ONNX Runtime: texts in the making whose state stays on the device from step to
-step.
-"""
+"""Sample with the graphs of an exported folder behind ONNX Runtime: numpy in, numpy out, never torch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from sunfish.errors import UserError
-from sunfish.sampling.solvers import Given, Look, Table, asks_guess
+from sunfish.sampling.loop import Conditioning, SamplerPlan, Snapshot
+from sunfish.sampling.noise import DrawNoise
+from sunfish.sampling.solvers import COEFFICIENTS, SolverTable
 
-FORMAT = 7  # of the exported folder: its files and what they hold
+FORMAT = 8  # of the exported folder: its files and what they hold
 CPU = ("CPUExecutionProvider",)
-CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-STATE = {
-    "x": "x_next",
-    "x_0_prev": "x_0_hat",
-    "ids": "ids_next",
-    "known": "known_next",
-    "age": "age_next",
-}  # a step's input <- the output before
-
-
-GRAPHS = {
-    "model": "the denoiser: (x_t, logsnr, x_0_prev, known, turn, temperature) -> (x_0_hat, logits)",
-    "step": "a row of a sampler's table at each position: (x, x_0_prev, ids, known, age, noise, chance, table, place, left, temperature) "
-    "-> the next, text, certainty",
-    "picard": "a call of a walk at once, all positions' steps together; inputs and answers are the step's",
-    "guess": "what a walk at once asks at every other call, distilled from it, in some folders; inputs and answers are the step's",
-    "score": "how likely a text is: (ids) -> nats of each token, given those before it",
-    "sampler": "the whole walk over the step: (noise, chance, table, steps, place, ids, known, temperature) -> text",
-    "picard_sampler": "the whole walk at once, over the call of one; inputs and answer are the sampler's",
-}
 PRECISIONS = ("fp32", "int8")
+GRAPHS = {
+    "model": "the denoiser: (x_t, logsnr, x_0_prev, known, temperature) -> (x_0_hat, logits)",
+    "step": "a row of a solver's table at all positions: (x, x_0_prev, ids, known, noise, uniforms, "
+    "coefficients, confidence_threshold, epsilon_cutoff, draws_tokens, temperature) -> the next state, "
+    "tokens, confidence",
+    "check": "one causal pass over a draft: (ids, given, noise, uniforms, epsilon, logsnr, temperature) -> "
+    "the next state, rejected",
+    "sampler": "a draft in one call: (noise, uniforms, plan, ids, known, temperature, confidence_threshold, "
+    "epsilon_cutoff, draws_tokens) -> (text, calls, corrected)",
+    "checked_sampler": "draft, check, correct, draft again in one call: the same and epsilon -> "
+    "(text, calls, corrected)",
+}
+CHECKING = ("check", "checked_sampler")  # in the folder of a model that learned to check
+PLAN_COLUMNS = (*COEFFICIENTS, "is_check", "is_last", "draws_noise")
+STATE = ("x", "x_0_prev", "ids", "given", "known", "tokens", "confidence", "uniforms", "rejected")
+
+
+def graph_names(can_check: bool) -> tuple[str, ...]:
+    """Return the graphs that a folder holds."""
+    return tuple(name for name in GRAPHS if can_check or name not in CHECKING)
 
 
 def graph_path(folder: Path, graph: str, precision: str = PRECISIONS[0]) -> Path:
@@ -44,14 +45,38 @@ def graph_path(folder: Path, graph: str, precision: str = PRECISIONS[0]) -> Path
     return folder / "onnx" / f"{graph}{'' if precision == PRECISIONS[0] else '_quantized'}.onnx"
 
 
-def step_graph(table: Table) -> str:
-    """Return the name of the graph that a table's walk calls."""
-    return "picard" if table.at_once else "step"
+def weights_path(folder: Path, precision: str = PRECISIONS[0]) -> Path:
+    """Return where an exported folder holds the weights of all graphs of a precision."""
+    return graph_path(folder, "model", precision).with_suffix(".onnx_data")
 
 
-def sampler_graph(table: Table) -> str:
-    """Return the name of the graph that is a table's whole walk."""
-    return "picard_sampler" if table.at_once else "sampler"
+def plan_rows(plan: SamplerPlan, length: int) -> np.ndarray:
+    """Return a plan as the one-call graphs walk over it: a row a call, float32, (rows, `PLAN_COLUMNS`).
+
+    A check's noise level, to which the next draft goes back, stands in column `logsnr`.
+    """
+    rounds = plan.max_rounds(length)
+    draft = _table_rows(plan.draft)
+    if plan.redraft is None or rounds == 0:
+        return draft
+    check = np.zeros((1, len(PLAN_COLUMNS)), np.float32)
+    check[0, [0, 5, 7]] = plan.restart_logsnr, 1.0, 1.0
+    again = np.concatenate((check, _table_rows(plan.redraft)))
+    return np.concatenate((draft, np.tile(again, (rounds, 1))))
+
+
+def _table_rows(table: SolverTable) -> np.ndarray:
+    rows = np.zeros((len(table), len(PLAN_COLUMNS)), np.float32)
+    rows[:, :5], rows[-1, 6], rows[:, 7] = table.rows, 1.0, table.is_stochastic
+    return rows
+
+
+def plan_scalars(plan: SamplerPlan) -> dict[str, float]:
+    """Return what the one-call graphs are told beside a plan's rows."""
+    config = plan.config
+    scalars = {"confidence_threshold": config.confidence_threshold, "epsilon_cutoff": config.epsilon_cutoff}
+    scalars["draws_tokens"] = float(plan.draft.draws_tokens)
+    return scalars if config.check is None else {**scalars, "epsilon": config.check.epsilon}
 
 
 def open_session(
@@ -83,107 +108,65 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class OnnxNetwork:
-    """A step graph, or one of a walk at once, and a source of noise and chance, as `sampler.walk` wants them.
+OpenGraph = Callable[[str], ort.InferenceSession]  # a graph's name -> the graph, loaded
 
-    Every part of the state has two places on the device; a step reads one and writes the other, so that
-    nothing is allocated or copied from step to step. In a walk at once texts that have settled are left out
-    whenever they are a fifth of those that are computed."""
 
-    def __init__(
-        self,
-        session: ort.InferenceSession,
-        noise: Callable[[], np.ndarray],
-        chance: Callable[[], np.ndarray],
-        temperature: float = 1.0,
-        guess: ort.InferenceSession | None = None,
-    ) -> None:
-        self.guess = guess  # of a walk at once
-        self.session, self.noise, self.chance, self.temperature = session, noise, chance, temperature
-        self.device = "cuda" if session.get_providers()[0] in CUDA else "cpu"
+class OnnxBackend:
+    """The `SamplerBackend` of an exported folder; `draw` gives the noise.
 
-    def start(self, table: Table, given: Given, place: np.ndarray) -> None:
-        noise, shape, self.draws, self.at_once, self.call = (
-            self.noise(),
-            given.ids.shape,
-            table.draws,
-            table.at_once,
-            0,
+    Only texts with unknown positions draw noise in a step, so that a text's noise does not depend on the
+    texts beside it.
+    """
+
+    def __init__(self, open_graph: OpenGraph, draw: DrawNoise, plan: SamplerPlan) -> None:
+        self.open_graph, self.draw, self.config = open_graph, draw, plan.config
+
+    def start(self, conditioning: Conditioning) -> None:
+        self.rows = np.arange(len(conditioning.ids))
+        self.ids, self.given = conditioning.ids.astype(np.int64), conditioning.known.copy()
+        self.x, self.uniforms = self.draw(self.rows)
+        self.known, self.tokens = self.given, self.ids
+        self.confidence, self.rejected = np.zeros(self.ids.shape, np.float32), np.zeros(self.ids.shape, bool)
+        self.x_0_prev = np.zeros_like(self.x)
+
+    def denoise(self, table: SolverTable, index: int) -> None:
+        noise = self._draw_unknown() if table.is_stochastic else self.x_0_prev  # times c_n = 0
+        threshold = 0.0 if index == len(table) - 1 else self.config.confidence_threshold
+        inputs = {name: getattr(self, name) for name in ("x", "x_0_prev", "ids", "known", "uniforms")}
+        inputs |= {"noise": noise, "coefficients": table.rows[index].astype(np.float32)}
+        inputs |= self._scalars(
+            confidence_threshold=threshold,
+            epsilon_cutoff=self.config.epsilon_cutoff,
+            draws_tokens=table.draws_tokens,
         )
-        state = {
-            "x": noise,
-            "x_0_prev": np.zeros_like(noise),
-            "ids": given.ids.astype(np.int64),
-            "known": given.known,
-        }
-        told = {"noise": noise, "chance": self.chance(), "place": place, "left": np.zeros(shape[0], np.int64)}
-        told |= {"temperature": np.full(shape[0], self.temperature, np.float32)}
-        self.table = self._values({"table": table.rows().astype(np.float32)})
-        self.all = Look(
-            given.ids.astype(np.int64), np.zeros(shape, np.float32), given.known.copy()
-        )  # of texts that are left out
-        self.rows = np.arange(shape[0])  # those that are not
-        self._hold(state | {"age": np.zeros(shape, np.int64)}, told)
+        self.x, self.x_0_prev, self.ids, self.known, self.tokens, self.confidence = self._run("step", inputs)
 
-    def step(self, left: int) -> None:
-        self.told["left"].update_inplace(np.full(self.told["left"].shape(), left, np.int64))
-        if self.draws:
-            self.told["noise"].update_inplace(self.noise())
-            self.told["chance"].update_inplace(self.chance())
-        session, turns = self.session, self.turns
-        if self.guess is not None and self.at_once and asks_guess(self.call, left):
-            session, turns = self.guess, self.guessing
-        session.run_with_iobinding(turns[0])
-        self.call += 1
-        for pair in (self.turns, self.guessing, self.places):
-            pair.reverse()
-        if self.at_once:
-            self._leave_out_settled()
+    def check(self, epsilon: float, logsnr: float) -> None:
+        noise, uniforms = self.draw(self.rows)
+        inputs = {"ids": self.tokens, "given": self.given, "noise": noise, "uniforms": uniforms}
+        inputs |= self._scalars(epsilon=epsilon, logsnr=logsnr)
+        self.x, self.ids, self.known, self.rejected = self._run("check", inputs)
+        self.tokens, self.x_0_prev = self.ids, np.zeros_like(self.x)
 
-    def look(self) -> Look:
-        values = (self.seen["text"], self.seen["probability"], self.places[0]["known"])
-        for whole, value in zip(self.all, values, strict=True):
-            whole[self.rows] = value.numpy()
-        return Look(*(whole.copy() for whole in self.all))
+    def snapshot(self) -> Snapshot:
+        confidence = np.where(self.known, np.float32(1.0), self.confidence)
+        return Snapshot(self.rows, self.tokens, confidence, self.known, self.rejected)
 
-    def _leave_out_settled(self) -> None:
-        going = ~self.places[0]["known"].numpy().all(axis=1)
-        if not 0 < 5 * going.sum() <= 4 * len(going):
-            return
-        self.look()
-        self.rows = self.rows[going]
-        self._hold(
-            *(
-                {name: value.numpy()[going] for name, value in part.items()}
-                for part in (self.places[0], self.told)
-            )
-        )
+    def keep(self, going: np.ndarray) -> None:
+        for name in ("rows", *STATE):
+            setattr(self, name, getattr(self, name)[going])
 
-    def _hold(self, state: dict[str, np.ndarray], told: dict[str, np.ndarray]) -> None:
-        """Put texts on the device, and bind a step to them, from either place to the other."""
-        self.places, self.told = [self._values(state), self._values(state)], self._values(told)
-        self.seen = self._values(
-            {"text": state["ids"], "probability": np.zeros(state["ids"].shape, np.float32)}
-        )
-        self.turns, self.guessing = (
-            [self._bind(session, *pair) for pair in (self.places, self.places[::-1])]
-            if session is not None
-            else []
-            for session in (self.session, self.guess if self.at_once else None)
-        )
+    def _draw_unknown(self) -> np.ndarray:
+        """Draw noise and uniforms for the texts that are not decided yet, and return the noise."""
+        unknown = ~self.known.all(axis=1)
+        noise, self.uniforms = np.zeros_like(self.x), self.uniforms.copy()
+        if unknown.any():
+            noise[unknown], self.uniforms[unknown] = self.draw(self.rows[unknown])
+        return noise
 
-    def _values(self, arrays: dict[str, np.ndarray]) -> dict[str, ort.OrtValue]:
-        return {
-            name: ort.OrtValue.ortvalue_from_numpy(array.copy(), self.device, 0)
-            for name, array in arrays.items()
-        }
+    def _scalars(self, **values: float) -> dict[str, np.ndarray]:
+        scalars = {name: np.array(value, np.float32) for name, value in values.items()}
+        return {**scalars, "temperature": np.full(len(self.rows), self.config.temperature, np.float32)}
 
-    def _bind(
-        self, session: ort.InferenceSession, source: dict[str, ort.OrtValue], target: dict[str, ort.OrtValue]
-    ) -> ort.IOBinding:
-        binding = session.io_binding()
-        for name, value in (source | self.told | self.table).items():
-            binding.bind_ortvalue_input(name, value)
-        for name, value in ({STATE[name]: value for name, value in target.items()} | self.seen).items():
-            binding.bind_ortvalue_output(name, value)
-        return binding
+    def _run(self, graph: str, inputs: dict[str, np.ndarray]) -> Any:
+        return self.open_graph(graph).run(None, inputs)

@@ -100,9 +100,11 @@ class CheckStep(nn.Module):
         logits = self.denoiser.next_token_logits(ids) / temperature[:, None, None]
         probabilities = logits.softmax(dim=-1)
         cutoff = epsilon * probabilities.amax(dim=-1, keepdim=True)
-        improbable = probabilities.gather(2, ids[..., None]) < cutoff
+        # by an index: onnx's reference evaluator gathers along an axis of 64 at most
+        of_batch, of_pos = (torch.arange(size, device=ids.device) for size in ids.shape)
+        improbable = probabilities[of_batch[:, None], of_pos, ids] < cutoff.squeeze(-1)
         answerable = ~given | (~given).long().cumsum(dim=1).ne(0)  # behind some position that was not given
-        fails = improbable.squeeze(-1) & answerable
+        fails = improbable & answerable
         rejected = fails & (fails.long().cumsum(dim=1) == 1)
         before = (
             rejected.long().flip(1).cumsum(dim=1).flip(1) - rejected.long()

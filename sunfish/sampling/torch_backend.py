@@ -33,7 +33,7 @@ class TorchBackend:
     def denoise(self, table: SolverTable, index: int) -> None:
         noise = self.x_0_prev  # times c_n = 0
         if table.is_stochastic:
-            noise, self.uniforms = map(self._tensor, self.draw(self.rows))
+            noise, self.uniforms = self._draw_unknown()
         threshold = 0.0 if index == len(table) - 1 else self.config.confidence_threshold
         self.x, self.x_0_prev, self.ids, self.known, self.tokens, self.confidence = self.denoise_step(
             self.x, self.x_0_prev, self.ids, self.known, noise, self.uniforms, self._tensor(table.rows[index]),
@@ -53,6 +53,20 @@ class TorchBackend:
             self._temperature(),
         )
         self.tokens, self.x_0_prev = self.ids, torch.zeros_like(self.x)
+
+    def _draw_unknown(self) -> tuple[Tensor, Tensor]:
+        """Draw for the texts that are not decided yet: a text's noise must not depend on the texts beside it.
+
+        Where no token is kept early all are undecided, and nobody looks: a GPU would have to be waited for."""
+        if self.config.confidence_threshold == 1.0:
+            noise, uniforms = self.draw(self.rows)
+            return self._tensor(noise), self._tensor(uniforms)
+        unknown = ~self.known.all(dim=1).cpu().numpy()
+        noise, uniforms = self.x_0_prev.clone(), self.uniforms.clone()
+        if unknown.any():
+            chosen = self._tensor(np.flatnonzero(unknown))
+            noise[chosen], uniforms[chosen] = map(self._tensor, self.draw(self.rows[unknown]))
+        return noise, uniforms
 
     def snapshot(self) -> Snapshot:
         confidence = torch.where(self.known, 1.0, self.confidence.float())
@@ -78,7 +92,7 @@ class TorchBackend:
         values = values.astype(np.float32) if values.dtype == np.float64 else values
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
-    def _scalar(self, value: float) -> Tensor:
+    def _scalar(self, value: float | bool) -> Tensor:
         return torch.tensor(float(value), device=self.device)
 
     def _temperature(self) -> Tensor:
