@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # compose.py asks the registries what a section may hold; only the stages that read it depend on the answer
 REGISTRIES = {"sunfish/config/compose.py": "sunfish.diffusion."}
 STAGE = re.compile(r"python -m (stages\.\w+)(.*?\n( +)deps: )\[([^\]]*)\]", re.S)
-OURS = ("sunfish", "stages", "baselines", "benchmarks")
+OURS = ("sunfish", "stages", "pipelines", "benchmarks")
 
 
 def pipelines() -> list[Path]:
