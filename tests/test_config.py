@@ -87,7 +87,11 @@ EDITS = [
         r"model.num_heads = 'four': should be a whole number, not text",
     ),
     (r"  num_heads: \d+\n", "", r"model.num_heads: this key is missing"),
-    (r"objective: ce", "objective: cee", r"diffusion.objective = 'cee': must be one of ce, elbo, eps_mse, x0_mse"),
+    (
+        r"objective: ce",
+        "objective: cee",
+        r"diffusion.objective = 'cee': must be one of ce, elbo, eps_mse, x0_mse",
+    ),
     (r"check_weight: \S+", "check_weight: 0.0", r"sampler.check: the model does not learn to check"),
     (r"kind: adaptive", "kind: adaptiv", r"schedule.kind = 'adaptiv': .* did you mean 'adaptive'\?"),
     (r"  epsilon: \S+", "  epsilon: 1.0", r"sampler.check.epsilon = 1.0: must be at least 0"),
@@ -129,7 +133,8 @@ def test_a_bad_override_leaves_the_old_file(params_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["sampler.steps=10001", "sampler.steps=0", "sampler.check.steps=20000", "validate.sample_steps=20000"]
+    "override",
+    ["sampler.steps=10001", "sampler.steps=0", "sampler.check.steps=20000", "validate.sample_steps=20000"],
 )
 def test_steps_that_no_sampler_takes_are_refused_before_anything_runs(override: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"between \d and 10,000"):

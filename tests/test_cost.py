@@ -40,7 +40,9 @@ def test_a_plan_needs_no_shards(params: dict, tmp_path: Path, capsys: Any) -> No
 
 
 def test_a_plan_counts_both_passes(params: dict) -> None:
-    alone = params | {"diffusion": dataclasses.replace(params["diffusion"], check_weight=0.0, self_conditioning=0.0)}
+    alone = params | {
+        "diffusion": dataclasses.replace(params["diffusion"], check_weight=0.0, self_conditioning=0.0)
+    }
     both = params | {"diffusion": dataclasses.replace(params["diffusion"], self_conditioning=0.0)}
     one, two = (make_plan(job_of(each), 512) for each in (alone, both))
     assert two.operations() == 2 * one.operations()
