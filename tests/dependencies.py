@@ -1,6 +1,6 @@
-"""Which files of this project a stage reaches by import; `python -m tests.dependencies` writes them into dvc.yaml.
+"""Which files of this project a stage reaches by import; `python -m tests.dependencies` renews dvc.yaml.
 
-Folders are listed by hand, where every file of a package concerns the stage. All else stands there file by file.
+Folders are listed by hand, where every file of a package concerns the stage. All else stands file by file.
 """
 
 from __future__ import annotations

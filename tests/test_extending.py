@@ -38,7 +38,8 @@ class CosineSquared:
 
     def start(self):
         t = np.linspace(0.0, 1.0, 500)
-        return FixedSchedule(NoiseSchedule(t, logsnr_of_alpha_squared(1e-4 + 0.999 * np.cos(1.5 * t) ** self.power)))
+        alpha_squared = 1e-4 + 0.999 * np.cos(1.5 * t) ** self.power
+        return FixedSchedule(NoiseSchedule(t, logsnr_of_alpha_squared(alpha_squared)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +78,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = [each for each in THIMBLE if "sources.stories" not in each]
     params = ["--params", "params.yaml"]
     typed(folder, "sunfish.config", *params, "compose", *small, *OVERRIDES)
-    shards = ["--shards", "shards"]
-    typed(
-        folder, "stages.shard", *params, "--out", "shards", "--metrics", "shard.json", "--plots", "plots", "--report",
-        "data.html", "--runs", "runs",
-    )  # fmt: skip
-    typed(
-        folder, "stages.pretrain", *params, *shards, "--out", "denoiser", "--metrics", "pretrain.json", "--curve",
-        "curve.csv", "--runs", "runs",
-    )  # fmt: skip
+    made = named(out="shards", metrics="shard.json", plots="plots", report="data.html", runs="runs")
+    typed(folder, "stages.shard", *params, *made)
+    made = named(shards="shards", out="denoiser", metrics="pretrain.json", curve="curve.csv", runs="runs")
+    typed(folder, "stages.pretrain", *params, *made)
     return folder
+
+
+def named(**paths: str) -> list[str]:
+    return [part for key, value in paths.items() for part in (f"--{key}", value)]
 
 
 def typed(folder: Path, module: str, *arguments: str) -> str:
@@ -111,13 +111,11 @@ def test_a_source_a_schedule_and_an_objective_of_one_s_own_are_trained_with(proj
 
 @pytest.mark.slow
 def test_a_sampler_and_a_metric_of_one_s_own_are_evaluated_and_exported_with(project: Path) -> None:
-    folders = ["--params", "params.yaml", "--denoiser", "denoiser", "--shards", "shards"]
+    folders = named(params="params.yaml", denoiser="denoiser", shards="shards")
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("- my_plugin", "- my_plugin\n- my_metric"))
-    typed(
-        project, "stages.evaluate", *folders, "--curve", "curve.csv", "--metrics", "evaluate.json", "--results",
-        "tables.json", "--plots", "plots", "--samples", "samples.txt",
-    )  # fmt: skip
+    tables = named(curve="curve.csv", metrics="evaluate.json", results="tables.json", plots="plots")
+    typed(project, "stages.evaluate", *folders, *tables, "--samples", "samples.txt")
     assert "share_of_sevens" in (project / "tables.json").read_text()
     typed(project, "stages.export", *folders, "--out", "onnx", "--metrics", "export.json")
     options = [

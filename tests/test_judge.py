@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pipelines.baselines.objective import row_nats
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from pipelines.baselines.objective import row_nats
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.errors import UserError
 from sunfish.evaluation.context import EvalContext

@@ -112,7 +112,7 @@ def test_a_comment_in_a_sampler_changes_no_training(tmp_path: Path) -> None:
     for name in (
         "data/fingerprint.json", "models/gate.json", "results/data.html", "results/report.html",
         "results/evaluate.json", "results/samples/samples.txt", "results/plots/loss_curve.csv",
-        *(f"results/metrics/{stage}.json" for stage in ("shard", "validate", "pretrain", "evaluate", "export")),
+        *(f"results/metrics/{stage}.json" for stage in MEASURED),
     ):  # fmt: skip
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("x")
