@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from sunfish.config.compose import check, compose
 from sunfish.diffusion.conditioning import draw_randomness
+from sunfish.model.attention_mask import AttentionMask
 from sunfish.model.transformer import Transformer
 from sunfish.training.cost import ACTIVATION_BYTES, step_operations
 from sunfish.training.loss import DiffusionLoss
 from sunfish.training.plan import make_plan, show_plan
-from tests.builders import CE, SMALL, composed, job_of, make_denoiser
+from tests.builders import CE, SMALL, job_of, make_denoiser
 
 
 @pytest.mark.parametrize("check_weight", [0.0, 4.0])
@@ -50,14 +52,17 @@ def test_a_plan_counts_both_passes(params: dict) -> None:
 
 
 def test_the_full_model_s_plan_is_said(tmp_path: Path, capsys: Any) -> None:
-    show_plan(job_of(composed(tmp_path, "model=full", "model.width=2048", "model.num_heads=16")), tmp_path)
-    assert "parameters" in capsys.readouterr().out
+    compose(["model=full", "launch.accelerator=cpu", "tracking=off"], tmp_path / "params.yaml")
+    show_plan(job_of(check(tmp_path / "params.yaml")), tmp_path)
+    printed = capsys.readouterr().out
+    assert "planned with data.tokenizer.vocab_size = 50,257" in printed and "memory in all" in printed
 
 
 @pytest.mark.parametrize("kept", ["none", "full"])
 def test_the_plan_s_activations_are_those_that_are_kept(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     width, tokens = 512, 64
-    monkeypatch.setattr("sunfish.model.transformer.attend", F.scaled_dot_product_attention)  # as on GPUs
+    fused = F.scaled_dot_product_attention  # as on GPUs
+    monkeypatch.setattr("sunfish.model.transformer.attend", lambda q, k, v, mask: fused(q, k, v))
 
     def kept_bytes(layers: int) -> int:
         transformer = Transformer(layers, width, 8)
@@ -72,7 +77,7 @@ def test_the_plan_s_activations_are_those_that_are_kept(kept: str, monkeypatch: 
 
         kept_by = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION), torch.autocast("cpu", torch.bfloat16), kept_by:
-            transformer(torch.randn(2, tokens // 2, width, requires_grad=True))
+            transformer(torch.randn(2, tokens // 2, width, requires_grad=True), AttentionMask())
         converted = (
             sum(2 * p.numel() for p in transformer.parameters() if p.ndim == 2) if kept == "none" else 0
         )
