@@ -83,7 +83,8 @@ NOTHING_KNOWN = KnownConfig(
 )
 CE = DiffusionConfig(objective="ce", check_weight=1.0, self_conditioning=0.5, known=NOTHING_KNOWN)
 PLAIN = SamplerConfig(
-    name="ddim", steps=4, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0, check=None
+    name="ddim", steps=4, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0,
+    check=None,
 )  # fmt: skip
 CHECKED = dataclasses.replace(
     PLAIN, check=CheckConfig(epsilon=0.3, steps=2, restart_time=0.6, max_rounds=None)

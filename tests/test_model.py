@@ -90,7 +90,9 @@ def test_the_denoising_pass_sees_every_position() -> None:
     x_t, logsnr, x_0_prev, known = noisy(denoiser)
     other = x_t.clone()
     other[:, 5] += 1.0
-    moved = (denoiser(x_t, logsnr, x_0_prev, known).logits - denoiser(other, logsnr, x_0_prev, known).logits).abs()
+    moved = (
+        denoiser(x_t, logsnr, x_0_prev, known).logits - denoiser(other, logsnr, x_0_prev, known).logits
+    ).abs()
     assert bool((moved.amax(-1) > 1e-5).all())
 
 
@@ -211,9 +213,7 @@ def test_mixed_precision_leaves_the_expected_embedding_exact() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("aligned", [1, 64])
-def test_a_cached_readout_says_the_same(
-    head: dict, aligned: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_readout_says_the_same(head: dict, aligned: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(readout.ALIGNED, "cpu", aligned)
     denoiser = make_denoiser(jitter=0.1, **head)
     inputs = noisy(denoiser)

@@ -11,7 +11,7 @@ from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
 from sunfish.training.log import RunLog, read_lines
 from sunfish.training.run import pretrain
-from tests.runs import OFF, job_of, places
+from tests.builders import OFF, job_of, places
 
 
 def test_a_log_cut_by_a_kill_is_mended(tmp_path: Path) -> None:
