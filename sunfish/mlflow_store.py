@@ -1,4 +1,6 @@
-"""MLflow's side of tracking: a store, its experiment, and one run in it. Only the tracker's thread loads this."""
+"""MLflow's side of tracking: a store, its experiment, and one run in it.
+
+Only the tracker's thread loads this: MLflow takes seconds."""
 
 from __future__ import annotations
 

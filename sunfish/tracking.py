@@ -106,7 +106,8 @@ class Tracker:
         self.thread.join(seconds)
         if self.thread.is_alive():
             left = self.jobs.qsize()
-            self._say(f"MLflow is still busy after {seconds:.0f} s, {left} calls are not made; {self._cure()}")
+            busy = f"MLflow is still busy after {seconds:.0f} s"
+            self._say(f"{busy}, {left} calls are not made; {self._cure()}")
         elif self.retry_at:
             self._say(f"{self.lost} calls did not reach MLflow; {self._cure()}")
 
@@ -127,7 +128,8 @@ class Tracker:
                 os.environ.setdefault(key, value)
             from sunfish.mlflow_store import Store  # takes seconds: training does not wait for it
 
-            self.store = Store.open(store_uri(self.config), self.config.experiment, self.tags, self._run_name())
+            uri, experiment = store_uri(self.config), self.config.experiment
+            self.store = Store.open(uri, experiment, self.tags, self._run_name())
         return self.store
 
     def _run_name(self) -> str:

@@ -51,6 +51,7 @@ def _register(store: Store, folder: Path, settings: type, manifest: dict[str, An
     params = {
         field.name: (TYPES[field.type.split(" ")[0]], field.default) for field in dataclasses.fields(settings)
     }
-    about = f"SunFish {model}, {manifest['parameters']:,} parameters; licence of the weights: {manifest['licence']}."
+    size, licence = f"{manifest['parameters']:,} parameters", manifest["licence"]
+    about = f"SunFish {model}, {size}; licence of the weights: {licence}."
     script = PACKAGE / "runtime" / "mlflow_model.py"
     register_version(store, Version(NAME, script, PACKAGE, folder, params, about))

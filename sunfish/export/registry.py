@@ -1,4 +1,4 @@
-"""A new version in MLflow's model registry: what it answers, its numbers, and the aliases that point to it."""
+"""A new version in MLflow's model registry: what it answers, its numbers, its aliases."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
 from sunfish.mlflow_store import Store, now
 
-QUALITY = "export.fp32.nats_per_token"  # lower is better: the bound on held-out text that every export measures
+QUALITY = "export.fp32.nats_per_token"  # the bound on held-out text; lower is better
 HEADLINE = (QUALITY, "evaluate.bound.", "evaluate.causal.", "evaluate.headline.", "evaluate.draft.")
 DATA = "shards_sha256"
-PARAMS = dict[str, tuple[str, Any]]  # name -> MLflow's type, and the value unless told (None: the model knows)
 
 
 @dataclass(frozen=True)
 class Version:
-    """What is registered: `script` is the model's code, `package` the folder of the package that it needs."""
+    """What is registered: `script` is the model's code, `package` the folder of the package that it needs.
+
+    `params` are MLflow's type and the usual value of each setting; None leaves it to the model."""
 
     name: str
     script: Path
     package: Path
     folder: Path
-    params: PARAMS
+    params: dict[str, tuple[str, Any]]
     about: str
 
 
