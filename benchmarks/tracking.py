@@ -31,7 +31,7 @@ def log_a_run(uri: str | None) -> float:
     for line in range(LINES):
         tracker.log_metrics(dict.fromkeys(KEYS, 1.0), 20 * line)
         if tracker.enabled and line % LINES_PER_BATCH == 0:
-            tracker._send()
+            tracker.send()
     tracker.close()
     return time.process_time() - before
 

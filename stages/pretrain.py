@@ -50,9 +50,8 @@ def main() -> None:
     job = Job(params["data"], recipe, params["launch"], params["tracking"])
     if arguments.plan:
         return show_plan(job, arguments.shards)
-    return pretrain(
-        job, Places(arguments.shards, arguments.out, arguments.metrics, arguments.curve, arguments.runs)
-    )
+    folders = (arguments.shards, arguments.out, arguments.metrics, arguments.curve, arguments.runs)
+    return pretrain(job, Places(*folders, arguments.params))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,14 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: is not JSON ({error}); it may be cut off or altered") from error
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return a JSONL file's records; a last line cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def sha256(path: Path) -> str:
     """Return a file's digest in hex."""
     with path.open("rb") as file:

@@ -1,8 +1,8 @@
 """MLflow: one run per model, never able to stop a training.
 
-All calls go through a queue to one thread; what fails is said once and dropped, since the JSON lines on disk
-are the truth. Metrics go in batches: one by one, each is a transaction of some milliseconds in a thread that
-shares Python's lock with the training.
+All calls go through a queue to one thread. A call that fails is said and lost, the next ones are made: the
+JSON lines on disk are the truth. Metrics go in batches, since each call is a transaction of some milliseconds
+in a thread that shares Python's lock with the training.
 
     python -m sunfish.tracking runs/75b8e5187b93cd55     # send what MLflow missed of a run
 """
@@ -10,206 +10,190 @@ shares Python's lock with the training.
 from __future__ import annotations
 
 import argparse
-import json
-import logging
+import datetime
 import os
 import queue
-import re
 import sys
 import threading
 import time
 from collections.abc import Callable
-from importlib.metadata import requires, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sunfish.config.compose import read_section
 from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.errors import UserError, report_errors
-from sunfish.files import project_root, read_json
+from sunfish.files import project_root, read_json, read_lines
 
-SECONDS_TO_FINISH = 30.0
+if TYPE_CHECKING:
+    from sunfish.mlflow_store import Store
+
+    Job = Callable[[Store], Any]
+
+SECONDS_TO_FINISH = 120.0  # MLflow alone takes up to half of it to load on a busy machine
 SECONDS_BETWEEN_BATCHES = 20.0
-PACKAGE = Path(__file__).parent
-BATCH = 1000  # metrics that MLflow takes at once; parameters and tags a tenth of it
+SECONDS_TO_RETRY = 60.0  # after an outage
+MAX_REASON = 300  # characters of what MLflow said
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
 
 
 class Tracker:
-    """One MLflow run, opened or reopened by `tags` (a run with the same values of them is carried on)."""
+    """One MLflow run, opened or reopened by `tags` (a run with the same values of them is carried on).
 
-    def __init__(self, section: TrackingConfig, tags: dict[str, str]) -> None:
-        self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self.enabled, self.failed = section.enabled, False
-        self.client: Any = None
-        self.run_id = ""
+    `name` begins the name of a new run, unless DVC has a name for the experiment."""
+
+    def __init__(self, config: TrackingConfig, tags: dict[str, str], name: str = "sunfish") -> None:
+        self.config, self.tags, self.name = config, tags, name
+        self.enabled, self.lost = config.enabled, 0
+        self.jobs: queue.Queue[tuple[str, Job] | None] = queue.Queue()
+        self.store: Store | None = None
+        self.retry_at = 0.0
+        self.said: set[str] = set()
         self.waiting: list[tuple[str, float, int, int]] = []  # key, value, milliseconds, step
         self.sent = time.monotonic()
         if self.enabled:
             self.thread = threading.Thread(target=self._work, daemon=True)
             self.thread.start()
-            self.jobs.put(lambda: self._open(section, tags))
+            self.call("the run", lambda store: None)
 
     def log_metrics(self, values: dict[str, float], step: int = 0) -> None:
         """Log numbers at a step; they are sent with those of the next seconds."""
-        if not self.enabled or self.failed:
-            return
-        self.waiting += [(key, value, int(time.time() * 1000), step) for key, value in values.items()]
-        if time.monotonic() - self.sent > SECONDS_BETWEEN_BATCHES:
-            self._send()
+        if self.enabled:
+            milliseconds = int(time.time() * 1000)
+            self.waiting += [(key, value, milliseconds, step) for key, value in values.items()]
+            if time.monotonic() - self.sent > SECONDS_BETWEEN_BATCHES:
+                self.send()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send the numbers logged so far."""
         waiting, self.waiting, self.sent = self.waiting, [], time.monotonic()
-
-        def send() -> None:
-            from mlflow.entities import Metric
-
-            for start in range(0, len(waiting), BATCH):
-                self.client.log_batch(
-                    self.run_id, metrics=[Metric(*values) for values in waiting[start : start + BATCH]]
-                )
-
-        self._put(send)
-
-    def replay(self, run_dir: Path) -> None:
-        """Send a run's configuration, and the logged steps that MLflow does not have yet."""
-        told = read_json(run_dir / "told.json")
-        self.log_params({key: value for key, value in told.items() if key != "shards"})
-
-        def send() -> None:
-            from mlflow.entities import Metric
-
-            lines = [
-                json.loads(line) for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
-            ]
-            there = {metric.step for metric in self.client.get_metric_history(self.run_id, "loss")}
-            now = int(time.time() * 1000)
-            missing = [
-                (key, value, now, line["step"])
-                for line in lines
-                if line["step"] not in there
-                for key, value in line.items()
-            ]
-            metrics = [Metric(*values) for values in missing if values[0] != "step"]
-            for start in range(0, len(metrics), BATCH):
-                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
-            print(
-                f"{run_dir}: {len({m.step for m in metrics})} of {len(lines)} logged steps were missing and are in MLflow now"
-            )
-
-        self._put(send)
+        self.call("metrics", lambda store: store.log_metrics(waiting))
 
     def log_params(self, values: dict[str, Any]) -> None:
-        """Log a flat configuration; values already there stay."""
+        """Log a flat configuration; values that are there already stay."""
+        self.call("parameters", lambda store: store.log_params(values))
 
-        def send() -> None:
-            from mlflow.entities import Param
+    def set_tags(self, tags: dict[str, Any]) -> None:
+        """Set tags: what may change between two starts of a run."""
+        self.call("tags", lambda store: store.set_tags(tags))
 
-            params = [Param(key, str(value)) for key, value in values.items()]
-            for start in range(0, len(params), BATCH // 10):
-                self.client.log_batch(self.run_id, params=params[start : start + BATCH // 10])
-
-        self._put(send)
-
-    def set_tags(self, tags: dict[str, str]) -> None:
-        """Set tags."""
-        self._put(lambda: [self.client.set_tag(self.run_id, key, value) for key, value in tags.items()])
+    def log_dataset(self, name: str, digest: str, source: str) -> None:
+        """Log what the run was trained on."""
+        self.call("the data set", lambda store: store.log_dataset(name, digest, source))
 
     def log_artifacts(self, path: Path, folder: str) -> None:
         """Log a file, or a folder's files, under `folder`."""
-        if path.is_dir():
-            self._put(lambda: self.client.log_artifacts(self.run_id, str(path), folder))
-        else:
-            self._put(lambda: self.client.log_artifact(self.run_id, str(path), folder))
+        self.call("files", lambda store: store.log_artifacts(path, folder))
 
-    def log_model(self, script: Path, folder: Path, name: str, params: dict[str, tuple[str, Any]]) -> None:
-        """Log an exported folder as a model that takes and gives texts, registered as `name`, its alias
-        `newest` moved to it.
-
-        `script` is the model's code; the project's package goes with it, so that it runs where the project is
-        not installed. `params` are what it may be told beside the texts, by name: MLflow's type, and what it
-        is unless told (None: the model knows)."""
-
-        def send() -> None:
-            import mlflow
-            from mlflow.models import ModelSignature
-            from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
-
-            texts, told = (
-                Schema([ColSpec("string")]),
-                ParamSchema([ParamSpec(param, *spec) for param, spec in params.items()]),
-            )
-            logging.getLogger("mlflow").setLevel(logging.WARNING)
-            mlflow.set_tracking_uri(self.uri)
-            with mlflow.start_run(run_id=self.run_id):
-                logged = mlflow.pyfunc.log_model(
-                    name=name, python_model=str(script), artifacts={"folder": str(folder)}, code_paths=[str(PACKAGE)],
-                    input_example=["the dog [MASK] ."], signature=ModelSignature(texts, texts, told),
-                    pip_requirements=["mlflow", *runtime_requirements()], registered_model_name=name,
-                )  # fmt: skip
-            self.client.set_registered_model_alias(name, "newest", logged.registered_model_version)
-
-        self._put(send)
-
-    def close(self, status: str = "FINISHED") -> None:
-        """End the run with a status and wait a little for what is still in the queue."""
+    def call(self, kind: str, job: Job) -> None:
+        """Make a call in the tracker's thread; `kind` names in a message what is lost if it fails."""
         if self.enabled:
-            self._send()
-            self._put(lambda: self.client.set_terminated(self.run_id, status))
-            self.jobs.put(None)
-            self.thread.join(SECONDS_TO_FINISH)
+            self.jobs.put((kind, job))
 
-    def _put(self, job: Callable[[], Any]) -> None:
-        if self.enabled and not self.failed:
-            self.jobs.put(job)
+    def close(self, status: str = "FINISHED", seconds: float = SECONDS_TO_FINISH) -> None:
+        """End the run with a status, and wait for what is still in the queue, at most so long."""
+        if not self.enabled:
+            return
+        self.send()
+        self.call("the end of the run", lambda store: store.close(status))
+        self.jobs.put(None)
+        self.thread.join(seconds)
+        if self.thread.is_alive():
+            left = self.jobs.qsize()
+            busy = f"MLflow is still busy after {seconds:.0f} s"
+            self._say(f"{busy}, {left} calls are not made; {self._cure()}")
+        elif self.retry_at:
+            self._say(f"{self.lost} calls did not reach MLflow; {self._cure()}")
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
-            if self.failed:
+            if time.monotonic() < self.retry_at:
+                self.lost += 1
                 continue
             try:
-                job()
+                job[1](self._opened())
             except Exception as error:  # whatever it is, training goes on
-                self.failed = True
-                print(
-                    f"tracking: MLflow does not answer ({error}); the run's JSON lines go on", file=sys.stderr
-                )
+                self.lost += 1
+                self._report(job[0], error)
 
-    def _open(self, section: TrackingConfig, tags: dict[str, str]) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        for chatty in ("alembic", "mlflow"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        from mlflow import MlflowClient
+    def _opened(self) -> Store:
+        if self.store is None:
+            for key, value in ENVIRONMENT.items():
+                os.environ.setdefault(key, value)
+            from sunfish.mlflow_store import Store  # takes seconds: training does not wait for it
 
-        root = project_root()
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or section.uri or f"sqlite:///{root / 'mlflow.db'}"
-        self.uri, self.client = uri, MlflowClient(tracking_uri=uri)
-        found = self.client.get_experiment_by_name(section.experiment)
-        place = (root / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
-        experiment = (
-            found.experiment_id
-            if found
-            else self.client.create_experiment(section.experiment, artifact_location=place)
-        )
-        query = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
-        runs = self.client.search_runs([experiment], query, max_results=1) if tags else []
-        self.run_id = (
-            runs[0].info.run_id if runs else self.client.create_run(experiment, tags=tags).info.run_id
-        )
-        self.client.update_run(self.run_id, status="RUNNING")
-        for key in ("DVC_EXP_NAME", "DVC_STAGE"):
-            if os.environ.get(key):
-                self.client.set_tag(self.run_id, key, os.environ[key])
+            uri, experiment = store_uri(self.config), self.config.experiment
+            self.store = Store.open(uri, experiment, self.tags, self._run_name())
+        return self.store
+
+    def _run_name(self) -> str:
+        date = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
+        return f"{os.environ.get('DVC_EXP_NAME') or self.name} {date}"
+
+    def _report(self, kind: str, error: Exception) -> None:
+        """Say a failure, each kind once; after an outage, leave MLflow alone for a while."""
+        refused = getattr(error, "get_http_status_code", lambda: 500)() < 500
+        if self.store is None or (not refused and self.store.uri.startswith("http")):
+            self.retry_at = time.monotonic() + SECONDS_TO_RETRY
+            self._say_once("outage", f"MLflow does not answer ({_reason(error)}); the run goes on")
+        else:
+            verb = "refuses" if refused else "did not take"
+            message = f"MLflow {verb} {kind} ({_reason(error)}); all else is sent; {self._cure()}"
+            self._say_once(kind, message)
+
+    def _cure(self) -> str:
+        run = self.tags.get("fingerprint")
+        command = f"python -m sunfish.tracking runs/{run}" if run else f"dvc repro -f -s {_stage()}"
+        return f"`{command}` sends what was missed"
+
+    def _say_once(self, key: str, message: str) -> None:
+        if key not in self.said:
+            self.said.add(key)
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        print(f"tracking: {message}", file=sys.stderr)
 
 
-def runtime_requirements() -> list[str]:
-    """Return the packages of the runtime layer, as installed here: what sampling an exported folder needs."""
-    needed = [
-        re.split(r"[><=! ;\[]", line)[0] for line in requires("sunfish") or [] if "extra ==" not in line
-    ]
-    return [f"{name}=={version(name)}" for name in needed]
+def _stage() -> str:
+    return os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= MAX_REASON else lines[0][:MAX_REASON] + " ..."
+
+
+def store_uri(config: TrackingConfig) -> str:
+    """Return the store's address: the environment's, the configured one, or sqlite in the project."""
+    default = f"sqlite:///{project_root() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or config.uri or default
+
+
+def replay(tracker: Tracker, run_dir: Path) -> None:
+    """Send a run's configuration and samples, and the logged steps that MLflow does not have yet."""
+    params = read_json(run_dir / "params.json")
+    tracker.log_params({key: value for key, value in params.items() if key != "shards"})
+    tracker.set_tags({"shards_sha256": params["shards"]})
+    if (run_dir / "samples.jsonl").is_file():
+        tracker.log_artifacts(run_dir / "samples.jsonl", "pretrain")
+    tracker.call("metrics", lambda store: send_missing(store, run_dir))
+
+
+def send_missing(store: Store, run_dir: Path) -> None:
+    """Send the logged steps that MLflow does not have."""
+    lines, there, now = read_lines(run_dir / "log.jsonl"), store.steps("loss"), int(time.time() * 1000)
+    missing = [line for line in lines if line["step"] not in there]
+    store.log_metrics(
+        [(key, value, now, line["step"]) for line in missing for key, value in line.items() if key != "step"]
+    )
+    print(f"{run_dir}: {len(missing)} of {len(lines)} logged steps were missing and are in MLflow now")
 
 
 @report_errors
@@ -221,13 +205,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.run / "log.jsonl").is_file():
         raise UserError(f"{arguments.run}: holds no log.jsonl; name a run's folder in runs/")
-    tracker = Tracker(
-        read_section(arguments.params, "tracking"),
-        {"fingerprint": arguments.run.resolve().name},
-    )
-    tracker.replay(arguments.run)
+    config = read_section(arguments.params, "tracking")
+    if not config.enabled:
+        raise UserError(f"{arguments.params}: tracking.enabled is false; set it to true to send a run")
+    tracker = Tracker(config, {"fingerprint": arguments.run.resolve().name})
+    replay(tracker, arguments.run)
     tracker.close()
-    if tracker.failed:
+    if tracker.retry_at or tracker.thread.is_alive():
         raise UserError("MLflow still does not answer; the lines stay on disk")
 
 

@@ -1,73 +1,241 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sunfish import tracking
 from sunfish.config.compose import compose
+from sunfish.config.schema.tracking import TrackingConfig
+from sunfish.errors import UserError
+from sunfish.files import read_lines
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
-from sunfish.training.log import RunLog, read_lines
+from sunfish.training.log import RunLog
 from sunfish.training.run import pretrain
 from tests.builders import OFF, job_of, places
 
+NOBODY = "http://127.0.0.1:9"
+ECHO = """
+import mlflow
+import pandas as pd
 
-def test_a_log_cut_by_a_kill_is_mended(tmp_path: Path) -> None:
+
+class Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> list[str]:
+        return list(model_input.iloc[:, 0])
+
+
+mlflow.models.set_model(Echo())
+"""
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite store with its tables, which take seconds to make."""
+    from mlflow import MlflowClient
+
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.fixture
+def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder with a store of its own."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return moved_to(tmp_path / "project", empty_store.parent, monkeypatch)
+
+
+def moved_to(project: Path, old: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy a project and go there."""
+    shutil.copytree(old, project)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    return project
+
+
+def config_of(experiment: str = "test") -> TrackingConfig:
+    return TrackingConfig(enabled=True, experiment=experiment, uri=None)
+
+
+def track(*calls: Callable[[Tracker], Any], fingerprint: str = "abc") -> Tracker:
+    """Track one run from beginning to end."""
+    tracker = Tracker(config_of(), {"fingerprint": fingerprint}, "mini")
+    for call in calls:
+        call(tracker)
+    tracker.close()
+    return tracker
+
+
+def client_of(project: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+
+
+def run_of(project: Path) -> Any:
+    """Return the one run of the store."""
+    client = client_of(project)
+    (run,) = client.search_runs([client.get_experiment_by_name("test").experiment_id])
+    return run
+
+
+def test_log_cut_by_a_kill_is_mended(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 2, "loss": 1}\n{"step": 4, "loss": 1}\n{"step": 6, "lo')
     log = RunLog(tmp_path, 2, Tracker(OFF, {}))
     assert log.lines() == [{"step": 2, "loss": 1}]
 
 
-def test_tracking_that_does_not_answer_stops_nothing(capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    tracker = Tracker(dataclasses.replace(OFF, enabled=True), {"fingerprint": "x"})
-    tracker.log_metrics({"loss": 1.0}, 1)
-    tracker.close()
-    assert "MLflow does not answer" in capsys.readouterr().err
+def test_outage_is_said_once_with_its_cure(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    tracker = track(lambda t: t.log_metrics({"loss": 1.0}, 1), lambda t: t.set_tags({"a": "b"}))
+    err = capsys.readouterr().err
+    assert err.count("MLflow does not answer") == 1 and tracker.lost == 4
+    assert "4 calls did not reach MLflow; `python -m sunfish.tracking runs/abc` sends what was missed" in err
+
+
+def test_silence_is_said(project: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Tracker, "_opened", lambda self: tracking.time.sleep(5))
+    tracker = Tracker(config_of(), {"fingerprint": "abc"})
+    tracker.close(seconds=0.2)
+    assert "still busy after 0 s, 3 calls are not made" in capsys.readouterr().err
+
+
+def test_refused_calls_lose_only_what_is_refused(project: Path, capsys: Any) -> None:
+    track(lambda t: t.log_params({"x": 1, "model.width": 32}))
+    track(
+        lambda t: t.log_params({"x": 2, "z": 3, "long": "y" * 20_000}),
+        lambda t: t.log_params({"x": 4}),
+        lambda t: t.log_metrics({"loss": 2.0, "bad\nname": 1.0, "nan": math.nan}, 5),
+        lambda t: t.log_artifacts(project / "nothing", "notes"),
+        lambda t: t.set_tags({"data.paths": "new"}),
+    )
+    err, run = capsys.readouterr().err, run_of(project)
+    assert err.count("refuses parameters") == 1 and "refuses metrics" in err and "did not take files" in err
+    assert "`python -m sunfish.tracking runs/abc` sends what was missed" in err
+    assert (run.info.status, run.data.params["x"], run.data.params["z"]) == ("FINISHED", "1", "3")
+    assert run.data.metrics["loss"] == 2.0 and run.data.tags["data.paths"] == "new"
+    assert set(run.data.metrics) == {"loss", "nan"}
+
+
+def test_deleted_experiment_is_restored(project: Path, capsys: Any) -> None:
+    track()
+    client = client_of(project)
+    client.delete_experiment(client.get_experiment_by_name("test").experiment_id)
+    track(lambda t: t.log_metrics({"loss": 2.0}))
+    assert "was deleted; it is restored" in capsys.readouterr().err
+    assert run_of(project).data.metrics["loss"] == 2.0
+
+
+def test_moved_project_takes_its_files_along(project: Path, monkeypatch: Any, capsys: Any) -> None:
+    (project / "note.txt").write_text("text")
+    track(lambda t: t.log_artifacts(project / "note.txt", "first"))
+    other = moved_to(project.with_name("other"), project, monkeypatch)
+    shutil.rmtree(project)
+    track(lambda t: t.log_artifacts(other / "note.txt", "second"))
+    assert "the project was moved" in capsys.readouterr().err
+    run = run_of(other)
+    assert run.info.artifact_uri.startswith((other / "mlartifacts").as_uri()) and not project.exists()
+    for folder in ("first", "second"):
+        assert [file.path for file in client_of(other).list_artifacts(run.info.run_id, folder)]
+    track()
+    assert capsys.readouterr().err == ""
+
+
+def test_run_says_where_it_comes_from(project: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "wide-lion")
+    track(lambda t: t.log_dataset("stories", "0" * 64, "data/shards"))
+    run = run_of(project)
+    assert run.info.run_name.startswith("wide-lion 20")
+    assert {"mlflow.user", "mlflow.source.name", "mlflow.source.type"} <= set(run.data.tags)
+    assert "mlflow.source.git.repoURL" not in run.data.tags and run.data.tags["DVC_EXP_NAME"] == "wide-lion"
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("stories", "0" * 36)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
+
+
+def test_replay_needs_a_run_and_tracking(tmp_path: Path, monkeypatch: Any) -> None:
+    compose(["tracking=off"], tmp_path / "params.yaml")
+    monkeypatch.setattr("sys.argv", ["tracking", str(tmp_path), "--params", str(tmp_path / "params.yaml")])
+    with pytest.raises(UserError, match=r"holds no log\.jsonl"):
+        tracking.main.__wrapped__()
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(UserError, match=r"tracking\.enabled is false"):
+        tracking.main.__wrapped__()
 
 
 @pytest.mark.slow
 def test_what_mlflow_missed_is_sent_later_and_once(
-    params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any, capsys: Any
+    params: dict, shards: Shards, project: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    from mlflow import MlflowClient
-
-    from sunfish import tracking
-
-    monkeypatch.setenv(
-        "MLFLOW_TRACKING_URI", "http://127.0.0.1:9"
-    )  # nobody there from the first step to the last
-    job = dataclasses.replace(job_of(params), tracking=dataclasses.replace(OFF, enabled=True))
-    pretrain(job, places(tmp_path, shards))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)  # from the first step to the last
+    job = dataclasses.replace(job_of(params), tracking=config_of())
+    pretrain(job, places(project, shards))
     assert "MLflow does not answer" in capsys.readouterr().err
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    run_dir = next((tmp_path / "runs").iterdir())
-    compose([], tmp_path / "params.yaml")
-    monkeypatch.setattr("sys.argv", ["tracking", str(run_dir), "--params", str(tmp_path / "params.yaml")])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    run_dir = next((project / "runs").iterdir())
+    compose(["tracking.experiment=test"], project / "params.yaml")
+    monkeypatch.setattr("sys.argv", ["tracking", str(run_dir), "--params", str(project / "params.yaml")])
     for missing in (6, 0):
         tracking.main()
         assert f"{missing} of 6 logged steps were missing" in capsys.readouterr().out
-    client = MlflowClient(uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("sunfish").experiment_id])
-    losses = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "loss")}
+    run = run_of(project)
+    losses = {m.step: m.value for m in client_of(project).get_metric_history(run.info.run_id, "loss")}
     assert losses == {line["step"]: line["loss"] for line in read_lines(run_dir / "log.jsonl")}
     assert run.data.params["model.width"] == "32" and run.data.tags["fingerprint"] == run_dir.name
 
 
 @pytest.mark.slow
-def test_mlflow_keeps_one_run_a_model(tmp_path: Path, monkeypatch: Any) -> None:
-    from mlflow import MlflowClient
+def test_training_is_tracked_whole(params: dict, shards: Shards, project: Path, capsys: Any) -> None:
+    job = dataclasses.replace(job_of(params), tracking=config_of())
+    compose([], project / "params.yaml")
+    pretrain(job, dataclasses.replace(places(project, shards), params=project / "params.yaml"))
+    run, client = run_of(project), client_of(project)
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "pretrain")}
+    assert files == {"pretrain/params.yaml", "pretrain/samples.jsonl"}
+    assert run.info.run_name.startswith("mini 20") and run.inputs.dataset_inputs
+    assert run.data.tags["data.sources.stories.num_documents"] == "600"
+    assert {"model_sha256", "shards_sha256", "fingerprint"} <= set(run.data.tags)
+    assert "tracking:" not in capsys.readouterr().err
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    for step in (1, 2):
-        tracker = Tracker(dataclasses.replace(OFF, enabled=True), {"model_sha256": "abc"})
-        tracker.log_metrics({"loss": 1.0 / step}, step)
-        tracker.log_params({"model.width": 128})
-        tracker.close()
-    client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name("test").experiment_id])
-    assert len(runs) == 1 and runs[0].info.status == "FINISHED" and runs[0].data.metrics["loss"] == 0.5
+
+@pytest.mark.slow
+def test_best_version_is_champion(project: Path) -> None:
+    from sunfish.export.registry import QUALITY, Version, register_version
+
+    (project / "echo.py").write_text(ECHO)
+    (project / "folder").mkdir()
+    (project / "folder" / "manifest.json").write_text("{}")
+    new = Version(
+        "sunfish",
+        project / "echo.py",
+        project / "folder",
+        project / "folder",
+        {"seed": ("long", None)},
+        "Small.",
+    )
+    aliases = []
+    for quality, data in ((2.0, "a"), (1.0, "a"), (3.0, "a"), (0.5, "b")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            track(
+                lambda t, data=data: t.set_tags({"shards_sha256": data}),
+                lambda t, quality=quality: t.log_metrics({QUALITY: quality}),
+                lambda t: t.send(),
+                lambda t: t.call("the registered model", lambda store: register_version(store, new)),
+                fingerprint=f"{quality}",
+            )
+        aliases.append(client_of(project).get_registered_model("sunfish").aliases)
+    assert [found["newest"] for found in aliases] == ["1", "2", "3", "4"]
+    assert [found["champion"] for found in aliases] == ["1", "2", "2", "2"]
+    version = client_of(project).get_model_version("sunfish", "2")
+    assert version.description.startswith("Small. Champion is") and version.tags[QUALITY] == "1"
+    model = client_of(project).get_logged_model(version.model_id)
+    assert [(metric.key, metric.value) for metric in model.metrics] == [(QUALITY, 1.0)]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sunfish.files import write_text
+from sunfish.files import read_lines, write_text
 from sunfish.tracking import Tracker
 
 
@@ -32,6 +32,7 @@ class RunLog:
     def write_sample(self, step: int, text: str) -> None:
         """Log a text the model wrote."""
         self._append(self.samples_path, {"step": step, "text": text})
+        self.tracker.log_artifacts(self.samples_path, "pretrain")
 
     def write_event(self, step: int, kind: str, loss: float, grad_norm: float) -> None:
         """Log a step that was `skipped` or whose loss was a `spike`; its batch is the one of `step` - 1,
@@ -53,11 +54,3 @@ class RunLog:
         if self.writes:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return a JSONL file's records; a last line cut off by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -49,6 +49,7 @@ class Places:
     metrics: Path
     curve: Path
     runs: Path | None
+    params: Path | None = None  # params.yaml, to be kept with the run
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,11 @@ def pretrain(job: Job, places: Places) -> None:
     carry_on(run, runs, name, job, shards)
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
     tracker = Tracker(
-        dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name}
-    )
-    tracker.log_params(flatten({"data": job.data}) | job.params())
+        dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name},
+        job.recipe.model.name,
+    )  # fmt: skip
+    tracker.log_params(job.params())
+    track_inputs(tracker, job, places, shards)
     log = RunLog(runs / name, run.step, tracker, writes=zero)
     prefetcher = Prefetcher(
         rows, rows.order(config.batch_rows, config.seed), part_of(fabric, config.batch_rows)
@@ -110,6 +113,14 @@ def pretrain(job: Job, places: Places) -> None:
         raise
     finally:
         tracker.close(status)
+
+
+def track_inputs(tracker: Tracker, job: Job, places: Places, shards: Shards) -> None:
+    """Track what a run is made from; paths may change between two starts of a run, so they are tags."""
+    tracker.set_tags(flatten({"data": job.data}) | {"shards_sha256": shards.digest()})
+    tracker.log_dataset("+".join(job.data.sources), shards.digest(), str(places.shards))
+    if places.params:
+        tracker.log_artifacts(places.params, "pretrain")
 
 
 def require_divisible(job: Job) -> None:
@@ -170,7 +181,7 @@ def write_results(
             places.out, folder_config(run.recipe, shards, rows), weights, run.schedule.current, places.shards
         )
         digest = hashlib.sha256((places.out / "model.safetensors").read_bytes()).hexdigest()
-        tracker.set_tags({"model_sha256": digest, "shards_sha256": shards.digest()})
+        tracker.set_tags({"model_sha256": digest})
         write_json(places.metrics, final_numbers(run, log))
         write_text(places.curve, curve_csv(log.lines()))
     run.fabric.barrier()
