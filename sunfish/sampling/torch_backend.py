@@ -59,8 +59,8 @@ class TorchBackend:
 
         Where no token is kept early all are undecided, and nobody looks: a GPU would have to be waited for."""
         if self.config.confidence_threshold == 1.0:
-            noise, uniforms = self.draw(self.rows)
-            return self._tensor(noise), self._tensor(uniforms)
+            drawn = self.draw(self.rows)
+            return self._tensor(drawn[0]), self._tensor(drawn[1])
         unknown = ~self.known.all(dim=1).cpu().numpy()
         noise, uniforms = self.x_0_prev.clone(), self.uniforms.clone()
         if unknown.any():
