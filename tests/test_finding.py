@@ -27,9 +27,16 @@ def put(path: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a.parquet", Kind("parquet", "")), ("A.JSONL", Kind("jsonl", "")), ("a.ndjson.xz", Kind("jsonl", "xz")),
-        ("c4.00000-of-00001.Json.Gz", Kind("json", "gz")), ("a.txt.bz2", Kind("txt", "bz2")), ("a.txt.zst", Kind("txt", "zst")),
-        ("https://x.org/a.jsonl?key=1.txt", Kind("jsonl", "")), ("a.csv", None), ("a.parquet.gz", None), ("jsonl", None),
+        ("a.parquet", Kind("parquet", "")),
+        ("A.JSONL", Kind("jsonl", "")),
+        ("a.ndjson.xz", Kind("jsonl", "xz")),
+        ("c4.00000-of-00001.Json.Gz", Kind("json", "gz")),
+        ("a.txt.bz2", Kind("txt", "bz2")),
+        ("a.txt.zst", Kind("txt", "zst")),
+        ("https://x.org/a.jsonl?key=1.txt", Kind("jsonl", "")),
+        ("a.csv", None),
+        ("a.parquet.gz", None),
+        ("jsonl", None),
     ],
 )  # fmt: skip
 def test_a_kind_is_known_by_its_ending(name: str, kind: Kind | None) -> None:
@@ -50,7 +57,10 @@ def test_folders_homes_and_file_urls_are_understood(tmp_path: Path, monkeypatch:
     (tmp_path / "my texts" / "README.md").touch()
     put(tmp_path / "my texts" / ".hidden" / "b.jsonl")
     for pattern in (
-        tmp_path / "my texts", f"{tmp_path}/my texts/", "~/my texts/**/*.jsonl", "~/my texts/deep/*",
+        tmp_path / "my texts",
+        f"{tmp_path}/my texts/",
+        "~/my texts/**/*.jsonl",
+        "~/my texts/deep/*",
         f"file://{tmp_path}/my%20texts/deep/a%20(1).jsonl", f"{tmp_path}/**/deep/**/a*",
     ):  # fmt: skip
         assert names(pattern) == [path], pattern

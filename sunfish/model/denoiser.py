@@ -189,11 +189,7 @@ class Denoiser(nn.Module):
         """
         found = []
         for by in (by for k in range(1, self.config.input_window + 1) for by in (k, -k)):
-            neighbour = torch.zeros_like(x) if is_causal and by < 0 else shift(x, by)
-            if document is not None:
-                same = shift(document[..., None] + 1, by) == document[..., None] + 1
-                neighbour = torch.where(same, neighbour, 0.0)
-            found.append(neighbour)
+            found.append(torch.zeros_like(x) if is_causal and by < 0 else shift_within(x, by, document))
         return found
 
     def _trunk(self, inputs: list[Embeddings], levels: Tensor, mask: AttentionMask) -> Hidden:
@@ -244,6 +240,14 @@ def shift(x: Tensor, by: int) -> Tensor:
     if by > 0:
         return F.pad(x, (0, 0, by, 0))[:, : x.shape[1]]
     return F.pad(x, (0, 0, 0, -by))[:, -by:]
+
+
+def shift_within(x: Embeddings, by: int, document: DocumentIds | None) -> Embeddings:
+    """Return `shift` of x, with zeros where another document's embedding would come; None is one document."""
+    moved = shift(x, by)
+    if document is None:
+        return moved
+    return torch.where(shift(document[..., None] + 1, by) == document[..., None] + 1, moved, 0.0)
 
 
 def posterior_logit_scale(logsnr: LogSnr) -> LogSnr:

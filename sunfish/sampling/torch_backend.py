@@ -92,7 +92,7 @@ class TorchBackend:
         values = values.astype(np.float32) if values.dtype == np.float64 else values
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
-    def _scalar(self, value: float) -> Tensor:
+    def _scalar(self, value: float | bool) -> Tensor:
         return torch.tensor(float(value), device=self.device)
 
     def _temperature(self) -> Tensor:

@@ -1,8 +1,8 @@
 """Ids <-> disk: flat token files, where documents end, and a manifest with the sha256 of every file.
 
-train-00000.bin   little-endian uint16 (uint32 above 65,536 entries): documents one after another, each with its end token
+train-00000.bin   little-endian uint16 (uint32 above 65,536 entries): documents with their end tokens
 train-00000.idx   little-endian uint64: where each document ends, in tokens
-manifest.json     sizes, digests, and what made them; no time, host or path, so the same input gives the same bytes
+manifest.json     sizes, digests, and what made them; no time, host or path: the same input, the same bytes
 """
 
 from __future__ import annotations
@@ -146,7 +146,10 @@ def write_manifest(
         shards = [asdict(record) for record in records if record.name.startswith(f"{name}-")]
         sums = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")}
         splits[name] = sums | {"shards": shards}
-    _require_documents(splits)
+    total = sum(split["documents"] for split in splits.values())
+    if empty := next((name for name, split in splits.items() if split["documents"] == 0), None):
+        advice = "more documents or another data.held_out_share are needed"
+        raise UserError(f"of {total} documents none fell into the {empty} split; {advice}")
     write_tokenizer(tokenizer, folder)
     manifest = {
         "format": FORMAT,
@@ -159,14 +162,6 @@ def write_manifest(
     }
     write_json(folder / "manifest.json", manifest)
     return manifest
-
-
-def _require_documents(splits: dict[str, Any]) -> None:
-    counts = {name: split["documents"] for name, split in splits.items()}
-    for name, count in counts.items():
-        if count == 0:
-            advice = "more documents or another data.held_out_share are needed"
-            raise UserError(f"of {sum(counts.values())} documents none fell into the {name} split; {advice}")
 
 
 @dataclass(frozen=True)
