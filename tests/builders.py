@@ -19,7 +19,8 @@ from sunfish.config.schema.diffusion import DiffusionConfig, KnownConfig
 from sunfish.config.schema.model import ModelConfig
 from sunfish.config.schema.sampler import CheckConfig, SamplerConfig
 from sunfish.config.schema.tracking import TrackingConfig
-from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.initial import init_weights
 from sunfish.sharding.shard import Result, shard
 from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards

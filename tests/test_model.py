@@ -17,8 +17,9 @@ from sunfish.digests import write_digests
 from sunfish.errors import UserError
 from sunfish.model import readout
 from sunfish.model.attention_mask import document_ids
-from sunfish.model.denoiser import Denoiser, count_parameters
+from sunfish.model.denoiser import Denoiser
 from sunfish.model.embedding import expected_embedding
+from sunfish.model.initial import count_parameters
 from sunfish.model.pretrained import FORMAT, FolderConfig, read_denoiser, write_denoiser
 from tests.builders import SMALL, make_denoiser
 

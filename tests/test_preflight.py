@@ -7,14 +7,15 @@ import pytest
 
 from sunfish.model.transformer import MLP
 from sunfish.preflight import checks
+from sunfish.preflight.gate import Gate, open_gate, scale_down
 from sunfish.text.shards import Shards
 from sunfish.training.train_step import Recipe
 from tests.builders import recipe_of
 
 
-def opened(params: dict, shards: Shards) -> checks.Gate:
+def opened(params: dict, shards: Shards) -> Gate:
     recipe: Recipe = recipe_of(params)
-    return checks.open_gate(shards, params["data"], recipe, params["validate"])
+    return open_gate(shards, params["data"], recipe, params["validate"])
 
 
 @pytest.mark.slow
@@ -40,6 +41,6 @@ def test_no_bound_is_passed_by_chance(params: dict, shards: Shards, bound: float
 
 
 def test_a_large_model_is_scaled_down_and_it_is_said(params: dict) -> None:
-    small, says = checks.scale_down(params["model"], 50_000, 10_000)
+    small, says = scale_down(params["model"], 50_000, 10_000)
     assert small.width == 64 and "scaled down from" in says
-    assert checks.scale_down(params["model"], 512, 10**9) == (params["model"], "")
+    assert scale_down(params["model"], 512, 10**9) == (params["model"], "")

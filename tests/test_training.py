@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from sunfish.diffusion.schedules import LinearBeta
 from sunfish.errors import UserError
 from sunfish.model.denoiser import Denoiser
-from sunfish.preflight.checks import NOTHING_KNOWN, overfit
+from sunfish.preflight.checks import overfit
+from sunfish.preflight.gate import NOTHING_KNOWN
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
 from sunfish.training import loop

@@ -22,8 +22,9 @@ from sunfish.diffusion.lengths import RowLengths
 from sunfish.digests import check_digests, sha256, write_digests
 from sunfish.files import read_json, replacing, write_json
 from sunfish.model.attention_mask import DocumentIds, document_mask
-from sunfish.model.denoiser import POSITION_PERIODS, FourierEmbedding, init_weights, shift, shift_within
-from sunfish.model.embedding import Embedding
+from sunfish.model.denoiser import POSITION_PERIODS, shift, shift_within
+from sunfish.model.embedding import Embedding, FourierEmbedding
+from sunfish.model.initial import init_weights
 from sunfish.model.pretrained import TOKENIZER_FILES, load_weights, require_format, save_weights
 from sunfish.model.readout import token_nats
 from sunfish.model.transformer import Transformer

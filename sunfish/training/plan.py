@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sunfish.model.denoiser import count_parameters
+from sunfish.model.initial import count_parameters
 from sunfish.training.cost import Plan, peak_operations
 from sunfish.training.parallel import choose_strategy, count_devices, find_gpu
 from sunfish.training.run import Job, open_shards
@@ -27,7 +27,8 @@ def make_plan(job: Job, vocab_size: int) -> Plan:
     micro_rows = min(recipe.pretrain.micro_rows, recipe.pretrain.batch_rows // (devices * nodes))
     return Plan(
         parameters, devices * nodes, shards, recipe.pretrain.steps, recipe.pretrain.batch_rows, micro_rows,
-        job.data.row_length, recipe.model, recipe.diffusion, vocab_size, recipe.pretrain.activation_checkpointing,
+        job.data.row_length, recipe.model, recipe.diffusion, vocab_size,
+        recipe.pretrain.activation_checkpointing,
     )  # fmt: skip
 
 
