@@ -119,7 +119,7 @@ def test_the_loss_of_a_uniform_predictor_counts_each_pass(kind: str, total: floa
     loss = BaselineLoss(make_baseline(MODEL, VOCAB, kind, 0), check_weight=4.0)
     ids = np.random.default_rng(0).integers(VOCAB, size=(2000, LENGTH))
     times = np.linspace(0.05, 1.0, 2000)
-    assert float(loss(ids, nothing_known(times, LENGTH))) == pytest.approx(total * math.log(VOCAB), rel=0.03)
+    assert loss(ids, nothing_known(times, LENGTH)).item() == pytest.approx(total * math.log(VOCAB), rel=0.03)
 
 
 def test_known_positions_are_never_masked_and_parts_mask_as_the_whole() -> None:

@@ -142,18 +142,20 @@ def test_the_readme_s_tree_is_the_tree() -> None:
 
 
 def committed(name: str) -> str:
-    """A file as git holds it: a run of one's own writes other timings over the committed ones, and is no
+    """A file as git holds it: a run of one's own writes other figures over the committed ones, and is no
     reason to fail.
     """
     done = subprocess.run(["git", "show", f":{name}"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return (ROOT / name).read_text() if done.returncode else done.stdout
+    if done.returncode:
+        raise FileNotFoundError(name)
+    return done.stdout
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/NUMBERS.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/RESULTS.md"])
 def test_printed_numbers_are_the_committed_files(name: str) -> None:
-    from benchmarks.numbers import with_numbers
+    from benchmarks.results_page import pages
 
-    assert with_numbers(committed)[name] == committed(name), "run `python -m benchmarks.numbers`"
+    assert pages(committed)[name] == committed(name), "run `python -m benchmarks.results_page`"
 
 
 def test_nothing_unpickles() -> None:

@@ -123,7 +123,9 @@ def test_micro_batches_add_up_to_the_batch(params: dict, shards: Shards) -> None
 @pytest.mark.parametrize("kept", ["selective", "full"])
 def test_activation_checkpointing_changes_memory_not_numbers(params: dict, shards: Shards, kept: str) -> None:
     ids = batch(params, shards)
-    exact = params | {"launch": dataclasses.replace(params["launch"], precision="32-true")}  # in bf16 the sums differ
+    exact = params | {
+        "launch": dataclasses.replace(params["launch"], precision="32-true")
+    }  # in bf16 the sums differ
     plain, again = start(exact, shards), start(exact, shards, activation_checkpointing=kept)
     assert again.denoiser.transformer.blocks[0].activation_checkpointing == kept
     for _ in range(3):

@@ -32,7 +32,7 @@ inputs = {{"noise": rng.standard_normal((draws, *shape, {emb}), np.float32),
           "uniforms": rng.random((draws, *shape), np.float32), "plan": rows,
           "ids": np.zeros(shape, np.int64), "known": np.zeros(shape, bool),
           "temperature": np.full(shape[0], {temperature}, np.float32),
-          **{{name: np.float32(value) for name, value in plan["inputs"].items()}}}}
+          **{{name: np.array(value, np.float32) for name, value in plan["inputs"].items()}}}}
 ids = onnxruntime.InferenceSession("onnx/{sampler}.onnx").run(["text"], inputs)[0]
 print(tokenizers.Tokenizer.from_file("tokenizer.json").decode_batch(ids))
 ```

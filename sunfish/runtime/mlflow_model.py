@@ -22,9 +22,7 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     def load_context(self, context: Any) -> None:
         self.sampler = Sampler.load(context.artifacts["folder"])
 
-    def predict(
-        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> list[str]:
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> list[str]:  # type: ignore[no-untyped-def]  # MLflow warns of `Any`
         settings = Settings(**(params or {}))
         return [self._answer(text, settings) for text in model_input.iloc[:, 0]]
 
