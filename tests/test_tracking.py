@@ -3,10 +3,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -101,10 +103,13 @@ def test_outage_is_said_once_with_its_cure(capsys: Any, monkeypatch: Any) -> Non
 
 
 def test_silence_is_said(project: Path, capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Tracker, "_opened", lambda self: tracking.time.sleep(5))
+    answers = threading.Event()
+    monkeypatch.setattr(Tracker, "_opened", lambda self: answers.wait() and mock.MagicMock())
     tracker = Tracker(config_of(), {"fingerprint": "abc"})
     tracker.close(seconds=0.2)
     assert "still busy after 0 s, 3 calls are not made" in capsys.readouterr().err
+    answers.set()
+    tracker.thread.join()
 
 
 def test_refused_calls_lose_only_what_is_refused(project: Path, capsys: Any) -> None:
@@ -134,10 +139,13 @@ def test_deleted_experiment_is_restored(project: Path, capsys: Any) -> None:
 
 
 def test_moved_project_takes_its_files_along(project: Path, monkeypatch: Any, capsys: Any) -> None:
+    from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+
     (project / "note.txt").write_text("text")
     track(lambda t: t.log_artifacts(project / "note.txt", "first"))
     other = moved_to(project.with_name("other"), project, monkeypatch)
     shutil.rmtree(project)
+    _artifact_repos_cache.clear()  # as another process begins
     track(lambda t: t.log_artifacts(other / "note.txt", "second"))
     assert "the project was moved" in capsys.readouterr().err
     run = run_of(other)
