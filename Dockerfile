@@ -10,7 +10,6 @@ FROM base AS runtime
 WORKDIR /app
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY sunfish sunfish
-COPY stages stages
 RUN pip install --constraint requirements.lock .
 USER sunfish
 ENV SUNFISH_MODEL=/model

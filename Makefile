@@ -1,30 +1,48 @@
-# Words, no logic: every target sets up what it needs.
+# Words, no logic: every target sets up what it needs. `make` alone says what there is.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+TRY := .venv-try
+PIP_QUIET := --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 export PYTHONDONTWRITEBYTECODE :=
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test check bench setup clean
+.DEFAULT_GOAL := help
+.PHONY: help try repro test check bench setup clean
 
-repro: $(READY) ## the whole pipeline: shard -> validate -> pretrain -> evaluate -> export
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @
+
+try: $(TRY)/.ready ## three stories by the model that is shipped, without torch: a minute
+	@$(TRY)/bin/python -m sunfish generate --num 3
+
+repro: $(READY) ## the whole pipeline: shard, validate, pretrain, evaluate, report, export
 	@dvc repro
+	@echo
+	@echo "made    data/shards         the corpus as tokens; results/data.html shows it"
+	@echo "        models/denoiser     the trained denoiser"
+	@echo "        models/onnx         the same without torch, for sampling"
+	@echo "        results/report.html every number and picture, from this run"
+	@echo "try     $(BIN)/sunfish generate --model models/onnx --num 3"
+	@echo "        $(BIN)/sunfish infill --model models/onnx 'Once there was a [MASK:3].'"
+	@echo "        dvc exp run -S sampler=ddim        another sampler, without training again"
 
-test: $(READY) check ## all tests, slow ones too
+test: $(READY_DEV) check ## all tests, slow ones too
 	@OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --max-worker-restart 0
 
-check: $(READY) ## lint, format, types, import contracts, configuration
+check: $(READY_DEV) ## lint, format, types, import contracts, configuration: half a minute
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@lint-imports
 	@python -m sunfish.config check
 
-bench: $(READY) ## the measurements behind the speed claims
+bench: $(READY_DEV) ## the measurements behind the speed claims
 	@python -m benchmarks.training
 	@python -m benchmarks.upkeep data/shards
 	@python -m benchmarks.feeding data/shards
@@ -35,14 +53,23 @@ bench: $(READY) ## the measurements behind the speed claims
 	@python -m benchmarks.parity models/denoiser models/onnx
 	@python -m benchmarks.cold_start models/onnx
 
-setup: $(READY) ## the environment alone
+setup: $(READY_DEV) ## the environment alone, with what tests need
 
-# Packages are compiled when they are first imported: most of their files never are, and compiling all takes longer than installing.
+# Packages are compiled when they are first imported: most of their files never are, and compiling all takes long.
 $(READY): requirements.lock pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install $(PIP_QUIET) --no-compile -r requirements.lock
+	@$(BIN)/python -m pip install $(PIP_QUIET) --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-clean: ## forget the environment; data, models and runs stay
-	rm -rf $(VENV)
+$(READY_DEV): $(READY) requirements-dev.lock
+	@$(BIN)/python -m pip install $(PIP_QUIET) --no-compile -r requirements-dev.lock
+	@touch $(READY_DEV)
+
+$(TRY)/.ready: requirements.lock pyproject.toml
+	@test -d $(TRY) || $(PYTHON) -m venv $(TRY)
+	@$(TRY)/bin/python -m pip install $(PIP_QUIET) --constraint requirements.lock -e .
+	@touch $(TRY)/.ready
+
+clean: ## forget the environments; data, models and runs stay
+	rm -rf $(VENV) $(TRY)

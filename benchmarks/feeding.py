@@ -14,14 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.record import composed, interleave, record, spread
+from benchmarks.record import composed, interleave, recipe_of, record, spread
 from sunfish.config.compose import compose
 from sunfish.files import read_json, write_json
 from sunfish.text.batches import Prefetcher, RowDataset
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import write_tokenizer
-from sunfish.training.loop import start_run, train_step
 from sunfish.training.parallel import flushing_denormals, make_fabric
+from sunfish.training.train_step import start_run, train_step
 
 NUM_SHARDS, SHARD_TOKENS, DOCUMENTS = (
     1_000,
@@ -34,12 +34,11 @@ import json, sys, time
 begun = time.perf_counter()
 from pathlib import Path
 from sunfish.config.compose import read_section
-from sunfish.config.schema.data import DataConfig
 from sunfish.text.batches import Prefetcher, RowDataset
 from sunfish.text.shards import Shards
 imported = time.perf_counter()
 folder = Path(sys.argv[1])
-rows = RowDataset(Shards(folder), "train", read_section(folder / "params.yaml", "data", DataConfig))
+rows = RowDataset(Shards(folder), "train", read_section(folder / "params.yaml", "data"))
 ids = Prefetcher(rows, rows.order(128, 0), slice(0, 128))._read(0)
 print(json.dumps([imported - begun, time.perf_counter() - imported, len(rows), list(ids.shape)]))
 """
@@ -79,9 +78,15 @@ def open_many(shards: Shards, folder: Path, rounds: int) -> None:
         found.append((time.perf_counter() - begun, *json.loads(done.stdout)))
     process, imports, opening, num_rows, shape = zip(*found, strict=True)
     record(
-        "feeding cold start", shards=NUM_SHARDS, tokens=NUM_SHARDS * SHARD_TOKENS, rows=num_rows[0], first_batch=shape[0],
-        seconds_process=spread(list(process)), seconds_imports=spread(list(imports)), seconds_to_first_batch=spread(list(opening)),
-    )  # fmt: skip
+        "feeding cold start",
+        shards=NUM_SHARDS,
+        tokens=NUM_SHARDS * SHARD_TOKENS,
+        rows=num_rows[0],
+        first_batch=shape[0],
+        seconds_process=spread(list(process)),
+        seconds_imports=spread(list(imports)),
+        seconds_to_first_batch=spread(list(opening)),
+    )
 
 
 @flushing_denormals()
@@ -96,29 +101,32 @@ def main() -> None:
     for kind in ("documents", "stream"):
         params = composed("model=tiny", "data=stories", f"data.rows={kind}")
         section = params["pretrain"]
-        run = start_run(
-            make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size
-        )
+        run = start_run(make_fabric(params["launch"]), recipe_of(params), shards.vocab_size)
         rows = RowDataset(shards, "train", params["data"])
-        feed = Prefetcher(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
-        sizes = [feed._read(step).size for step in range(STEPS)]
+        prefetcher = Prefetcher(
+            rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows)
+        )
+        sizes = [prefetcher._read(step).size for step in range(STEPS)]
 
-        def read(feed: Prefetcher = feed) -> None:
+        def read(prefetcher: Prefetcher = prefetcher) -> None:
             for step in range(STEPS):
-                feed._read(step)
+                prefetcher._read(step)
 
-        def train(feed: Prefetcher = feed, run=run) -> None:
+        def train(prefetcher: Prefetcher = prefetcher, run=run) -> None:
             for step in range(STEPS):
-                train_step(run, feed._read(step))
+                train_step(run, prefetcher._read(step))
 
         seconds = interleave(arguments.rounds, read=read, train=train)
         record(
-            "feeding rate", model="tiny", rows=kind, tokens_per_second_read=spread([sum(sizes) / s for s in seconds["read"]], 0),
+            "feeding rate",
+            model="tiny",
+            rows=kind,
+            tokens_per_second_read=spread([sum(sizes) / s for s in seconds["read"]], 0),
             tokens_per_second_trained=spread([sum(sizes) / s for s in seconds["train"]], 0),
             times_training=spread([t / r for t, r in zip(seconds["train"], seconds["read"], strict=True)], 1),
             positions_filled=round(rows.tokens_in_rows() / rows.num_positions(), 4),
             tokens_used=round(rows.tokens_in_rows() / shards.num_tokens("train"), 4),
-        )  # fmt: skip
+        )
     with tempfile.TemporaryDirectory() as folder:
         open_many(shards, Path(folder), arguments.rounds)
 

@@ -1,4 +1,4 @@
-"""One JSON line a measurement, appended to benchmarks/results.jsonl with date and commit."""
+"""One JSON line a measurement, appended to results/benchmarks/results.jsonl with date and commit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from typing import Any
 import torch
 
 from sunfish.config.compose import check, compose
+from sunfish.training.train_step import Recipe
+
+RESULTS = Path(__file__).parents[1] / "results" / "benchmarks" / "results.jsonl"
 
 
 def record(what: str, **values: Any) -> None:
@@ -36,7 +39,7 @@ def record(what: str, **values: Any) -> None:
         "date": time.strftime("%Y-%m-%d"),
     }
     print(json.dumps(line), flush=True)
-    with (Path(__file__).parent / "results.jsonl").open("a") as file:
+    with RESULTS.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
@@ -45,6 +48,11 @@ def composed(*overrides: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         compose(list(overrides), Path(folder) / "params.yaml")
         return check(Path(folder) / "params.yaml")
+
+
+def recipe_of(params: dict[str, Any]) -> Recipe:
+    """Return what decides a training of this configuration."""
+    return Recipe(params["model"], params["schedule"], params["diffusion"], params["pretrain"])
 
 
 def interleave(rounds: int, **variants: Callable[[], None]) -> dict[str, list[float]]:

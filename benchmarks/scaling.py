@@ -64,10 +64,15 @@ def main() -> None:
                 tokens_per_second(arguments.model, arguments.shards, arguments.steps, processes, strategy)
             )
     record(
-        "scaling from one process to two, a thread each", model=arguments.model, rows_per_process=32,
+        "scaling from one process to two, a thread each",
+        model=arguments.model,
+        rows_per_process=32,
         **{f"tokens_per_second_{name}": spread(values, 0) for name, values in rates.items()},
-        **{f"times_one_{name}": spread([b / a for a, b in zip(rates["one"], rates[name], strict=True)]) for name in ("ddp", "fsdp")},
-    )  # fmt: skip
+        **{
+            f"times_one_{name}": spread([b / a for a, b in zip(rates["one"], rates[name], strict=True)])
+            for name in ("ddp", "fsdp")
+        },
+    )
 
 
 if __name__ == "__main__":

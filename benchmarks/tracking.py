@@ -50,9 +50,13 @@ def main() -> None:
                 )
             seconds[name].append(float(done.stdout.split()[-1]))
     record(
-        "tracking", lines=LINES, processor_seconds={name: spread(values) for name, values in seconds.items()},
-        share_of_five_minutes={name: spread([s / RUN_SECONDS for s in values], 5) for name, values in seconds.items()},
-    )  # fmt: skip
+        "tracking",
+        lines=LINES,
+        processor_seconds={name: spread(values) for name, values in seconds.items()},
+        share_of_five_minutes={
+            name: spread([s / RUN_SECONDS for s in values], 5) for name, values in seconds.items()
+        },
+    )
 
 
 if __name__ == "__main__":

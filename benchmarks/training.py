@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.record import composed, interleave, record, spread
+from benchmarks.record import composed, interleave, recipe_of, record, spread
 from sunfish.config.schema.model import ModelConfig
-from sunfish.training.cost import matmul_rate, step_operations
-from sunfish.training.loop import start_run, train_step
+from sunfish.training.cost import matmul_rate, passes, step_operations
 from sunfish.training.parallel import flushing_denormals, make_fabric
+from sunfish.training.train_step import start_run, train_step
 
 STORIES = 567, 36  # vocabulary and usual row
 
@@ -33,7 +33,7 @@ class Plain(nn.Module):
         super().__init__()
         width, emb = model.width, model.emb_dim
         self.embedding = nn.Embedding(vocab_size, emb)
-        self.inward, self.outward = nn.Linear(2 * emb, width), nn.Linear(width, emb)
+        self.in_proj, self.out_proj = nn.Linear(2 * emb, width), nn.Linear(width, emb)
         self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.position = nn.Parameter(torch.zeros(length, width))
         layer = nn.TransformerEncoderLayer(
@@ -53,7 +53,7 @@ class Plain(nn.Module):
         angles = t[:, None] * self.frequencies
         time = self.time(torch.cat((angles.sin(), angles.cos()), dim=-1))
         hidden = (
-            self.inward(torch.cat((x_t, previous), dim=-1)) + self.position[: x_t.shape[1]] + time[:, None]
+            self.in_proj(torch.cat((x_t, previous), dim=-1)) + self.position[: x_t.shape[1]] + time[:, None]
         )
         return self.encoder(hidden)
 
@@ -63,9 +63,9 @@ class Plain(nn.Module):
         x_t = abar.sqrt() * x_0 + (1 - abar).sqrt() * torch.randn_like(x_0)
         previous, half = torch.zeros_like(x_0), len(ids) // 2
         with torch.no_grad():
-            previous[:half] = self.outward(self.hidden(x_t[:half], t[:half], previous[:half]))
+            previous[:half] = self.out_proj(self.hidden(x_t[:half], t[:half], previous[:half]))
         hidden = self.hidden(x_t, t, previous)
-        x_0_hat = self.outward(hidden)
+        x_0_hat = self.out_proj(hidden)
         logits = x_0_hat @ self.embedding.weight.T if self.head is None else self.head(hidden)
         return F.mse_loss(x_0_hat, x_0) + F.cross_entropy(logits.flatten(0, 1), ids.flatten())
 
@@ -97,20 +97,11 @@ def main() -> None:
         params["pretrain"].batch_rows,
         params["model"],
     )
-    run = start_run(
-        make_fabric(params["launch"]),
-        model,
-        params["diffusion"],
-        params["pretrain"],
-        vocab_size,
-        arguments.compile,
-    )
+    run = start_run(make_fabric(params["launch"]), recipe_of(params), vocab_size, arguments.compile)
     plain = Plain(model, vocab_size, length)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4)
     ids = np.random.default_rng(0).integers(vocab_size, size=(rows, length))
-    copies = np.resize(
-        ids, (round(params["diffusion"].copies * rows), length)
-    )  # as many positions as our copies have together
+    as_many = np.resize(ids, (passes(params["diffusion"]) * rows, length))  # as our passes see together
     rates: list[float] = []
 
     def ours() -> None:
@@ -119,7 +110,7 @@ def main() -> None:
 
     def theirs() -> None:
         for _ in range(arguments.steps):
-            plain.loss(torch.from_numpy(copies)).backward()
+            plain.loss(torch.from_numpy(as_many)).backward()
             nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -127,19 +118,27 @@ def main() -> None:
     seconds = interleave(
         arguments.rounds, rate=lambda: rates.append(matmul_rate(repeats=20)), ours=ours, plain=theirs
     )
-    operations = step_operations(
-        model, vocab_size, rows, length, params["diffusion"].self_conditioning, params["diffusion"].copies
-    )
+    operations = step_operations(model, params["diffusion"], vocab_size, rows, length)
     steps = [value / arguments.steps for value in seconds["ours"]]
     record(
-        "training step", model=arguments.model, compiled=arguments.compile, rows=rows, length=length, vocabulary=vocab_size,
-        precision=run.fabric._precision.precision, step_seconds=spread(steps, 5),
-        matmul_gflops=spread([rate / 1e9 for rate in rates[1:]], 1), operations_per_step=operations,
+        "training step",
+        model=arguments.model,
+        compiled=arguments.compile,
+        rows=rows,
+        length=length,
+        vocabulary=vocab_size,
+        precision=run.fabric._precision.precision,
+        step_seconds=spread(steps, 5),
+        matmul_gflops=spread([rate / 1e9 for rate in rates[1:]], 1),
+        operations_per_step=operations,
         share_of_matmul_rate=spread([operations / s / r for s, r in zip(steps, rates[1:], strict=True)]),
         tokens_per_second=round(rows * length / sorted(steps)[len(steps) // 2]),
-        times_plain_tokens_per_second=spread([b / a for a, b in zip(seconds["ours"], seconds["plain"], strict=True)]),
-        plain_parameters=sum(p.numel() for p in plain.parameters()), parameters=sum(p.numel() for p in run.denoiser.parameters()),
-    )  # fmt: skip
+        times_plain_tokens_per_second=spread(
+            [b / a for a, b in zip(seconds["ours"], seconds["plain"], strict=True)]
+        ),
+        plain_parameters=sum(p.numel() for p in plain.parameters()),
+        parameters=sum(p.numel() for p in run.denoiser.parameters()),
+    )
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.record import composed, interleave, record, spread
+from benchmarks.record import composed, interleave, recipe_of, record, spread
 from sunfish.text.batches import Prefetcher, RowDataset
 from sunfish.text.shards import Shards
 from sunfish.training.checkpoint import Checkpoints
-from sunfish.training.loop import save, start_run, train_step
+from sunfish.training.loop import save
 from sunfish.training.parallel import flushing_denormals, make_fabric
+from sunfish.training.train_step import start_run, train_step
 
 ROUNDS, READS = 9, 50
 
@@ -34,22 +35,20 @@ def main() -> None:
         f"model={arguments.model}", "data=stories", "pretrain.batch_rows=32", "pretrain.micro_rows=32"
     )
     section, shards = params["pretrain"], Shards(arguments.shards)
-    run = start_run(
-        make_fabric(params["launch"]), params["model"], params["diffusion"], section, shards.vocab_size
-    )
+    run = start_run(make_fabric(params["launch"]), recipe_of(params), shards.vocab_size)
     rows = RowDataset(shards, "train", params["data"])
-    feed = Prefetcher(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
-    train_step(run, feed(0))
+    prefetcher = Prefetcher(rows, rows.order(section.batch_rows, section.seed), slice(0, section.batch_rows))
+    train_step(run, prefetcher(0))
 
     def read() -> None:
         for step in range(READS):
-            feed._read(step)
+            prefetcher._read(step)
 
     def steps(checkpoints: Checkpoints | None = None) -> None:
         if checkpoints:
             save(run, checkpoints)
         for _ in range(arguments.steps):
-            train_step(run, feed(run.step))
+            train_step(run, prefetcher(run.step))
         if checkpoints:
             checkpoints.wait()
 
@@ -72,10 +71,15 @@ def main() -> None:
         for name in ("between", "beside")
     }
     record(
-        "upkeep", model=arguments.model, step_ms=spread([1e3 * s / arguments.steps for s in alone], 1), checkpoint_mib=round(size / 2**20),
-        read_share_of_step=spread([r / READS / (s / arguments.steps) for r, s in zip(seconds["read"], alone, strict=True)], 4),
+        "upkeep",
+        model=arguments.model,
+        step_ms=spread([1e3 * s / arguments.steps for s in alone], 1),
+        checkpoint_mib=round(size / 2**20),
+        read_share_of_step=spread(
+            [r / READS / (s / arguments.steps) for r, s in zip(seconds["read"], alone, strict=True)], 4
+        ),
         **{f"stall_ms_{name}": spread(values, 1) for name, values in stalls.items()},
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""denoiser + shards -> metrics, plots, samples, the report."""
+"""denoiser + shards -> headline numbers, every table, pictures, samples."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from pathlib import Path
 from sunfish.config.compose import read_section
 from sunfish.errors import report_errors
 
+PLACES = {
+    "denoiser": ("models/denoiser", "folder of the trained denoiser"),
+    "shards": ("data/shards", "folder of the shards it was trained on"),
+    "curve": ("results/plots/loss_curve.csv", "CSV file of the loss curve"),
+    "metrics": ("results/metrics/evaluate.json", "JSON file of the headline numbers"),
+    "results": ("results/evaluate.json", "JSON file of every table"),
+    "plots": ("results/plots/evaluate", "folder of pictures and their CSV"),
+    "samples": ("results/samples/samples.txt", "text file of samples"),
+}
+
 
 @report_errors
 def main() -> None:
-    """Measure a denoiser: the bound on held-out text, the text it writes, the gaps it fills, its speed."""
+    """Measure a denoiser: its likelihoods, the texts it writes, the gaps it fills, its speed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--denoiser", type=Path, required=True)
-    parser.add_argument("--shards", type=Path, required=True)
-    parser.add_argument("--curve", type=Path, required=True, help="CSV file of the loss curve")
-    parser.add_argument("--metrics", type=Path, required=True, help="JSON file of all numbers")
-    parser.add_argument("--plots", type=Path, required=True, help="folder of pictures and their CSV")
-    parser.add_argument("--samples", type=Path, required=True, help="text file of samples")
-    parser.add_argument("--report", type=Path, required=True, help="HTML page with all of it")
+    for name, (default, says) in PLACES.items():
+        parser.add_argument(
+            f"--{name}", type=Path, default=Path(default), help=f"{says} (default: {default})"
+        )
     arguments = parser.parse_args()
-    data = read_section(arguments.params, "data")
-    section = read_section(arguments.params, "evaluate")
-    tracking = read_section(arguments.params, "tracking")
+    sections = {
+        name: read_section(arguments.params, name) for name in ("data", "evaluate", "sampler", "tracking")
+    }
 
-    from sunfish.evaluation.evaluate import (
-        Places,
-        evaluate,
-    )  # torch is loaded only once the parameters are known to be good
+    # torch is loaded only once the parameters are known to be good
+    from sunfish.evaluation.evaluate import Places, Settings, evaluate
 
-    names = ("denoiser", "shards", "curve", "metrics", "plots", "samples", "report")
-    evaluate(data, section, tracking, Places(**{name: getattr(arguments, name) for name in names}))
+    evaluate(Settings(**sections), Places(**{name: getattr(arguments, name) for name in PLACES}))
 
 
 if __name__ == "__main__":

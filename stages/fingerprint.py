@@ -1,4 +1,4 @@
-"""data -> a small JSON file of what its paths name now; sharding depends on it, so changed documents are noticed."""
+"""data -> a small JSON file of what its paths name now, which sharding depends on."""
 
 from __future__ import annotations
 

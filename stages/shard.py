@@ -29,17 +29,15 @@ def main() -> None:
     section = read_section(arguments.params, "data")
     launch = read_section(arguments.params, "launch")
 
-    from sunfish.sharding.data_report import (
-        write_data_report,
-    )  # loaded only once the parameters are known to be good
+    # loaded only once the parameters are known to be good
+    from sunfish.sharding.data_report import write_data_report
     from sunfish.sharding.shard import shard
     from sunfish.text.shards import Shards
 
     result = shard(section, launch.sharding, arguments.out, arguments.runs or project_root() / "runs")
     for name, split in result.manifest["splits"].items():
-        print(
-            f"{arguments.out}: {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['bytes']:,} bytes of text"
-        )
+        counts = ", ".join(f"{split[key]:,} {key}" for key in ("documents", "tokens", "bytes"))
+        print(f"{arguments.out}: {name}: {counts} of text")
     write_data_report(arguments.report, arguments.plots, section, result, Shards(arguments.out))
     metrics = {"sources": result.manifest["sources"], "tokenizer": result.fidelity._asdict()}
     write_json(arguments.metrics, {"seconds": round(result.seconds, 2)} | metrics)

@@ -26,13 +26,14 @@ def main() -> None:
     from sunfish.preflight import (
         checks as preflight,  # torch is loaded only once the parameters are known to be good
     )
+    from sunfish.preflight.gate import open_gate
     from sunfish.text.shards import Shards
     from sunfish.training.train_step import Recipe
 
     shards = Shards(arguments.shards)
     shards.verify()
     recipe = Recipe(*(params[name] for name in ("model", "schedule", "diffusion", "pretrain")))
-    gate = preflight.open_gate(shards, params["data"], recipe, params["validate"])
+    gate = open_gate(shards, params["data"], recipe, params["validate"])
     if gate.scaled:
         print(f"for this gate: {gate.scaled}")
     checks = preflight.run_checks(gate)

@@ -111,10 +111,10 @@ def sha256(path: Path) -> str:
 
 
 def known_sha256(path: Path, again: bool) -> str:
-    """Return a file's digest, without reading it where it was read before and has the same size and time since.
+    """Return a file's digest, without reading it if it was read before and its size and time are the same.
 
-    What is known stands in the project's runs/digests.json, which may be removed at any time; `again` reads the
-    file in any case.
+    What is known stands in the project's runs/digests.json, which may be removed at any time; `again` reads
+    the file in any case.
     """
     memory, status, name = project_root() / "runs" / "digests.json", path.stat(), str(path.resolve())
     try:
@@ -133,8 +133,8 @@ def known_sha256(path: Path, again: bool) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """Return a text for a page or a terminal: what would steer it stands as an escape, such as \\x1b for ESC or
-    \\u202e for what turns the direction of writing. Ends of lines and tabs stay.
+    r"""Return a text for a page or a terminal: what would steer it stands as an escape, such as \x1b for ESC
+    or \u202e for what turns the direction of writing. Ends of lines and tabs stay.
     """
     return "".join(ascii(sign)[1:-1] if _steers(sign) else sign for sign in text)
 

@@ -19,7 +19,8 @@ from sunfish.config.schema.diffusion import DiffusionConfig, KnownConfig
 from sunfish.config.schema.model import ModelConfig
 from sunfish.config.schema.sampler import CheckConfig, SamplerConfig
 from sunfish.config.schema.tracking import TrackingConfig
-from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.initial import init_weights
 from sunfish.sharding.shard import Result, shard
 from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
@@ -83,7 +84,8 @@ NOTHING_KNOWN = KnownConfig(
 )
 CE = DiffusionConfig(objective="ce", check_weight=1.0, self_conditioning=0.5, known=NOTHING_KNOWN)
 PLAIN = SamplerConfig(
-    name="ddim", steps=4, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0, check=None
+    name="ddim", steps=4, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0,
+    check=None,
 )  # fmt: skip
 CHECKED = dataclasses.replace(
     PLAIN, check=CheckConfig(epsilon=0.3, steps=2, restart_time=0.6, max_rounds=None)

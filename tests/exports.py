@@ -18,7 +18,8 @@ from sunfish.export.folder import export_folder
 from sunfish.export.graph import export_check, export_denoiser, export_step
 from sunfish.export.loop import sampler_graph
 from sunfish.export.weights import save_graphs
-from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.initial import init_weights
 from sunfish.model.pretrained import FORMAT, FolderConfig, StoredDenoiser, write_denoiser
 from sunfish.runtime.generator import Sampler
 from sunfish.sampling.onnx_backend import weights_path

@@ -63,11 +63,12 @@ def walk(
     """Walk a table in float64 by the project's own step, nothing known, and return the last step's output."""
     step, shape = DenoiseStep(toy), x_1.shape[:2]
     state = StepOutput(
-        torch.from_numpy(x_1), torch.zeros(x_1.shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.int64),
-        torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.int64), torch.zeros(shape),
+        torch.from_numpy(x_1), torch.zeros(x_1.shape, dtype=torch.float64), torch.zeros(shape).long(),
+        torch.zeros(shape).bool(), torch.zeros(shape).long(), torch.zeros(shape),
     )  # fmt: skip
     rng, one = np.random.default_rng(1), torch.tensor(1.0)
-    for row, noise in zip(table.rows, repeat(np.zeros(x_1.shape)) if noises is None else noises, strict=False):
+    drawn = repeat(np.zeros(x_1.shape)) if noises is None else noises
+    for row, noise in zip(table.rows, drawn, strict=False):
         with torch.no_grad():
             state = step(
                 state.x, state.x_0_hat, state.ids, state.known, torch.from_numpy(noise),

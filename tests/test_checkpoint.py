@@ -11,7 +11,8 @@ from sunfish.errors import UserError
 from sunfish.text.shards import Shards
 from sunfish.training import checkpoint, loop
 from sunfish.training.state import run_tensors
-from tests.runs import batch, checkpoints_of, start
+from sunfish.training.train_step import train_step
+from tests.builders import batch, checkpoints_of, start
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -22,7 +23,7 @@ def test_checkpoints_are_whole_and_few(
     run = start(params, shards)
     checkpoints = checkpoints_of(run, tmp_path, beside)
     for _ in range(3):
-        loop.train_step(run, batch(params, shards))
+        train_step(run, batch(params, shards))
         loop.save(run, checkpoints)
     checkpoints.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["LATEST", "step-00000002", "step-00000003"]
@@ -50,14 +51,14 @@ def test_a_checkpoint_written_beside_the_training_holds_the_step_it_was_taken_at
         save(*arguments, **named)
 
     run = start(params, shards)
-    loop.train_step(run, batch(params, shards))
+    train_step(run, batch(params, shards))
     then = {
         name: tensor.clone() for name, tensor in run_tensors(run.denoiser, run.ema, run.optimizers).items()
     }
     checkpoints = checkpoints_of(run, tmp_path, beside=True)
     monkeypatch.setattr(checkpoint.dcp, "save", save_late)
     loop.save(run, checkpoints)
-    loop.train_step(run, batch(params, shards))
+    train_step(run, batch(params, shards))
     trained_on.set()
     checkpoints.close()
     other = start(params, shards)
@@ -72,10 +73,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 ) -> None:
     run = start(params, shards)
     checkpoints = checkpoints_of(run, tmp_path, beside)
-    loop.train_step(run, batch(params, shards))
+    train_step(run, batch(params, shards))
     loop.save(run, checkpoints)
     checkpoints.wait()
-    loop.train_step(run, batch(params, shards))
+    train_step(run, batch(params, shards))
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -111,7 +111,7 @@ def test_json_says_all_that_was_used(folder: Path) -> None:
 
 
 def test_notes_go_to_standard_error(folder: Path) -> None:
-    done = cli(folder, "infill", "the zebra [MASK:2] .", "--seed", "1", "--steps", "1", "--max-rounds", "1")
+    done = cli(folder, "infill", "one zebra [MASK:2] .", "--seed", "1", "--steps", "1", "--max-rounds", "1")
     assert "note: the tokenizer has never seen 'zebra'" in done.stderr and "note" not in done.stdout
     assert "1 steps are far fewer than this model was measured with (4)" in done.stderr
 

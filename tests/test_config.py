@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sunfish.config.compose import SECTIONS, ConfigError, check, compose, read_section
-from sunfish.config.schema.model import ModelConfig
-from tests.conftest import ROOT
+from sunfish.diffusion.objectives import OBJECTIVES
+from tests.builders import ROOT
 
 
 @pytest.fixture
@@ -43,35 +43,18 @@ PATHS = ["data.sources.files.paths=[texts.txt]"]
         ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
     ],
 )  # fmt: skip
-def test_every_experiment_is_a_run_sampled_as_it_is_trained(
-    experiment: str, more: list[str], tmp_path: Path
-) -> None:
+def test_every_experiment_is_a_run(experiment: str, more: list[str], tmp_path: Path) -> None:
     compose([f"experiment={experiment}", *more], tmp_path / "params.yaml")
     built = check(tmp_path / "params.yaml")
-    at_once = (
-        built["evaluate"].window_steps >= built["evaluate"].num_steps
-        and built["evaluate"].bound_together is None
-    )
-    assert (
-        at_once
-        == (built["diffusion"].blocks is None)
-        == (built["export"].sampler_window_steps >= built["export"].sampler_steps)
-    )
+    assert built["sampler"].check is None or built["diffusion"].check_weight > 0
+    assert OBJECTIVES[built["diffusion"].objective].trains_embeddings or not built["model"].output_prior
 
 
-@pytest.mark.parametrize(
-    ("told", "next_token"),
-    [
-        ([], 8.0), (["data=files", *PATHS], 1.0), (["model=full"], 1.0), (["experiment=tinystories", *PATHS], 1.0),
-        (["diffusion=default"], 1.0), (["experiment=founding", "data=files", *PATHS], None),
-    ],
-)  # fmt: skip
-def test_the_recipe_follows_the_data_unless_it_is_told(
-    told: list[str], next_token: float | None, tmp_path: Path
-) -> None:
-    compose(told, tmp_path / "params.yaml")
-    blocks = check(tmp_path / "params.yaml")["diffusion"].blocks
-    assert (blocks and blocks.next_token) == next_token
+def test_founding_is_as_founded(tmp_path: Path) -> None:
+    compose(["experiment=founding"], tmp_path / "params.yaml")
+    built = check(tmp_path / "params.yaml")
+    assert (built["schedule"].kind, built["diffusion"].objective) == ("linear-beta", "eps_mse")
+    assert (built["sampler"].name, built["sampler"].steps, built["sampler"].check) == ("ddpm", 1000, None)
 
 
 def test_full_is_the_founding_table(tmp_path: Path) -> None:
@@ -105,20 +88,15 @@ EDITS = [
     ),
     (r"  num_heads: \d+\n", "", r"model.num_heads: this key is missing"),
     (
-        r"  sampler_order: forward",
-        "  sampler_order: random",
-        r"export.sampler_order = 'random': a model that is not told how long",
-    ),
-    (
-        r"  order: forward",
-        "  order: random",
-        r"model.told_length = False: a text says itself where it ends only .* set it to true",
-    ),
-    (
         r"objective: ce",
-        "objective: crossentropy",
-        r"diffusion.objective = 'crossentropy': should be one of ce, elbo, eps_mse, x0_mse",
+        "objective: cee",
+        r"diffusion.objective = 'cee': must be one of ce, elbo, eps_mse, x0_mse",
     ),
+    (r"check_weight: \S+", "check_weight: 0.0", r"sampler.check: the model does not learn to check"),
+    (r"kind: adaptive", "kind: adaptiv", r"schedule.kind = 'adaptiv': .* did you mean 'adaptive'\?"),
+    (r"  epsilon: \S+", "  epsilon: 1.0", r"sampler.check.epsilon = 1.0: must be at least 0"),
+    (r"temperature: \S+", "temperature: .nan", r"sampler.temperature = nan: should be a finite number"),
+    (r"plugins: \[\]", "plugins: [nowhere]", r"plugin 'nowhere' cannot be imported"),
     (r"warmup_steps: \d+", "warmup_steps: 90000", r"pretrain.steps = .* must be more than the warm-up"),
     (r"kind: stories", "kind: story", r"data.sources.stories.kind = 'story': .* did you mean 'stories'\?"),
     (r"model:\n(  .*\n)+", "model: full\n", r"model = 'full': should be a section with keys, not text"),
@@ -155,17 +133,17 @@ def test_a_bad_override_leaves_the_old_file(params_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", ["evaluate.num_steps=10001", "evaluate.frontier_steps=[1,0]", "distill.measured_steps=[8,20000]", "export.sampler_steps=20000",
-             "validate.sample_steps=20000"],
-)  # fmt: skip
-def test_steps_that_no_sampler_takes_are_refused_before_anything_runs(told: str, tmp_path: Path) -> None:
+    "override",
+    ["sampler.steps=10001", "sampler.steps=0", "sampler.check.steps=20000", "validate.sample_steps=20000"],
+)
+def test_steps_that_no_sampler_takes_are_refused_before_anything_runs(override: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"between \d and 10,000"):
-        compose([told], tmp_path / "params.yaml")
+        compose([override], tmp_path / "params.yaml")
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="compose"):
-        read_section(tmp_path / "params.yaml", "model", ModelConfig)
+        read_section(tmp_path / "params.yaml", "model")
 
 
 def test_a_bad_parameter_is_said_in_one_line_and_at_once(params_path: Path) -> None:

@@ -2,116 +2,238 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
+import math
 import shutil
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from sunfish.evaluation.evaluate import Places, evaluate
-from sunfish.evaluation.infilling import cut_gaps, measure_infilling
-from sunfish.evaluation.quality import count_story_words, story_metrics, text_metrics, total_variation
-from sunfish.evaluation.speed import time_to_quality
-from sunfish.evaluation.context import EvalContext
-from sunfish.evaluation.trajectory import follow
-from sunfish.files import read_json
+from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.schedule import cosine
 from sunfish.errors import UserError
+from sunfish.evaluation.bound import BoundEstimator
+from sunfish.evaluation.context import EvalContext, Texts, batches_of, name_of
+from sunfish.evaluation.evaluate import Places, Settings, evaluate, measure_all
+from sunfish.evaluation.headline import headline_numbers
+from sunfish.evaluation.held_out import beside_grammar, held_out_batches, measure_causal
+from sunfish.evaluation.infilling import beginning, cut_texts, gap, measure_infilling
+from sunfish.evaluation.metrics import METRICS, measure
+from sunfish.evaluation.quality import count_story_words, story_metrics, text_metrics, total_variation
+from sunfish.evaluation.samplers import affordable, by_steps
+from sunfish.evaluation.trajectory import follow, thin
+from sunfish.files import read_json
+from sunfish.model.denoiser import Prediction, posterior_logit_scale
+from sunfish.model.embedding import expected_embedding
+from sunfish.model.pretrained import read_denoiser, write_denoiser
+from sunfish.sampling.loop import Conditioning
 from sunfish.text.lexicon import SHORT
 from sunfish.text.shards import Shards
-from sunfish.text.stories import split_sentences, write_stories
-from tests.runs import OFF
+from sunfish.text.stories import entropy_nats, judge, split_sentences, write_stories
+from tests.builders import CHECKED, OFF, PLAIN
 
-FILES = {"metrics": "m.json", "plots": "plots", "samples": "samples.txt", "report": "report.html"}
+FEW = (("ddpm", 20), ("ddim", 5), ("ddim", 4))
+FILES = {"metrics": "m.json", "results": "r.json", "plots": "plots", "samples": "samples.txt"}
+
+
+def settings_of(params: dict[str, Any], **changes: Any) -> Settings:
+    values = {name: params[name] for name in ("data", "evaluate", "sampler")} | {"tracking": OFF}
+    return Settings(**(values | changes))
+
+
+def places_of(trained: Path, shards: Shards, folder: Path) -> Places:
+    named = {name: folder / file for name, file in FILES.items()}
+    return Places(trained / "denoiser", shards.folder, trained / "curve.csv", **named)
 
 
 @pytest.fixture(scope="module")
-def places(params: dict, trained: Path, shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Places:
-    folder = tmp_path_factory.mktemp("evaluation")
-    named = {name: folder / file for name, file in FILES.items()}
-    places = Places(trained / "denoiser", shards.folder, trained / "curve.csv", **named)
-    evaluate(params["data"], params["evaluate"], OFF, places)
+def places(
+    params: dict[str, Any], trained: Path, shards: Shards, tmp_path_factory: pytest.TempPathFactory
+) -> Places:
+    places = places_of(trained, shards, tmp_path_factory.mktemp("evaluation"))
+    with mock.patch("sunfish.evaluation.samplers.FOUNDING", FEW):  # a thousand steps take too long here
+        evaluate(settings_of(params), places)
     return places
 
 
 @pytest.fixture(scope="module")
-def subject(params: dict, trained: Path, shards: Shards) -> EvalContext:
-    return EvalContext.read(trained / "denoiser", shards.folder, params["data"], params["evaluate"])
+def context(params: dict[str, Any], trained: Path, shards: Shards) -> EvalContext:
+    names = ("data", "evaluate", "sampler")
+    return EvalContext.read(trained / "denoiser", shards.folder, *(params[name] for name in names))
 
 
-def test_evaluation_writes_numbers_pictures_and_samples(params: dict, places: Places) -> None:
-    metrics = read_json(places.metrics)
-    assert metrics["real_text"]["stories_consistent"] == 1.0 and metrics["real_text"]["unique"] == 1.0
-    assert metrics["bound"]["bound_over_entropy"] > 1.0
-    assert (
-        metrics["bound_one_step"]["bound_over_entropy"] > 1.0
-        and metrics["bound_one_step"]["reconstruction_nats_per_row"] > 0
-    )
-    assert set(metrics["speed"]) == {"ddpm_1000", "ddim_50", "ddim_10"}
-    assert (
-        list(metrics["frontier"]) == ["3", "5"]
-        and "2" in metrics["windows"]
-        and set(metrics["temperatures"]) == {"0.5", "1"}
-    )
-    assert Counter(path.suffix for path in places.plots.iterdir()) == {".csv": 2, ".png": 6}
-    assert len(places.samples.read_text().split("\n\n")) == params["evaluate"].num_samples
+def test_evaluation_writes_tables_pictures_and_samples(params: dict[str, Any], places: Places) -> None:
+    results = read_json(places.results)
+    assert results["real_text"]["stories_consistent"] == 1.0 and results["real_text"]["unique"] == 1.0
+    assert results["bound"]["ratio_to_entropy"] > 1.0 and results["causal"]["ratio_to_entropy"] > 1.0
+    founding = {"ddpm-20", "ddim-5", "ddim-4"}
+    assert set(results["samplers"]) == {*founding, "ddpm-64-kept-0.9"}
+    assert set(results["speed"]) == {*founding, "ddim-3-checked"}
+    assert {"ddim-3", "ddim-6"} < set(results["plain_by_steps"])
+    assert {"ddim-3-checked", "ddim-6-checked"} < set(results["checked_by_steps"])
+    assert all(row["seconds_per_text"] > 0 for row in results["samplers"].values())
+    assert results["samplers"]["ddpm-20"]["calls_per_text"] == 20
+    assert set(results["infilling"]) == {"gap", "beginning"}
+    assert Counter(path.suffix for path in places.plots.iterdir()) == {".csv": 4, ".png": 4}
+    samples = places.samples.read_text(encoding="utf-8").split("\n\n")
+    assert len(samples) == params["evaluate"].shown_samples
+    assert samples[0].strip() == results["samples"][0]["text"].strip()
 
 
-def test_the_fastest_way_to_a_quality_counts_at_like_entropy_only() -> None:
-    def row(consistent: float, entropy: float, seconds: float) -> dict[str, float]:
-        taken = {"seconds_per_text": seconds, "calls_per_text": 100 * seconds, "tokens_per_sample": 30.0}
-        return {"stories_consistent": consistent, "entropy_corpus_nats": entropy, **taken}
-
-    best = row(0.9, 4.3, 0.3)
-    rows = {"4": row(0.95, 4.0, 0.1), "8": row(0.5, 4.3, 0.1), "16": row(0.86, 4.25, 0.2), "32": best}
-    assert time_to_quality(rows, best) == {
-        "at": "16",
-        "seconds_per_text": 0.2,
-        "calls_per_text": 20.0,
-        "tokens_per_second": 150.0,
-    }
-    assert time_to_quality({"8": rows["8"]}, best) is None
-    judged = [
-        {**row(0, 4.3, seconds), "judged_perplexity": value}
-        for seconds, value in ((0.1, 9.0), (0.2, 5.2), (0.3, 5.0))
-    ]
-    plain = [{key: value for key, value in one.items() if key != "stories_consistent"} for one in judged]
-    assert time_to_quality(dict(zip("abc", plain, strict=True)), plain[2])["at"] == "b"
-    assert (
-        time_to_quality({"a": {**plain[0], "judged_perplexity": 1.0}}, {"entropy_corpus_nats": 4.3}) is None
-    )  # nobody judged
+def test_the_headline_file_is_flat_and_small(places: Places) -> None:
+    headline = read_json(places.metrics)
+    assert 10 <= len(headline) <= 14 and all(isinstance(value, float) for value in headline.values())
+    results = read_json(places.results)
+    assert headline["consistent"] == round(results["headline"]["stories_consistent"], 4)
+    assert headline["bound_nats"] == round(results["bound"]["nats_per_token"], 4)
+    assert headline_numbers({"headline": {"unique": 0.123456}}) == {"unique": 0.1235}
 
 
-def test_the_report_is_one_page_that_needs_nothing_else(places: Places) -> None:
-    page, open_tags = places.report.read_text(encoding="utf-8"), list[str]()
-
-    class Balance(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: list) -> None:
-            if tag not in ("meta", "img", "input", "link", "br", "p", "tr", "td", "th", "html"):
-                open_tags.append(tag)
-
-        def handle_endtag(self, tag: str) -> None:
-            if tag not in ("p", "tr", "td", "th", "html"):
-                assert open_tags.pop() == tag
-
-    Balance().feed(page)
-    assert open_tags == []
-    assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
-    assert page.count("data:image/png;base64,") == 6
-    assert places.samples.read_text().split("\n\n")[0].strip() in page
-    consistent = read_json(places.metrics)["samples"]["stories_consistent"]
-    assert f"{100 * consistent:.1f} %" in page
+def test_without_a_check_there_are_the_plain_numbers(context: EvalContext) -> None:
+    plain = dataclasses.replace(context, sampler=context.draft_sampler)
+    with mock.patch("sunfish.evaluation.samplers.FOUNDING", FEW):
+        _, results, frames = measure_all(plain)
+    assert results["headline"] == results["draft"] and results["checked_by_steps"] == {}
+    assert results["headline"]["calls_per_text"] == 3 and results["headline"]["corrected_per_text"] == 0
+    assert [frame.kind for frame in frames] == ["denoise"] * 3
 
 
-def test_a_denoiser_of_another_tokenizer_is_refused(params: dict, places: Places, tmp_path: Path) -> None:
-    foreign = dataclasses.replace(
-        places, denoiser=Path(shutil.copytree(places.denoiser, tmp_path / "foreign"))
-    )
-    (foreign.denoiser / "tokenizer.json").write_text("{}")
+def test_a_model_that_has_not_learned_to_check_is_evaluated_without(
+    params: dict[str, Any], trained: Path, shards: Shards, tmp_path: Path
+) -> None:
+    stored = read_denoiser(trained / "denoiser")
+    config = dataclasses.replace(stored.config, can_check=False)
+    weights = stored.denoiser.state_dict()
+    write_denoiser(tmp_path / "denoiser", config, weights, stored.schedule, stored.folder)
+    sections = (params[name] for name in ("data", "evaluate", "sampler"))
+    context = EvalContext.read(tmp_path / "denoiser", shards.folder, *sections)
+    assert params["sampler"].check is not None and context.sampler.check is None
+
+
+def test_a_denoiser_of_another_tokenizer_is_refused(
+    params: dict[str, Any], trained: Path, shards: Shards, tmp_path: Path
+) -> None:
+    stored = read_denoiser(trained / "denoiser")
+    other = Path(shutil.copytree(shards.folder, tmp_path / "other"))
+    with (other / "tokenizer.json").open("a", encoding="utf-8") as file:
+        file.write(" ")
+    write_denoiser(tmp_path / "denoiser", stored.config, stored.denoiser.state_dict(), stored.schedule, other)
     with pytest.raises(UserError, match="another tokenizer"):
-        evaluate(params["data"], params["evaluate"], OFF, foreign)
+        evaluate(settings_of(params), places_of(tmp_path, shards, tmp_path))
+
+
+def test_texts_come_with_what_they_took(context: EvalContext) -> None:
+    plain = context.write_texts(PLAIN, 6, seed=3)
+    assert len(plain) == 6 and plain.calls == 4.0 and plain.corrected == 0.0 and plain.seconds > 0
+    lenient = dataclasses.replace(CHECKED, check=dataclasses.replace(CHECKED.check, epsilon=0.0))
+    passed = context.write_texts(lenient, 6, seed=3)
+    assert passed.words == plain.words  # the same noise, and a check that rejects nothing
+    assert passed.calls == 5.0 and passed.corrected == 0.0
+    checked = context.write_texts(CHECKED, 6, seed=3)
+    assert checked.corrected > 0 and checked.calls > 5
+    assert context.write_texts(PLAIN, 6, seed=3).words == plain.words
+    assert context.write_texts(PLAIN, 6, seed=4).words != plain.words
+
+
+def test_batches_are_of_one_length_and_hold_every_text_once() -> None:
+    lengths = np.array([4, 8, 4, 4, 8])
+    batches = [batch.tolist() for batch in batches_of(lengths, 2)]
+    assert batches == [[0, 2], [3], [1, 4]]
+
+
+def test_samplers_have_short_names_and_a_price() -> None:
+    kept = dataclasses.replace(PLAIN, name="ddpm", steps=64, confidence_threshold=0.9)
+    assert [name_of(s) for s in (PLAIN, CHECKED, kept)] == ["ddim-4", "ddim-4-checked", "ddpm-64-kept-0.9"]
+    assert affordable(250, PLAIN) == 250 and affordable(250, kept) == 250
+    assert affordable(250, dataclasses.replace(kept, steps=1000)) == 16
+    assert [s.steps for s in by_steps(PLAIN).values()] == [2, 4, 8, 16]
+    assert [s.steps for s in by_steps(dataclasses.replace(PLAIN, steps=1000)).values()] == [1000]
+
+
+class IdealDenoiser(nn.Module):
+    """The exact posterior of tokens drawn one by one from `p`; embeddings on a circle."""
+
+    def __init__(self, p: np.ndarray) -> None:
+        super().__init__()
+        self.log_p = nn.Parameter(torch.from_numpy(np.log(p)).float(), requires_grad=False)
+        angle = 2 * np.pi * np.arange(len(p)) / len(p)
+        self.table = torch.from_numpy(np.sqrt(2) * np.stack((np.cos(angle), np.sin(angle)), axis=1)).float()
+        self.config = dataclasses.make_dataclass("Config", [("emb_dim", int)])(2)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.table[ids]
+
+    def forward(self, x_t: torch.Tensor, logsnr: torch.Tensor, *_: Any) -> Prediction:
+        logits = self.log_p + posterior_logit_scale(logsnr)[:, None, None] * (x_t @ self.table.T)
+        return Prediction(expected_embedding(logits, self.table), logits)
+
+
+P = np.array([0.5, 0.25, 0.125, 0.125])
+ENTROPY = -float((P * np.log(P)).sum())
+
+
+def bound_of_rows(p_model: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    ids = rng.choice(4, size=known.shape, p=P)
+    estimator = BoundEstimator(IdealDenoiser(p_model), cosine(-9.0, 9.0), 16, rng)  # type: ignore[arg-type]
+    return estimator.bound([Conditioning(ids, known)], None).nats
+
+
+def test_the_bound_of_an_ideal_denoiser_is_the_entropy(rng: np.random.Generator) -> None:
+    nats = bound_of_rows(P, np.zeros((600, 8), bool), rng)
+    error = nats.std(ddof=1) / math.sqrt(len(nats))
+    assert error < 0.02 * 8 * ENTROPY
+    assert abs(nats.mean() - 8 * ENTROPY) < 4 * error + 0.01
+
+
+def test_the_bound_of_a_wrong_denoiser_lies_above_its_cross_entropy(rng: np.random.Generator) -> None:
+    wrong = np.array([0.125, 0.125, 0.25, 0.5])
+    cross_entropy = -float((P * np.log(wrong)).sum())
+    nats = bound_of_rows(wrong, np.zeros((600, 8), bool), rng)
+    assert nats.mean() > 8 * cross_entropy - 4 * nats.std(ddof=1) / math.sqrt(len(nats))
+    assert nats.mean() > 8 * ENTROPY
+
+
+def test_known_positions_cost_nothing(rng: np.random.Generator) -> None:
+    known = np.ones((600, 8), bool)
+    assert (bound_of_rows(P, known, rng) == 0).all()
+    known[:, 3:5] = False
+    nats = bound_of_rows(P, known, rng)
+    assert abs(nats.mean() - 2 * ENTROPY) < 4 * nats.std(ddof=1) / math.sqrt(len(nats)) + 0.01
+
+
+def test_a_rows_length_costs_what_it_is_worth(rng: np.random.Generator) -> None:
+    rows = Conditioning(np.zeros((2, 4), int), np.ones((2, 4), bool))
+    lengths = RowLengths.count([4, 4, 8], 2)
+    estimator = BoundEstimator(IdealDenoiser(P), cosine(-9.0, 9.0), 2, rng)  # type: ignore[arg-type]
+    assert estimator.bound([rows], lengths).nats == pytest.approx(lengths.nats([4, 4]))
+
+
+@torch.no_grad()
+def test_the_causal_likelihood_is_that_of_the_check(context: EvalContext) -> None:
+    total = 0.0
+    for ids in held_out_batches(context):
+        tokens = torch.from_numpy(ids)
+        chosen = (
+            context.stored.denoiser.next_token_logits(tokens).log_softmax(-1).gather(2, tokens[..., None])
+        )
+        total += float(context.stored.lengths.nats(np.full(len(ids), ids.shape[1])).sum() - chosen.sum())
+    indices = context.held_out.first(context.config.bound_rows)
+    expected = total / context.held_out.num_tokens(indices).sum()
+    assert measure_causal(context)["nats_per_token"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_grammar_is_no_worse_than_itself() -> None:
+    stories = [*itertools.islice(write_stories(3), 50), "no story"]
+    exact = np.array([-judge(story, SHORT).log_prob_nats for story in stories])
+    numbers = beside_grammar(np.where(np.isfinite(exact), exact + 1.0, 7.0), stories, SHORT)
+    assert numbers["excess_nats_per_row"] == pytest.approx(1.0)
+    assert numbers["ratio_to_entropy"] == pytest.approx(1.0 + 1.0 / entropy_nats(SHORT))
+    assert beside_grammar(np.ones(1), ["no story"], SHORT) == {}
 
 
 def test_text_metrics_on_texts_one_can_count() -> None:
@@ -137,49 +259,47 @@ def test_every_sentence_of_the_grammar_has_a_form_and_its_stories_are_near_it() 
     assert lopsided["people_total_variation"] > 0.5
 
 
+def test_a_metric_is_one_entry_and_must_be_finite(
+    context: EvalContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = Texts([[1, 2]], ["a b"], calls=3.0, corrected=1.0, seconds=0.5)
+    assert measure(texts, context).items() >= {"calls_per_text": 3.0, "corrected_per_text": 1.0}.items()
+    assert "calls_per_text" not in measure(Texts([[1, 2]], ["a b"]), context)
+    monkeypatch.setitem(METRICS, "length", lambda texts, _: {"characters": float(len(texts.words[0]))})
+    assert measure(texts, context)["characters"] == 3.0
+    monkeypatch.setitem(METRICS, "length", lambda texts, _: {"characters": math.nan})
+    with pytest.raises(UserError, match="'length' gives characters = nan"):
+        measure(texts, context)
+
+
 def test_a_gap_is_a_quarter_of_the_text_and_never_behind_it() -> None:
     ids = np.array([[1, 2, 3, 4, 5, 6, 7, 8, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]])
     for seed in range(20):
-        gap = cut_gaps(ids, 0, np.random.default_rng(seed))
-        assert (~gap.known).sum(axis=1).tolist() == [2, 1]
-        assert gap.known[0, 8:].all() and not gap.known[1, 0]
-        assert np.diff(np.flatnonzero(~gap.known[0])) == [1]
+        part = cut_texts(ids, 0, gap, np.random.default_rng(seed))
+        assert (~part.known).sum(axis=1).tolist() == [2, 1]
+        assert part.known[0, 8:].all() and not part.known[1, 0]
+        assert np.diff(np.flatnonzero(~part.known[0])) == [1]
+    start = cut_texts(ids, 0, beginning, np.random.default_rng(0))
+    assert np.flatnonzero(~start.known[0]).tolist() == [0, 1, 2, 3] and not start.known[1, 0]
 
 
-def test_what_is_given_stays_when_gaps_are_filled(subject: EvalContext) -> None:
-    numbers = measure_infilling(subject)
-    assert numbers["given_kept"] == 1.0 and numbers["rows"] == 8
-    assert 0.0 <= numbers["gap_tokens_as_written"] < 1.0
-    assert numbers["nats_per_gap_token"] > 0.0
+def test_what_is_given_stays_when_gaps_are_filled(context: EvalContext) -> None:
+    for name in ("gap", "beginning"):
+        numbers = measure_infilling(context, name)
+        assert numbers["given_kept"] == 1.0 and numbers["rows"] == 8
+        assert 0.0 <= numbers["unknown_as_written"] < 1.0
+        assert numbers["corrected_per_text"] <= numbers["calls_per_text"]
 
 
-def test_a_walk_is_followed_to_the_text_it_ends_in(subject: EvalContext) -> None:
-    subject = subject.told(sampler="ancestral")
-    never = subject.told(num_steps=20, window_steps=20, settle=1.0).table()
-    usual = follow(subject.stored.denoiser, never, 12, np.random.default_rng(0), 1.0)
-    assert not usual.settled[:-1].any() and usual.settled[-1].all()  # none before its last row
-    in_turn = follow(
-        subject.stored.denoiser,
-        subject.told(num_steps=20, settle=1.0).table(),
-        12,
-        np.random.default_rng(0),
-        1.0,
-    )
-    words = len(in_turn.settled)
-    assert in_turn.settled.sum(axis=1).tolist() == [
-        *range(1, words),
-        12,
-    ]  # one word a step, and no step with nothing to do
-    assert (
-        words == 12 or (in_turn.ids[-1, words - 1 :] == subject.shards.end_id).all()
-    )  # behind an end that stands all is end
-    table = dataclasses.replace(never, settle_above=float(np.quantile(usual.probability[:-1], 0.9)))
-    trajectory = follow(subject.stored.denoiser, table, 12, np.random.default_rng(0), 1.0)
-    steps = len(trajectory.ids)
-    assert trajectory.ids.shape == trajectory.probability.shape == trajectory.settled.shape == (steps, 12)
-    assert len(trajectory.logsnr) == steps <= len(table)
-    assert (np.diff(trajectory.settled.astype(int), axis=0) >= 0).all() and trajectory.settled.any()
-    kept = trajectory.settled[:-1]
-    assert (trajectory.ids[1:][kept] == trajectory.ids[:-1][kept]).all() and (
-        trajectory.probability[1:][kept] == 1.0
-    ).all()
+def test_a_trajectory_ends_in_the_text_and_shows_what_was_struck(context: EvalContext) -> None:
+    context = dataclasses.replace(context, sampler=CHECKED)
+    frames = follow(context, 12, (0, 1))
+    assert [frame.kind for frame in frames[:5]] == ["denoise"] * 4 + ["check"]
+    assert not frames[0].known.any() and frames[-1].known.all()
+    check = frames[4]
+    assert any(check.struck)
+    struck = next(k for k, token in enumerate(check.struck) if token)
+    assert check.struck[struck] == frames[3].tokens[struck] and check.known[struck]
+    assert (check.confidence[: struck + 1] == 1.0).all() and frames[3].confidence.max() <= 1.0
+    assert thin(frames)[0] is frames[0] and thin(frames)[-1] is frames[-1]
+    assert len(thin(frames)) <= len(frames)

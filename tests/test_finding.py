@@ -27,9 +27,16 @@ def put(path: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a.parquet", Kind("parquet", "")), ("A.JSONL", Kind("jsonl", "")), ("a.ndjson.xz", Kind("jsonl", "xz")),
-        ("c4.00000-of-00001.Json.Gz", Kind("json", "gz")), ("a.txt.bz2", Kind("txt", "bz2")), ("a.txt.zst", Kind("txt", "zst")),
-        ("https://x.org/a.jsonl?key=1.txt", Kind("jsonl", "")), ("a.csv", None), ("a.parquet.gz", None), ("jsonl", None),
+        ("a.parquet", Kind("parquet", "")),
+        ("A.JSONL", Kind("jsonl", "")),
+        ("a.ndjson.xz", Kind("jsonl", "xz")),
+        ("c4.00000-of-00001.Json.Gz", Kind("json", "gz")),
+        ("a.txt.bz2", Kind("txt", "bz2")),
+        ("a.txt.zst", Kind("txt", "zst")),
+        ("https://x.org/a.jsonl?key=1.txt", Kind("jsonl", "")),
+        ("a.csv", None),
+        ("a.parquet.gz", None),
+        ("jsonl", None),
     ],
 )  # fmt: skip
 def test_a_kind_is_known_by_its_ending(name: str, kind: Kind | None) -> None:
@@ -50,7 +57,10 @@ def test_folders_homes_and_file_urls_are_understood(tmp_path: Path, monkeypatch:
     (tmp_path / "my texts" / "README.md").touch()
     put(tmp_path / "my texts" / ".hidden" / "b.jsonl")
     for pattern in (
-        tmp_path / "my texts", f"{tmp_path}/my texts/", "~/my texts/**/*.jsonl", "~/my texts/deep/*",
+        tmp_path / "my texts",
+        f"{tmp_path}/my texts/",
+        "~/my texts/**/*.jsonl",
+        "~/my texts/deep/*",
         f"file://{tmp_path}/my%20texts/deep/a%20(1).jsonl", f"{tmp_path}/**/deep/**/a*",
     ):  # fmt: skip
         assert names(pattern) == [path], pattern
@@ -60,7 +70,7 @@ def test_folders_homes_and_file_urls_are_understood(tmp_path: Path, monkeypatch:
 def test_paths_are_relative_to_the_project_wherever_a_stage_runs(
     section: DataConfig, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DVC runs an experiment in a temporary copy, which holds what git holds, and says where the project is."""
+    """DVC runs an experiment in a temporary copy of what git holds, and says where the project is."""
     project, copy = tmp_path / "project", tmp_path / "copy"
     for folder in (project / "texts", copy):
         folder.mkdir(parents=True)

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,58 +16,61 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from pipelines.baselines.objective import row_nats
-from sunfish.evaluation.evaluate import Places, evaluate
-from sunfish.evaluation.judge import measure_mauve, read_judge
-from sunfish.evaluation.context import EvalContext
-from sunfish.files import read_json
+from pipelines.baselines.loss import autoregressive_nats
 from sunfish.diffusion.lengths import RowLengths
-from sunfish.model.baseline import Baseline, make_baseline, write_baseline
 from sunfish.errors import UserError
+from sunfish.evaluation.context import EvalContext
+from sunfish.evaluation.judge import measure_mauve, read_judge
+from sunfish.evaluation.metrics import measure
+from sunfish.model.baseline import FORMAT, Baseline, BaselineConfig, make_baseline, write_baseline
 from sunfish.text.shards import Shards
-from tests.runs import OFF
-from tests.test_evaluation import FILES
-from tests.test_model import SMALL
+from tests.builders import SMALL
 
 CPU = torch.device("cpu")
 WORDS = ["[BOS]", "a", "dog", "ran", "home", "and", "slept"]
 
 
 def make_judge(
-    folder: Path, shards: Shards, kind: str = "autoregressive", tokenizer: str | None = None
+    folder: Path, shards: Shards, kind: Any = "autoregressive", tokenizer: Path | None = None
 ) -> Baseline:
-    """Write a twin of which every weight says something."""
-    twin = make_baseline(SMALL, shards.vocab_size, kind, 0)
+    """Write a baseline of which every weight says something."""
+    baseline = make_baseline(SMALL, shards.vocab_size, kind, 0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in baseline.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     lengths = RowLengths.count([12, 16], 8)
-    write_baseline(
-        folder, twin, dict(twin.named_parameters()), lengths, tokenizer or shards.manifest["tokenizer_sha256"]
-    )
-    return twin.eval()
+    config = BaselineConfig(FORMAT, kind, SMALL, shards.vocab_size, lengths, shards.end_id, False)
+    write_baseline(folder, config, dict(baseline.named_parameters()), tokenizer or shards.folder)
+    return baseline.eval()
 
 
-def test_a_twins_perplexity_is_that_of_its_likelihoods_one_by_one(
+@torch.no_grad()
+def test_a_baselines_perplexity_is_that_of_its_likelihoods_one_by_one(
     shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Texts of all lengths, few at once, so that they are filled up; one fills its row and has no end token
-    behind it.
-    """
-    monkeypatch.setattr("sunfish.evaluation.judge.LOGITS_TOGETHER", 60 * shards.vocab_size)
-    twin, rng, end = make_judge(tmp_path / "twin", shards), np.random.default_rng(0), shards.end_id
+    """Texts of all lengths, few at once; one fills its row and has no end token behind it."""
+    monkeypatch.setattr("sunfish.evaluation.judge.MAX_LOGITS", 40 * shards.vocab_size)
+    baseline, rng, end = make_judge(tmp_path / "judge", shards), np.random.default_rng(0), shards.end_id
     texts = [
         [token + (token >= end) for token in rng.integers(shards.vocab_size - 1, size=size).tolist()]
         for size in (5, 0, 15, 9, 9, 16)
     ]
-    judged = read_judge(str(tmp_path / "twin"), shards, CPU).read(texts, [])
-    with torch.no_grad():
-        rows = [[*text, end][:16] for text in texts]
-        nats = sum(float(row_nats(twin, np.array([row]), end, rng)) for row in rows)
-        last = twin.hidden(torch.tensor([[twin.special, *rows[3]]]))[0, -1].double().numpy()
-    assert judged.perplexity == pytest.approx(math.exp(nats / sum(map(len, rows))), rel=1e-5)
+    judged = read_judge(str(tmp_path / "judge"), shards, CPU).read(texts, [])
+    nats, count = 0.0, 0
+    for text in texts:
+        length, size = (12 if len(text) < 12 else 16), min(len(text) + 1, 16)
+        row = torch.tensor([(text + [end] * 16)[:length]])
+        chosen = baseline.next_token_logits(row).log_softmax(-1).gather(2, row[..., None])
+        nats, count = nats - float(chosen[0, :size].sum()), count + size
+    assert judged.perplexity == pytest.approx(math.exp(nats / count), rel=1e-5)
+    last = baseline.hidden(torch.tensor([[*texts[3], *[end] * 3]]))[0, 9].double().numpy()
     assert judged.features.shape == (6, SMALL.width) and judged.features[3] == pytest.approx(last, abs=1e-5)
+    whole = torch.tensor([texts[5]])
+    alone = read_judge(str(tmp_path / "judge"), shards, CPU).read([texts[5]], [])
+    assert math.log(alone.perplexity) * 16 == pytest.approx(
+        float(autoregressive_nats(baseline, whole)), rel=1e-5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,42 +99,38 @@ def test_a_causal_models_perplexity_is_that_of_its_own_loss(shards: Shards, caus
     assert judged.features.shape == (4, 16)
 
 
-def test_with_a_judge_an_evaluation_tells_perplexity_and_mauve(
-    params: dict, trained: Path, shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_with_a_judge_texts_have_a_perplexity_and_a_mauve(
+    params: dict[str, Any], trained: Path, shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("judge", "mauve"):
         monkeypatch.setattr(f"sunfish.evaluation.{module}.FEWEST", 20)
-    make_judge(tmp_path / "twin", shards)
-    section = dataclasses.replace(params["evaluate"], judge=str(tmp_path / "twin"), num_samples=25)
-    places = Places(
-        trained / "denoiser",
-        shards.folder,
-        trained / "curve.csv",
-        **{name: tmp_path / file for name, file in FILES.items()},
-    )
-    evaluate(params["data"], section, OFF, places)
-    metrics = read_json(places.metrics)
-    for part in (metrics["samples"], metrics["real_text"]):
-        assert part["judged_perplexity"] > 1.0 and 0.0 < part["mauve"] <= 1.0
-    many = dataclasses.replace(section, num_samples=500)
-    subject = EvalContext.read(trained / "denoiser", shards.folder, params["data"], many).with_judge()
-    half, real = len(subject.held_out) // 2, subject.real_texts(500)
-    read = [subject.yardstick.judge.read(ids, []) for ids in (real.ids[:half], real.ids[half : 2 * half])]
-    assert subject.num_real == half  # real texts are held against other ones, never themselves
-    assert subject.judge(subject.real_texts(half), near=True).items() >= measure_mauve(*read).items()
-    assert metrics["how"]["judge"] == section.judge and metrics["frontier"]["3"]["judged_perplexity"] > 1.0
-    assert "perplexity by the judge" in places.report.read_text(encoding="utf-8")
+    make_judge(tmp_path / "judge", shards)
+    config = dataclasses.replace(params["evaluate"], judge=str(tmp_path / "judge"), num_samples=500)
+    sections = params["data"], config, params["sampler"]
+    context = EvalContext.read(trained / "denoiser", shards.folder, *sections).with_judge()
+    half = len(context.held_out) // 2
+    assert context.num_real == half  # real texts are held against other ones, never themselves
+    real = context.real_texts(2 * half)
+    read = [context.reference.judge.read(ids, []) for ids in (real.ids[:half], real.ids[half:])]
+    measured = measure(context.real_texts(half), context)
+    assert measured.items() >= measure_mauve(*read).items()
+    assert measured["judged_perplexity"] == pytest.approx(read[0].perplexity)
+    few = measure(context.real_texts(half - 1), context)
+    assert "judged_perplexity" in few and "mauve" not in few  # it depends on the number of texts
 
 
-def test_what_is_no_judge_is_refused(shards: Shards, causal: Path, tmp_path: Path) -> None:
+def test_what_is_no_judge_is_refused(shards: Shards, tmp_path: Path) -> None:
     make_judge(tmp_path / "masked", shards, "masked")
-    with pytest.raises(UserError, match="is the masked twin, which knows no text's likelihood"):
+    with pytest.raises(UserError, match="is the masked baseline, which gives no text's likelihood"):
         read_judge(str(tmp_path / "masked"), shards, CPU)
-    make_judge(tmp_path / "other", shards, tokenizer="0" * 64)
+    tokenizer = Path(shutil.copytree(shards.folder, tmp_path / "tokenizer"))
+    with (tokenizer / "tokenizer.json").open("a", encoding="utf-8") as file:
+        file.write(" ")
+    make_judge(tmp_path / "other", shards, tokenizer=tokenizer)
     with pytest.raises(UserError, match="was trained with another tokenizer than these shards"):
         read_judge(str(tmp_path / "other"), shards, CPU)
     (tmp_path / "other" / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(UserError, match="is no twin that can be loaded"):
+    with pytest.raises(UserError, match="altered"):
         read_judge(str(tmp_path / "other"), shards, CPU)
 
 
@@ -137,10 +138,10 @@ def test_a_judge_that_cannot_be_found_says_what_works_without_a_network(
     shards: Shards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name in ("models/twins/nowhere/at-all", "nobody/no-such-model"):
+    for name in ("models/baselines/nowhere/at-all", "nobody/no-such-model"):
         with pytest.raises(
             UserError,
-            match=r"no such model here or on the Hugging Face Hub .* can be null, the folder of an autoregressive twin",
+            match=r"no such model here or on the Hugging Face Hub .* can be null, the folder of an auto",
         ):
             read_judge(name, shards, CPU)
 
@@ -154,4 +155,6 @@ def test_too_few_texts_for_mauve_are_refused_before_anything_is_written(
     ):
         section = dataclasses.replace(params["evaluate"], judge="gpt2-large", num_samples=few)
         with pytest.raises(UserError, match=told):
-            EvalContext.read(trained / "denoiser", shards.folder, params["data"], section).with_judge()
+            EvalContext.read(
+                trained / "denoiser", shards.folder, params["data"], section, params["sampler"]
+            ).with_judge()

@@ -22,7 +22,9 @@ def randomness_of(**changes: Any) -> StepRandomness:
     return draw_randomness(CE, 0, 0, 8, 6)._replace(**changes)
 
 
-def loss_of(denoiser: Denoiser, randomness: StepRandomness, rows: slice = slice(0, 8), **changes: Any) -> Loss:
+def loss_of(
+    denoiser: Denoiser, randomness: StepRandomness, rows: slice = slice(0, 8), **changes: Any
+) -> Loss:
     loss = DiffusionLoss(denoiser, dataclasses.replace(CE, **changes))
     return loss(IDS[rows], randomness.part(rows), LEVELS[rows], np.ones(8)[rows])
 
@@ -61,7 +63,9 @@ def test_documents_of_a_row_are_kept_apart() -> None:
     other[:, :2] = 9
     for separator_id, same in ((separator, True), (None, False)):
         loss = DiffusionLoss(make_denoiser(jitter=0.3, length_conditioning=False), CE, separator_id)
-        first, second = (loss(each, randomness_of(), LEVELS, np.ones(8)).observed[:, 3:] for each in (ids, other))
+        first, second = (
+            loss(each, randomness_of(), LEVELS, np.ones(8)).observed[:, 3:] for each in (ids, other)
+        )
         assert torch.allclose(first, second, atol=1e-5) is same
 
 
@@ -73,8 +77,12 @@ def test_only_the_chosen_rows_see_their_own_estimate(monkeypatch: pytest.MonkeyP
     wanted = denoiser(x_t, level, torch.zeros_like(x_t), known).x_0_hat
     assert not estimate[~chosen].any() and not estimate.requires_grad
     torch.testing.assert_close(estimate[chosen], wanted[chosen])
-    none, some = (loss_of(denoiser, randomness_of(self_conditioned=rows)).observed for rows in (chosen & False, chosen))
-    assert torch.equal(none[~chosen], some[~chosen]) and not torch.allclose(none[chosen], some[chosen], atol=1e-4)
+    none, some = (
+        loss_of(denoiser, randomness_of(self_conditioned=rows)).observed for rows in (chosen & False, chosen)
+    )
+    assert torch.equal(none[~chosen], some[~chosen]) and not torch.allclose(
+        none[chosen], some[chosen], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("parts", [2, 4])

@@ -17,8 +17,9 @@ from sunfish.digests import write_digests
 from sunfish.errors import UserError
 from sunfish.model import readout
 from sunfish.model.attention_mask import document_ids
-from sunfish.model.denoiser import Denoiser, count_parameters
+from sunfish.model.denoiser import Denoiser
 from sunfish.model.embedding import expected_embedding
+from sunfish.model.initial import count_parameters
 from sunfish.model.pretrained import FORMAT, FolderConfig, read_denoiser, write_denoiser
 from tests.builders import SMALL, make_denoiser
 
@@ -90,7 +91,9 @@ def test_the_denoising_pass_sees_every_position() -> None:
     x_t, logsnr, x_0_prev, known = noisy(denoiser)
     other = x_t.clone()
     other[:, 5] += 1.0
-    moved = (denoiser(x_t, logsnr, x_0_prev, known).logits - denoiser(other, logsnr, x_0_prev, known).logits).abs()
+    moved = (
+        denoiser(x_t, logsnr, x_0_prev, known).logits - denoiser(other, logsnr, x_0_prev, known).logits
+    ).abs()
     assert bool((moved.amax(-1) > 1e-5).all())
 
 
@@ -211,9 +214,7 @@ def test_mixed_precision_leaves_the_expected_embedding_exact() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("aligned", [1, 64])
-def test_a_cached_readout_says_the_same(
-    head: dict, aligned: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_readout_says_the_same(head: dict, aligned: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(readout.ALIGNED, "cpu", aligned)
     denoiser = make_denoiser(jitter=0.1, **head)
     inputs = noisy(denoiser)

@@ -67,7 +67,9 @@ def test_known_masks_are_of_three_kinds_and_never_everything(rng: np.random.Gene
 
 
 def test_a_part_of_the_batch_draws_what_the_batch_draws() -> None:
-    config = dataclasses.replace(CE, known=dataclasses.replace(kind("scattered", 0.5), pure_noise_fraction=0.3))
+    config = dataclasses.replace(
+        CE, known=dataclasses.replace(kind("scattered", 0.5), pure_noise_fraction=0.3)
+    )
     whole = draw_randomness(config, 3, 7, 32, 10)
     part = whole.part(slice(8, 16)).part(slice(4, 8))
     assert np.array_equal(part.times, whole.times[12:16]) and part.first_row == 12
@@ -77,7 +79,9 @@ def test_a_part_of_the_batch_draws_what_the_batch_draws() -> None:
     assert draw_randomness(config, 3, 8, 32, 10).noise_seed != whole.noise_seed
 
 
-@pytest.mark.parametrize(("fraction", "rows"), [(0.0, []), (0.25, [0, 4]), (0.5, [0, 2, 4, 6]), (1.0, [*range(8)])])
+@pytest.mark.parametrize(
+    ("fraction", "rows"), [(0.0, []), (0.25, [0, 4]), (0.5, [0, 2, 4, 6]), (1.0, [*range(8)])]
+)
 def test_self_conditioned_rows_are_evenly_spaced(fraction: float, rows: list[int]) -> None:
     assert np.flatnonzero(evenly_spaced(8, fraction)).tolist() == rows
 

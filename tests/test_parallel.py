@@ -5,6 +5,7 @@ can read.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ from sunfish.config.compose import check, compose
 from sunfish.errors import UserError
 from sunfish.text.shards import Shards
 from sunfish.training.parallel import choose_precision, choose_strategy, count_devices
-from tests.conftest import ROOT, THIMBLE
+from tests.builders import ROOT, THIMBLE
 
 EXACT = ["launch.precision=32-true", "launch.num_threads=1", "pretrain.log_every=1"]
 
@@ -48,6 +49,11 @@ def train(folder: Path, shards: Path, *overrides: str) -> list[float]:
 def losses(folder: Path) -> list[float]:
     with (folder / "curve.csv").open() as file:
         return [float(line["loss"]) for line in csv.DictReader(file)]
+
+
+def checks(folder: Path) -> list[float]:
+    lines = next((folder / "runs").glob("*/log.jsonl")).read_text().splitlines()
+    return [json.loads(line)["check_nats_per_token"] for line in lines]
 
 
 def assert_same_training(ours: list[float], theirs: list[float]) -> None:
@@ -76,6 +82,7 @@ def test_two_processes_train_as_one(
         tmp_path / "two", shards.folder, "pretrain.micro_rows=2", "pretrain.checkpoint_every=3", *launch
     )
     assert_same_training(losses(one), two)
+    assert_same_training(checks(one), checks(tmp_path / "two"))  # the causal pass, too
     ours, theirs = (
         load_file(folder / "denoiser" / "model.safetensors") for folder in (one, tmp_path / "two")
     )

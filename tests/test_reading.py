@@ -11,12 +11,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sunfish.errors import UserError
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.sources import Values
+from sunfish.documents import Record, Span
+from sunfish.errors import UserError
 from sunfish.sharding import readers
 from sunfish.sharding.plan import make_plan
-from sunfish.documents import Record, Span
 from sunfish.sharding.readers import read_span
 from tests.corpora import digest, documents_of, files, run, with_sources, write_jsonl
 

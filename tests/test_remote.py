@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sunfish.errors import UserError
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.sources import Hub
+from sunfish.errors import UserError
 from sunfish.sharding import remote
 from sunfish.sharding.plan import Plan, make_plan
 from sunfish.sharding.readers import read_span

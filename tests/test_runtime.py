@@ -62,7 +62,9 @@ def test_calls_and_corrections_are_counted(writer: Sampler) -> None:
     plain = writer.generate(4, settings=Settings(seed=0, sampler="ddim", steps=5, check=False))
     assert [(t.calls, t.corrected) for t in plain] == [(5, 0)] * 4
     checked = writer.generate(4, settings=Settings(seed=0, steps=5, check_epsilon=0.5))
-    assert all((t.calls - 6) % 3 == 0 and t.corrected >= (t.calls - 6) // 3 for t in checked)
+    most = 5 + 6 * (1 + 2)  # the last draft is not checked
+    assert all(t.calls == most or (t.calls - 6) % 3 == 0 for t in checked)
+    assert all(t.corrected <= 6 for t in checked)
     assert sum(t.corrected for t in checked) > 0 and all(t.seconds > 0 for t in checked)
     free = writer.generate(4, settings=Settings(seed=0, steps=5, check_epsilon=0.0))
     assert [(t.calls, t.corrected) for t in free] == [(6, 0)] * 4 and texts(free) == texts(plain)
@@ -161,7 +163,7 @@ def test_a_text_longer_than_a_row_is_written_in_pieces(writer: Sampler, monkeypa
 
     monkeypatch.setattr(type(writer.batches), "sample", never_ending)
     answers = writer.generate(2, 3 * longest + 1, "one day anna", FAST)
-    assert [len(writer.tokenizer.encode(str(a))) for a in answers] == [3 * longest + 1] * 2
+    assert all(len(writer.tokenizer.encode(str(a))) >= 3 * longest + 1 for a in answers)
     assert all(str(a).startswith("one day anna") for a in answers)
     assert all(len(row.ids) <= longest and row.known.sum() <= longest // 2 for rows in told for row in rows)
     assert answers[0].calls > 3 * 2

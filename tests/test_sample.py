@@ -110,7 +110,9 @@ def test_a_tokenizer_of_another_language_is_refused_unless_it_is_wanted(
     says = r"max_unknown_share = 0.01: .*wordpiece.json does not fit .* [1-9][\d.]+ % of the tokens"
     with pytest.raises(UserError, match=says):
         run(with_tokenizer(greek, path), tmp_path / "out")
-    with pytest.raises(UserError, match=r"max_altered_share = 0.1: .* 100.0 % of the documents do not come back"):
+    with pytest.raises(
+        UserError, match=r"max_altered_share = 0.1: .* 100.0 % of the documents do not come back"
+    ):
         run(with_tokenizer(greek, path, max_unknown_share=1.0), tmp_path / "out")
     wanted = with_tokenizer(greek, path, max_unknown_share=1.0, max_altered_share=1.0)
     found = run(wanted, tmp_path / "out").fidelity

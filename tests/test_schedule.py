@@ -15,8 +15,8 @@ from sunfish.diffusion.schedules import SCHEDULES, Adaptive, AdaptiveSchedule
 
 FIXED = [linear_beta(), cosine(-11, 4), uniform(-11, 4, 10)]
 ADAPTIVE = Adaptive(
-    kind="adaptive", logsnr_min=-11.0, logsnr_max=4.0, num_bins=100, loss_ema_decay=0.999, uniform_fraction=0.1,
-    refit_every=50,
+    kind="adaptive", logsnr_min=-11.0, logsnr_max=4.0, num_bins=100, loss_ema_decay=0.999,
+    uniform_fraction=0.1, refit_every=50,
 )  # fmt: skip
 SECTIONS = {
     "linear-beta": {},
@@ -116,10 +116,9 @@ def test_a_schedule_adapts_alike_with_every_blas() -> None:
     """
     printed = set()
     for kernel in ("Haswell", "Prescott"):
-        done = subprocess.run(
-            [sys.executable, "-c", REFIT], env={**os.environ, "OPENBLAS_CORETYPE": kernel}, capture_output=True,
-            text=True, check=True,
-        )  # fmt: skip
+        environment = {**os.environ, "OPENBLAS_CORETYPE": kernel}
+        command = [sys.executable, "-c", REFIT]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         printed.add(done.stdout)
     assert len(printed) == 1 and "logsnr" in printed.pop()
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sunfish.config.compose import ConfigError, check, compose
-from sunfish.errors import UserError
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.sources import Length, Pattern, Range, Stories, Values
+from sunfish.errors import UserError
 from sunfish.sharding import steps
 from sunfish.sharding.plan import make_plan
 from sunfish.sharding.shard import shard

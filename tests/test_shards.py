@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from sunfish import files
 from sunfish.errors import UserError
-from sunfish.text.batches import BatchOrder, EvenOrder, RowDataset, Shuffle, _cut_documents
+from sunfish.text.batches import RowDataset, _cut_documents
+from sunfish.text.order import BatchOrder, EvenOrder, Shuffle
 from sunfish.text.shards import Shards, token_dtype
 from sunfish.text.stories import write_stories
 from tests.corpora import make_shards
@@ -84,6 +85,11 @@ def test_an_unwritable_folder_is_said_before_the_work(params: dict, tmp_path: Pa
     assert not (tmp_path / "runs").exists()
 
 
+def with_train(manifest: dict[str, Any], **changes: object) -> dict[str, Any]:
+    splits = manifest["splits"]
+    return manifest | {"splits": splits | {"train": splits["train"] | changes}}
+
+
 def altered(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[100] ^= 1
@@ -134,7 +140,7 @@ def test_verify_reads_every_file_again(copy: Path, tmp_path: Path, monkeypatch: 
         (lambda m: m | {"dtype": "<f8"}, "dtype = '<f8': should be one of <u2, <u4"),
         (lambda m: m | {"end_id": -1}, "end_id = -1: must lie below"),
         (lambda m: m | {"splits": {"train": []}}, "splits.train = .*: should be a section"),
-        (lambda m: m | {"splits": {**m["splits"], "train": m["splits"]["train"] | {"tokens": 1}}}, "is not the sum"),
+        (lambda m: with_train(m, tokens=1), "tokens = 1: is not the sum of its shards"),
         (lambda m: json.loads(json.dumps(m).replace("train-00000", "../train-00000")), "is no shard's"),
     ],
 )  # fmt: skip
@@ -146,7 +152,9 @@ def test_a_manifest_of_another_shape_is_named_with_its_key(copy: Path, change: A
 
 
 def test_what_a_killed_writer_left_is_swept_by_the_next_one(tmp_path: Path) -> None:
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
     code = (
         "import os, pathlib; from sunfish.files import replacing\n"
         f"with replacing(pathlib.Path({str(tmp_path / 'onnx')!r})) as folder: folder.mkdir(); os._exit(9)"

@@ -77,12 +77,14 @@ def test_every_entry_is_a_section_that_names_its_kind() -> None:
 
 def test_an_unknown_kind_is_said_with_the_nearest(section: DataConfig) -> None:
     values = dataclasses.asdict(section) | {"sources": {"a": {"kind": "story"}}}
-    with pytest.raises(ConfigError, match=r"data.sources.a.kind = 'story': should be one of stories, files, hub"):
+    with pytest.raises(
+        ConfigError, match=r"data.sources.a.kind = 'story': should be one of stories, files, hub"
+    ):
         build(DataConfig, values, "data")
 
 
 def test_the_configuration_loads_no_reader() -> None:
-    code = "import sys, sunfish.config.compose; print(*[m for m in sys.modules if m.startswith('sunfish.sharding')])"
+    code = "import sys, sunfish.config.compose; print(*[m for m in sys.modules if 'sunfish.sharding' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

@@ -83,7 +83,7 @@ BROKEN = [
         "another object",
     ),
     (
-        "once anna had a red ball . she found the ball in the mud . anna was happy . it was the best day of all .",
+        "once anna had a red ball . she found the ball in the mud . anna was happy . it was the best day of all .",  # noqa: E501
         8,
         "found, not lost",
     ),
@@ -110,7 +110,7 @@ def test_the_oracle_says_at_which_word_a_story_breaks(story: str, at: int, why: 
 
 
 PICKED = "once anna had a little dog . anna picked five figs . "
-SWAPPED = "once anna had a red ball . her friend tom came along . tom had a shell . she traded the ball for the shell . "
+SWAPPED = "once anna had a red ball . her friend tom came along . tom had a shell . she traded the ball for the shell . "  # noqa: E501
 BROKEN_LONG = [
     (PICKED + "she ate one of the figs and had five left .", "five", "miscounted"),
     (

@@ -86,7 +86,7 @@ def test_a_long_window_and_frames_to_skip_are_read(tmp_path: Path) -> None:
 
 PLACEHOLDERS = {
     "zero": (b"", "is empty"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\n", "is a Git LFS pointer"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:abab\n", "is a Git LFS pointer"),
     "annex": (b"/annex/objects/MD5E-s5--ab.jsonl\n", "is a git-annex pointer"),
     "page": (b"\n<!DOCTYPE html><html><body>please log in</body></html>", "is a web page"),
 }  # fmt: skip

@@ -11,23 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sunfish.model.denoiser import Denoiser
-from sunfish.model.transformer import Transformer
+from sunfish.diffusion.schedules import LinearBeta
 from sunfish.errors import UserError
+from sunfish.model.denoiser import Denoiser
+from sunfish.preflight.checks import overfit
+from sunfish.preflight.gate import NOTHING_KNOWN
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
-from sunfish.training import gate, loop
-from sunfish.training.cost import ACTIVATION_BYTES
+from sunfish.training import loop
 from sunfish.training.log import RunLog, read_lines
 from sunfish.training.optim import lr_share
-from sunfish.training.parallel import make_fabric
 from sunfish.training.run import fingerprint, pretrain
 from sunfish.training.state import run_tensors
-from tests.runs import OFF, batch, checkpoints_of, job_of, meter, places, run_all, start
+from sunfish.training.train_step import Record, Run, train_step
+from tests.builders import OFF, batch, checkpoints_of, job_of, observers_of, places, run_all, start
 
 
 class Killed(Exception):
@@ -41,7 +40,7 @@ def test_stopped_and_resumed_is_never_stopped(
     whole = run_all(params, tmp_path / "whole", shards)
     step = loop.train_step
 
-    def dying(run: loop.Run, *rest: Any) -> loop.Record:
+    def dying(run: Run, *rest: Any) -> Record:
         if run.step == stop:
             raise Killed
         return step(run, *rest)
@@ -65,7 +64,7 @@ def test_a_training_flushes_denormals_and_leaves_them_as_they_were(
 ) -> None:
     step, seen = loop.train_step, set()
 
-    def watched(run: loop.Run, *rest: Any) -> loop.Record:
+    def watched(run: Run, *rest: Any) -> Record:
         seen.add(flushes())
         return step(run, *rest)
 
@@ -88,7 +87,7 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(
     whole = run_all(params, tmp_path / "whole", shards)
     step = loop.train_step
 
-    def interrupted(run: loop.Run, *rest: Any) -> loop.Record:
+    def interrupted(run: Run, *rest: Any) -> Record:
         record = step(run, *rest)
         if run.step == 6:
             os.kill(os.getpid(), number)
@@ -112,17 +111,13 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(
 def test_micro_batches_add_up_to_the_batch(params: dict, shards: Shards) -> None:
     """The same rows, levels, known positions, noise and self-conditioning, however the batch is cut."""
     ids = batch(params, shards)
-    launch = dataclasses.replace(params["launch"], precision="32-true")
-    sections = [dataclasses.replace(params["pretrain"], micro_rows=micro) for micro in (8, 2)]
-    whole, parts = (
-        loop.start_run(make_fabric(launch), params["model"], params["diffusion"], section, shards.vocab_size)
-        for section in sections
-    )
+    exact = params | {"launch": dataclasses.replace(params["launch"], precision="32-true")}
+    whole, parts = (start(exact, shards, micro_rows=micro) for micro in (8, 2))
     for _ in range(3):
-        a, b = loop.train_step(whole, ids), loop.train_step(parts, ids)
-        assert a.loss == pytest.approx(b.loss, abs=1e-5) and a.grad_norm == pytest.approx(
-            b.grad_norm, rel=1e-4
-        )
+        a, b = train_step(whole, ids), train_step(parts, ids)
+        assert a.loss == pytest.approx(b.loss, abs=1e-5)
+        assert a.check_nats == pytest.approx(b.check_nats, abs=1e-5)
+        assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
 
 
 @pytest.mark.parametrize("kept", ["selective", "full"])
@@ -131,47 +126,54 @@ def test_activation_checkpointing_changes_memory_not_numbers(params: dict, shard
     plain, again = start(params, shards), start(params, shards, activation_checkpointing=kept)
     assert again.denoiser.transformer.blocks[0].activation_checkpointing == kept
     for _ in range(3):
-        assert loop.train_step(plain, ids) == loop.train_step(again, ids)
+        assert train_step(plain, ids) == train_step(again, ids)
 
 
 def test_the_same_seed_trains_the_same_ten_steps(params: dict, shards: Shards) -> None:
-    first, again = (
-        [loop.train_step(run, batch(params, shards)).loss for _ in range(10)]
-        for run in (start(params, shards), start(params, shards))
-    )
+    exact = params | {"launch": dataclasses.replace(params["launch"], precision="32-true")}
+    ids = batch(params, shards)
+    runs = (start(exact, shards) for _ in range(2))
+    first, again = ([train_step(run, ids) for _ in range(10)] for run in runs)
     assert first == again
-    assert first[0] < math.log(shards.vocab_size)  # a zero head knows only what the noise shows
-    assert first[-1] < first[0]
+    assert first[0].check_nats == pytest.approx(math.log(shards.vocab_size), rel=1e-3)  # a zero head
 
 
-def test_a_batch_is_overfitted_under_the_founding_objective(params: dict, shards: Shards) -> None:
-    wide = dataclasses.replace(params["model"], width=64, emb_dim=16, output_prior=True)
+@pytest.mark.parametrize("objective", ["ce", "eps_mse"])
+def test_a_batch_is_overfitted(params: dict, shards: Shards, objective: str) -> None:
+    changes: dict[str, Any] = {"objective": objective, "known": NOTHING_KNOWN}
+    if objective == "eps_mse":
+        changes |= {"check_weight": 0.0, "self_conditioning": 0.0}
+    wide = params | {
+        "model": dataclasses.replace(params["model"], width=64, output_prior=True),
+        "diffusion": dataclasses.replace(params["diffusion"], **changes),
+        "schedule": LinearBeta(kind="linear-beta") if objective == "eps_mse" else params["schedule"],
+    }
     optim = dataclasses.replace(params["pretrain"].optim, warmup_steps=5)
-    section = dataclasses.replace(params["pretrain"], steps=100, batch_rows=16, micro_rows=16, optim=optim)
-    founding = {"objective": "eps_mse", "law": gate.FOUNDING_LAW, "known": gate.NOTHING_KNOWN, "blocks": None}
-    diffusion = dataclasses.replace(params["diffusion"], **founding)
-    run = loop.start_run(make_fabric(params["launch"]), wide, diffusion, section, shards.vocab_size)
-    losses = gate.overfit(run, np.tile(batch(params, shards, 2), (8, 1)), 100)
-    assert np.mean(losses[-10:]) < 0.05 < losses[0]
+    run = start(wide, shards, steps=100, batch_rows=16, micro_rows=16, optim=optim)
+    losses = overfit(run, np.tile(batch(params, shards, 2), (8, 1)), 100)
+    assert np.mean(losses[-10:]) < (0.05 if objective == "eps_mse" else 0.5) < losses[0]
+
+
+def test_the_check_is_learned(params: dict, shards: Shards) -> None:
+    run, ids = start(params, shards, steps=100), batch(params, shards)
+    checks = [train_step(run, ids).check_nats for _ in range(60)]
+    assert checks[-1] < 0.5 * checks[0]
 
 
 def test_mixed_precision_multiplies_in_bf16_and_keeps_the_noise_level_exact(
     params: dict, shards: Shards, monkeypatch: Any
 ) -> None:
     seen = []
-    inputs = Denoiser._inputs
+    hidden = Denoiser._hidden
 
-    def watch(self: Denoiser, x_t: Any, logsnr: Any, *told: Any) -> Any:
+    def watch(self: Denoiser, x_t: Any, logsnr: Any, *rest: Any) -> Any:
         seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), x_t.dtype, logsnr.dtype))
-        return inputs(self, x_t, logsnr, *told)
+        return hidden(self, x_t, logsnr, *rest)
 
-    monkeypatch.setattr(Denoiser, "_inputs", watch)
+    monkeypatch.setattr(Denoiser, "_hidden", watch)
     launch = dataclasses.replace(params["launch"], precision="bf16-mixed")
-    diffusion = dataclasses.replace(params["diffusion"], self_conditioning=0.5)
-    run = loop.start_run(
-        make_fabric(launch), params["model"], diffusion, params["pretrain"], shards.vocab_size
-    )
-    assert math.isfinite(loop.train_step(run, batch(params, shards)).loss)
+    run = start(params | {"launch": launch}, shards)
+    assert math.isfinite(train_step(run, batch(params, shards)).loss)
     assert set(seen) == {
         (True, grad, torch.float32, torch.float32) for grad in (True, False)
     }  # the first estimate and the loss
@@ -206,7 +208,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_many_stop_with_advice(
         return ids
 
     with pytest.raises(UserError, match="3 steps in a row were skipped.*lower"):
-        loop.train(run, read, checkpoints_of(run, tmp_path), log, lambda *_: "", meter(params, shards))
+        loop.train(run, read, observers_of(params, run, shards, tmp_path, log))
     assert [json.loads(line)["step"] for line in log.events_path.read_text().splitlines()] == [3, 6, 7, 8]
     assert torch.equal(seen[2], seen[3]) and not torch.equal(seen[3], seen[4])
     assert torch.equal(seen[5], run.denoiser.head_bias) and torch.isfinite(seen[5]).all()
@@ -215,25 +217,18 @@ def test_a_step_that_is_not_finite_is_skipped_and_many_stop_with_advice(
 def test_a_jump_of_the_loss_is_logged_with_its_batch(
     params: dict, shards: Shards, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    losses = iter([*(1.0 + 0.01 * (k % 5) for k in range(loop.SPIKE_OVER)), 9.0, 1.0])
+    losses = iter([*(1.0 + 0.01 * (k % 5) for k in range(loop.SPIKE_WINDOW)), 9.0, 1.0])
 
-    def step(run: loop.Run, ids: np.ndarray, stop: bool) -> loop.Record:
+    def step(run: Run, ids: np.ndarray, stop: bool) -> Record:
         run.step += 1
-        return loop.Record(next(losses), 1.0, 1.0)
+        return Record(next(losses), 0.0, 1.0, 1.0)
 
     monkeypatch.setattr(loop, "train_step", step)
-    run = start(params, shards, steps=loop.SPIKE_OVER + 2, sample_every=1000, checkpoint_every=1000)
+    run = start(params, shards, steps=loop.SPIKE_WINDOW + 2, sample_every=1000, checkpoint_every=1000)
     log = RunLog(tmp_path, 0, Tracker(OFF, {}))
-    loop.train(
-        run,
-        lambda step: batch(params, shards),
-        checkpoints_of(run, tmp_path),
-        log,
-        lambda *_: "",
-        meter(params, shards),
-    )
+    loop.train(run, lambda step: batch(params, shards), observers_of(params, run, shards, tmp_path, log))
     assert [json.loads(line) for line in log.events_path.read_text().splitlines()] == [
-        {"step": loop.SPIKE_OVER + 1, "event": "spike", "loss": "9.0", "grad_norm": "1.0"}
+        {"step": loop.SPIKE_WINDOW + 1, "event": "spike", "loss": "9.0", "grad_norm": "1.0"}
     ]
 
 
@@ -273,12 +268,12 @@ def test_without_a_rate_for_muon_adamw_has_all_parameters_and_a_run_carries_on(
     assert set(decays) == {0.0, 0.1} and sum(decays.values()) == len(list(run.denoiser.parameters()))
     checkpoints = checkpoints_of(run, tmp_path)
     for _ in range(2):
-        loop.train_step(run, batch(params, shards))
+        train_step(run, batch(params, shards))
     loop.save(run, checkpoints)
     checkpoints.close()
     assert loop.resume(other, tmp_path)
     for each in (run, other):
-        loop.train_step(each, batch(params, shards))
+        train_step(each, batch(params, shards))
     for name, tensor in run_tensors(other.denoiser, other.ema, other.optimizers).items():
         assert torch.equal(tensor, run_tensors(run.denoiser, run.ema, run.optimizers)[name]), name
 
@@ -294,31 +289,3 @@ def test_a_vocabulary_that_does_not_fit_is_said(params: dict, shards: Shards, tm
     )
     with pytest.raises(UserError, match="does not fit"):
         pretrain(dataclasses.replace(job_of(params), data=data), places(tmp_path, shards))
-
-
-@pytest.mark.parametrize("kept", ["none", "full"])
-def test_the_plan_s_activations_are_those_that_are_kept(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    width, tokens = 512, 64
-    monkeypatch.setattr("sunfish.model.transformer.attend", F.scaled_dot_product_attention)  # as on GPUs
-
-    def kept_bytes(layers: int) -> int:
-        transformer = Transformer(layers, width, 8)
-        weights = {p.untyped_storage().data_ptr() for p in transformer.parameters()}
-        seen: dict[int, Any] = {}
-        for block in transformer.blocks:
-            block.activation_checkpointing = kept
-
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            seen.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-            return tensor
-
-        kept_by = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION), torch.autocast("cpu", torch.bfloat16), kept_by:
-            transformer(torch.randn(2, tokens // 2, width, requires_grad=True))
-        converted = (
-            sum(2 * p.numel() for p in transformer.parameters() if p.ndim == 2) if kept == "none" else 0
-        )
-        return sum(t.untyped_storage().nbytes() for at, t in seen.items() if at not in weights) - converted
-
-    measured = (kept_bytes(6) - kept_bytes(2)) / 4 / tokens / width
-    assert ACTIVATION_BYTES[kept] == pytest.approx(measured, rel=0.05)

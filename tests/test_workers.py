@@ -19,8 +19,8 @@ import pytest
 from datatrove.pipeline.base import PipelineStep
 
 from sunfish.config.compose import compose
-from sunfish.errors import UserError
 from sunfish.config.schema.data import DataConfig
+from sunfish.errors import UserError
 from sunfish.sharding.engine import Engine
 from tests.corpora import HERE, digest, files, run, with_sources, write_jsonl
 

@@ -1,187 +1,224 @@
-"""SunFish beside its twins, trained on the same rows with the same operations: bounds, text at several
-temperatures, the oracle's word.
+"""SunFish beside its baselines, trained on the same rows with the same operations.
 
-python -m pipelines.baselines.compare --shards data/shards --denoiser models/denoiser --guess models/guess
---twins models/twins --out pipelines/baselines/results.json
+python -m pipelines.baselines.compare --denoiser models/denoiser --baselines models/baselines
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import math
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pipelines.baselines.objective import row_nats, text_end, write_rows
+from pipelines.baselines.contenders import FAMILIES, Contender, all_contenders, checked_name
+from pipelines.baselines.loss import autoregressive_nats, masked_bound
+from pipelines.baselines.page import draw_picture, write_page
+from pipelines.baselines.train import equal_steps
 from sunfish.config.compose import check
-from sunfish.evaluation.held_out import beside_grammar, measure_bound
-from sunfish.evaluation.judge import MAUVE_SEEDS
-from sunfish.evaluation.context import Numbers, EvalContext, Texts
+from sunfish.errors import UserError, report_errors
+from sunfish.evaluation.context import EvalContext, Numbers, Texts, batches_of
+from sunfish.evaluation.held_out import held_out_batches, likelihood_numbers, measure_bound, measure_causal
+from sunfish.evaluation.quality import story_metrics, text_metrics
 from sunfish.files import write_json
-from sunfish.model.guess import read_guess
-from sunfish.model.baseline import StoredBaseline, read_baseline
-from sunfish.errors import report_errors
+from sunfish.model.baseline import Kind, StoredBaseline, read_baseline
 from sunfish.progress import Progress, track
+from sunfish.training.cost import step_operations
 from sunfish.training.parallel import flushing_denormals, keep_freed_memory
 
-TEMPERATURES = (0.6, 0.8, 1.0)
-STEPS = (8, 16, 32, 128)
-TEXTS_BY_STEPS = 500  # twelve rows, where differences are large
-SHOWN = (
-    "judged_perplexity", "mauve", "mauve_deviation",
-    "sentences_valid", "stories_consistent", "people_total_variation", "forms_total_variation", "unique", "entropy_per_sample_nats",
-    "entropy_corpus_nats", "distinct_2", "rep_2", "seconds_per_text", "calls_per_text",
-)  # fmt: skip
+KINDS: tuple[Kind, ...] = ("masked", "autoregressive")
+SHOWN_TEXTS = 3  # of each family's best row
+SPEED_ROUNDS = 3
+TIMED = ("DDIM 16", "DDPM 64, kept above 0.9", "ancestral 16", "ancestral 64", "a token a call")
+
+Params = dict[str, Any]
+Baselines = dict[Kind, StoredBaseline]
 
 
 @report_errors
 @flushing_denormals()
 def main() -> None:
-    """Measure SunFish and both twins on the same texts."""
+    """Sample with SunFish and both baselines; write the table, the picture and the page."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--shards", type=Path, required=True)
-    parser.add_argument("--denoiser", type=Path, required=True)
-    parser.add_argument("--guess", type=Path, help="what distill/dvc.yaml made of the denoiser")
-    parser.add_argument("--twins", type=Path, required=True, help="folder of masked/ and autoregressive/")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shards", type=Path, default=Path("data/shards"))
+    parser.add_argument("--denoiser", type=Path, default=Path("models/denoiser"))
+    parser.add_argument(
+        "--baselines",
+        type=Path,
+        default=Path("models/baselines"),
+        help="folder of masked/ and autoregressive/",
+    )
+    parser.add_argument("--texts", type=int, default=500, help="of each row")
+    parser.add_argument("--metrics", type=Path, default=Path("results/benchmarks/baselines.json"))
+    parser.add_argument("--picture", type=Path, default=Path("results/benchmarks/baselines.png"))
+    parser.add_argument("--page", type=Path, default=Path("results/baselines.html"))
     arguments = parser.parse_args()
     params = check(arguments.params)
     keep_freed_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    section = dataclasses.replace(params["evaluate"], judge=str(arguments.twins / "autoregressive"))
-    subject = EvalContext.read(
-        arguments.denoiser, arguments.shards, params["data"], section, device
-    ).with_judge()
-    end = text_end(params["data"], subject.shards.end_id)
-    twins = {kind: read_baseline(arguments.twins / kind) for kind in ("masked", "autoregressive")}
-    for stored in twins.values():
-        stored.twin.to(device)
-    few = subject.told(num_samples=min(TEXTS_BY_STEPS, section.num_samples))
-    writers = {
-        "sunfish": in_steps(few),
-        "masked": lambda steps: writer(few.told(num_steps=steps), twins["masked"], end)(section.temperature),
-    }
-    if arguments.guess:
-        guess = read_guess(arguments.guess, subject.stored).to(device)
-        writers["sunfish, with a distilled guess"] = in_steps(dataclasses.replace(few, guess=guess))
-    results = {
-        "held_out": {
-            "sunfish": measure_bound(subject)[1],
-            **(
-                {"sunfish, one step a word": measure_bound(subject, num_levels=0)[1]}
-                if section.window_steps == 1
-                else {}
-            ),
-            **{kind: measure_twin(subject, stored, end) for kind, stored in twins.items()},
-        },
-        "texts": {
-            "real": judged(subject, subject.real_texts(subject.num_real)),
-            "sunfish": by_temperature(
-                subject, lambda heat: subject.told(temperature=heat).write_texts(section.num_samples, 1)
-            ),
-            **{kind: by_temperature(subject, writer(subject, stored, end)) for kind, stored in twins.items()},
-        },
-        "steps": {name: by_steps(subject, write) for name, write in writers.items()},
-        "parameters": {
-            kind: sum(p.numel() for p in stored.twin.parameters()) for kind, stored in twins.items()
-        },
-        "how": {
-            **{name: getattr(section, name) for name in ("num_samples", "num_steps", "sampler", "floor")},
-            "temperature_by_steps": section.temperature,
-            "num_samples_by_steps": few.section.num_samples,
-            "mauve_seeds": MAUVE_SEEDS,
-            "weights": "ema",
-        },
-    }
-    write_json(arguments.out, results)
+    context = EvalContext.read(
+        arguments.denoiser, arguments.shards, params["data"], params["evaluate"], params["sampler"],
+        "cuda" if torch.cuda.is_available() else "cpu",
+    )  # fmt: skip
+    baselines = {kind: read_own(arguments.baselines / kind, context) for kind in KINDS}
+    results = compare(context, baselines, params, arguments.texts)
+    write_json(arguments.metrics, results)
+    draw_picture(arguments.picture, results)
+    write_page(arguments.page, arguments.picture, results)
 
 
-def by_temperature(subject: EvalContext, write: Callable[[float], Texts]) -> dict[str, Any]:
-    """Return what can be said of a model's texts at each temperature."""
-    return {f"{heat:g}": judged(subject, write(heat)) for heat in TEMPERATURES}
+def read_own(folder: Path, context: EvalContext) -> StoredBaseline:
+    """Read a baseline onto the denoiser's device.
 
-
-def by_steps(subject: EvalContext, write: Callable[[int], Texts]) -> dict[str, Any]:
-    """Return the same by how many steps a text may take."""
-    return {str(steps): judged(subject, write(steps)) for steps in STEPS}
-
-
-def in_steps(subject: EvalContext) -> Callable[[int], Texts]:
-    """Return a function that lets SunFish write in so many steps."""
-    return lambda steps: subject.told(num_steps=steps).write_texts(subject.section.num_samples, 1)
-
-
-def judged(subject: EvalContext, texts: Texts) -> Numbers:
-    """Return what any evaluation says of texts, their perplexity under the autoregressive twin, and how near
-    they are to real ones.
+    Raises:
+        UserError: it cannot be read, or its tokenizer is not that of the shards.
     """
-    everything = subject.judge(texts, near=True)
-    return {key: everything[key] for key in SHOWN if key in everything}
+    stored = read_baseline(folder)
+    if stored.tokenizer_sha256 != context.shards.manifest["tokenizer_sha256"]:
+        raise UserError(f"{folder}: was trained with another tokenizer than the shards; train it again")
+    stored.baseline.to(context.device)
+    return stored
 
 
-def writer(subject: EvalContext, stored: StoredBaseline, end: int | None) -> Callable[[float], Texts]:
-    """Return a function that lets a twin write as many texts as SunFish, the masked one in as many steps and
-    of the same lengths.
-    """
-    section, twin, lengths = subject.section, stored.twin, stored.lengths
-
-    def write(heat: float) -> Texts:
-        rng, rows, started = np.random.default_rng((section.seed, 1)), list[list[int]](), time.perf_counter()
-        drawn = (
-            lengths.draw(section.num_samples, rng)
-            if twin.kind == "masked"
-            else np.full(section.num_samples, lengths.longest)
-        )
-        with Progress(f"{twin.kind}, T {heat:g}", section.num_samples, "texts") as progress:
-            for length, total in zip(
-                *(values.tolist() for values in np.unique(drawn, return_counts=True)), strict=True
-            ):
-                for start in range(0, total, section.batch_rows):
-                    count = min(section.batch_rows, total - start)
-                    rows += subject.cut(
-                        write_rows(twin, count, length, section.num_steps, heat, section.floor, end, rng)
-                    )
-                    progress.add(count)
-        return subject.texts(rows, (time.perf_counter() - started) / section.num_samples)
-
-    return write
-
-
-@torch.no_grad()
-def measure_twin(subject: EvalContext, stored: StoredBaseline, end: int | None) -> dict[str, float]:
-    """Return held-out nats per token: exact, or the masked twin's bound with what the length costs."""
-    section, held_out, twin, lengths = subject.section, subject.held_out, stored.twin, stored.lengths
-    indices, rng = held_out.first(section.bound_rows), np.random.default_rng((section.seed, 0))
-    nats = []
-    for ids in track(held_out.batches(indices, section.batch_rows), twin.kind, "batches", None):
-        if twin.kind == "autoregressive":
-            nats.append(row_nats(twin, ids, end, rng).double().cpu().numpy())
-            continue
-        levels = (
-            np.arange(section.bound_levels)[:, None] + 1.0 - rng.random((1, len(ids)))
-        ) / section.bound_levels
-        drawn = [row_nats(twin, ids, end, rng, times).double().cpu().numpy() for times in levels]
-        nats.append(np.mean(drawn, axis=0) + lengths.nats(np.full(len(ids), ids.shape[1])))
-    rows, tokens = np.concatenate(nats), float(held_out.num_tokens(indices).sum())
-    texts = [
-        text
-        for ids in held_out.batches(indices, section.batch_rows)
-        for text in subject.texts(subject.cut(ids)).words
+def compare(context: EvalContext, baselines: Baselines, params: Params, num_texts: int) -> dict[str, Any]:
+    """Return all results as plain values."""
+    contenders = all_contenders(
+        context.stored, baselines["masked"], baselines["autoregressive"], params["sampler"]
+    )
+    rows, samples = [], {}
+    for contender in contenders:
+        numbers, texts = measure_row(context, baselines["autoregressive"], contender, num_texts)
+        rows.append({"family": contender.family, "name": contender.name, **numbers})
+        samples[len(rows) - 1] = texts.words[:SHOWN_TEXTS]
+    timed = [
+        contender for contender in contenders if contender.name in (*TIMED, checked_name(params["sampler"]))
     ]
+    real = context.real_texts(min(num_texts, len(context.held_out)))
     return {
-        "nats_per_token": float(rows.sum()) / tokens,
-        "nats_per_token_standard_error": float(rows.std(ddof=1)) * math.sqrt(len(rows)) / tokens,
-        "nats_per_row": float(rows.mean()),
-        "rows": len(rows),
-        **(beside_grammar(rows, texts, subject.grammar) if subject.grammar else {}),
+        "real": quality(context, real),
+        "rows": rows,
+        "held_out": measure_held_out(context, baselines),
+        "speed": measure_speed(timed, context.stored.lengths.median),
+        "training": measure_training(context, baselines, params),
+        "samples": [{"row": row, "texts": texts} for row, texts in samples.items()],
+        "how": {
+            "texts": num_texts,
+            "temperature": params["sampler"].temperature,
+            "batch_rows": context.config.batch_rows,
+            "device": context.device.type,
+            "threads": torch.get_num_threads(),
+        },
+    }  # fmt: skip
+
+
+def measure_row(
+    context: EvalContext, judge: StoredBaseline, contender: Contender, num: int
+) -> tuple[Numbers, Texts]:
+    """Sample `num` texts, of the same drawn lengths for every contender, and return what they are like."""
+    rng = np.random.default_rng((context.config.seed, 1))
+    lengths = context.stored.lengths.draw(num, rng)
+    rows: dict[int, list[int]] = {}
+    calls = corrected = nats = seconds = 0.0
+    with Progress(f"{FAMILIES[contender.family]}: {contender.name}", num, "texts") as progress:
+        for batch in batches_of(lengths, context.config.batch_rows):
+            started = time.perf_counter()
+            sampled = contender.sample(len(batch), int(lengths[batch[0]]), rng)
+            seconds += time.perf_counter() - started
+            calls, corrected = calls + sampled.calls.sum(), corrected + sampled.corrected.sum()
+            nats += float(autoregressive_nats(judge.baseline, to_tensor(context, sampled.ids)).sum())
+            rows |= zip(batch.tolist(), context.cut(sampled.ids), strict=True)
+            progress.add(len(batch))
+    texts = context.texts([rows[index] for index in range(num)])
+    tokens = sum(len(row) + 1 for row in texts.ids)
+    taken = {"calls": calls / num, "corrected": corrected / num, "seconds_per_text": seconds / num}
+    judged = {"judged_nats_per_token": nats / tokens}  # by the autoregressive baseline
+    return {**quality(context, texts), **judged, **{key: float(value) for key, value in taken.items()}}, texts
+
+
+def quality(context: EvalContext, texts: Texts) -> Numbers:
+    """Return what can be said of any texts."""
+    stories = story_metrics(texts.words, context.grammar) if context.grammar else {}
+    return {**stories, **text_metrics(texts.ids, texts.words)}
+
+
+def measure_held_out(context: EvalContext, baselines: Baselines) -> dict[str, Numbers]:
+    """Return held-out nats per token: bounds of what denoises or unmasks, exact ones of causal passes."""
+    results = {"sunfish, bound": measure_bound(context)[1]}
+    if context.stored.config.can_check:
+        results["sunfish's check, exact"] = measure_causal(context)
+    rng, separator = np.random.default_rng((context.config.seed, 0)), context.held_out.between
+    masked, autoregressive = baselines["masked"].baseline, baselines["autoregressive"].baseline
+    levels = context.config.bound_levels
+    measures: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "masked, bound": lambda ids: masked_bound(masked, ids, levels, rng, separator),
+        "masked's check, exact": lambda ids: autoregressive_nats(masked, ids, separator),
+        "autoregressive, exact": lambda ids: autoregressive_nats(autoregressive, ids, separator),
     }
+    if not baselines["masked"].config.can_check:
+        del measures["masked's check, exact"]
+    for name, measure in measures.items():
+        nats = np.concatenate(list(row_nats(context, name, measure)))
+        results[name] = likelihood_numbers(context, nats)
+    return results
+
+
+def row_nats(
+    context: EvalContext, name: str, measure: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[np.ndarray]:
+    """Yield -log p of held-out rows, that of their lengths included, (rows,) in nats, batch by batch."""
+    batches = held_out_batches(context)
+    for ids in track(batches, name, "batches", len(batches)):
+        lengths = context.stored.lengths.nats(np.full(len(ids), ids.shape[1]))
+        yield measure(to_tensor(context, ids)).double().cpu().numpy() + lengths
+
+
+def measure_speed(contenders: list[Contender], length: int) -> list[dict[str, Any]]:
+    """Return the seconds of a text of `length` tokens, alone and as one of 32; all in turn, medians."""
+    seconds: dict[tuple[int, int], list[float]] = {}
+    for round_ in range(SPEED_ROUNDS + 1):  # of which the first one warms up
+        for index, contender in enumerate(contenders):
+            for num in (1, 32):
+                started = time.perf_counter()
+                contender.sample(num, length, np.random.default_rng(round_))
+                taken = (time.perf_counter() - started) / num
+                seconds.setdefault((index, num), []).extend([taken] if round_ else [])
+    return [
+        {"family": each.family, "name": each.name, "length": length,
+         **{f"seconds_per_text_batch_{num}": statistics.median(seconds[index, num]) for num in (1, 32)}}
+        for index, each in enumerate(contenders)
+    ]  # fmt: skip
+
+
+def measure_training(
+    context: EvalContext, baselines: Baselines, params: Params
+) -> dict[str, dict[str, float]]:
+    """Return steps, operations and parameters of each training."""
+    model, diffusion, pretrain = params["model"], params["diffusion"], params["pretrain"]
+    vocab, length = context.shards.vocab_size, context.stored.lengths.median
+    operations = pretrain.steps * step_operations(model, diffusion, vocab, pretrain.batch_rows, length)
+    steps = {kind: equal_steps(kind, model, diffusion, pretrain.steps, vocab, length) for kind in KINDS}
+    models = {kind: stored.baseline for kind, stored in baselines.items()}
+    return {
+        name: {
+            "steps": count,
+            "rows_per_step": pretrain.batch_rows,
+            "operations": operations,
+            "parameters": sum(p.numel() for p in network.parameters()),
+        }
+        for name, count, network in (
+            ("sunfish", pretrain.steps, context.stored.denoiser),
+            *((kind, steps[kind], models[kind]) for kind in KINDS),
+        )
+    }
+
+
+def to_tensor(context: EvalContext, ids: np.ndarray) -> torch.Tensor:
+    """Return ids on the models' device."""
+    return torch.from_numpy(ids).to(context.device)
 
 
 if __name__ == "__main__":

@@ -1,169 +1,117 @@
-"""One page that opens from disk: SunFish beside its twins, on stories and on real text, with pictures.
-
-python -m pipelines.baselines.page --results benchmarks/twins --out pipelines/baselines/report.html
-"""
+"""The comparison as one picture and one page that opens from disk."""
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from sunfish.files import read_json, write_text
+from pipelines.baselines.contenders import FAMILIES
+from sunfish.files import replacing, write_text
 from sunfish.page import render
-from sunfish.pictures import ACCENT, INK, PALE, picture
-from sunfish.errors import report_errors
+from sunfish.pictures import ACCENT, INK, picture
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
-CORPORA = {
-    "results": "Stories of the grammar",
-    "stories_35m": "Stories of the grammar, 35 M parameters",
-    "long_stories": "Stories of the longer grammar",
-    "tinystories": "TinyStories",
-    "real_text": "A sample of FineWeb in 4,096 pieces",
-    "fineweb_sample": "A sample of FineWeb in GPT-2's tokens",
-}
-COLORS = {
-    "sunfish": ACCENT,
-    "sunfish, with a distilled guess": "#f2a48f",
-    "masked": INK,
-    "autoregressive": PALE,
-}
-NAMES = {
-    "sunfish": "SunFish",
-    "sunfish, one step a word": "SunFish, one step a word",
-    "sunfish, with a distilled guess": "SunFish with the guess",
-    "masked": "masked diffusion",
-    "autoregressive": "autoregressive",
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+GREEN = "#3a7d44"
+STYLES = {
+    "sunfish": (ACCENT, "o--"),
+    "sunfish_checked": (ACCENT, "o-"),
+    "masked": (INK, "s--"),
+    "masked_checked": (INK, "s-"),
+    "autoregressive": (GREEN, "D-"),
 }
 COLUMNS = {
-    "sentences_valid": ("valid", "percent"),
-    "stories_consistent": ("consistent", "percent"),
-    "judged_perplexity": ("judged perplexity", "plain"),
-    "mauve": ("MAUVE", "plain"),
-    "entropy_corpus_nats": ("entropy", "plain"),
-    "distinct_2": ("distinct pairs", "percent"),
-    "calls_per_text": ("calls", "plain"),
+    "calls": ("calls", "{:.1f}"),
+    "corrected": ("corrected", "{:.1f}"),
+    "sentences_valid": ("valid", "{:.1%}"),
+    "stories_consistent": ("consistent", "{:.1%}"),
+    "unique": ("unique", "{:.1%}"),
+    "entropy_corpus_nats": ("entropy", "{:.2f}"),
+    "forms_total_variation": ("forms off", "{:.2f}"),
+    "people_total_variation": ("people off", "{:.2f}"),
+    "objects_total_variation": ("objects off", "{:.2f}"),
+    "judged_nats_per_token": ("judged nats", "{:.3f}"),
+    "seconds_per_text": ("seconds", "{:.4f}"),
 }
-LIKE = 0.1  # nats of entropy within which texts rank
+ENTROPY_BELOW_REAL = 0.3  # nats: rows less varied than that do not compete
+STORIES, ANY_TEXT = "stories_consistent", "judged_nats_per_token"
 
-Numbers = dict[str, float]
 Results = dict[str, Any]
+Row = dict[str, Any]
 
 
-@report_errors
-def main() -> None:
-    """Write the page."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument(
-        "--results", type=Path, required=True, help="folder of results.json and its companions"
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    write_page(arguments.out, {name: read_json(arguments.results / f"{name}.json") for name in CORPORA})
+def quality_key(results: Results) -> str:
+    """Return what rows are ranked by: the oracle's word on stories, else the autoregressive baseline's."""
+    return STORIES if STORIES in results["rows"][0] else ANY_TEXT
 
 
-def write_page(path: Path, results: dict[str, Results]) -> None:
-    """Write the page of several comparisons, by the names of `CORPORA`."""
-    with tempfile.TemporaryDirectory() as place:
-        for name, result in results.items():
-            draw_by_steps(Path(place) / f"{name}_steps.png", result)
-            draw_by_entropy(Path(place) / f"{name}_entropy.png", result)
-        shown = {"corpora": CORPORA, "names": NAMES, "columns": COLUMNS, "like": LIKE, "ranks": ranks}
-        page = render(TEMPLATE, Path(place), results=results, **shown)
+def best_rows(results: Results) -> list[Row]:
+    """Return the best row of each family, the best family first; rows of little variety do not compete."""
+    key = quality_key(results)
+    sign = -1.0 if key == STORIES else 1.0
+    least = results["real"]["entropy_corpus_nats"] - ENTROPY_BELOW_REAL
+    varied = [row for row in results["rows"] if row["entropy_corpus_nats"] >= least]
+    ranked = sorted(varied, key=lambda row: sign * row[key])
+    return [next(row for row in ranked if row["family"] == family) for family in _families(ranked)]
+
+
+def _families(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(row["family"] for row in rows))
+
+
+def verdict(results: Results) -> str:
+    """Return in one sentence who won, and by how much."""
+    key, best = quality_key(results), best_rows(results)
+    if not best:
+        return "No model writes texts as varied as real ones."
+    first, *others = best
+    what = "share of consistent stories" if key == STORIES else "likelihood under the autoregressive baseline"
+    behind = f", ahead of {'; '.join(_said(row, key) for row in others)}" if others else ""
+    return f"Best by the {what}: {_said(first, key)}{behind}."
+
+
+def _said(row: Row, key: str) -> str:
+    return f"{FAMILIES[row['family']]} ({cell(row, key, COLUMNS[key][1])} in {row['calls']:.1f} calls)"
+
+
+def cell(row: Row, key: str, form: str) -> str:
+    """Return a number of the table; nothing where it was not measured."""
+    return form.format(row[key]) if key in row else ""
+
+
+def draw_picture(path: Path, results: Results) -> None:
+    """Draw quality against calls, a line for each family."""
+    key = quality_key(results)
+
+    def draw(axes: Any) -> None:
+        for family in _families(results["rows"]):
+            rows = sorted(_of(results, family), key=lambda row: float(row["calls"]))
+            color, form = STYLES[family]
+            calls, values = [row["calls"] for row in rows], [row[key] for row in rows]
+            axes.plot(calls, values, form, color=color, label=FAMILIES[family])
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("calls of the network for a text")
+        axes.set_ylabel("stories consistent" if key == STORIES else "judged nats per token")
+        axes.legend(frameon=False, fontsize=8)
+
+    with replacing(path) as temporary:
+        drawn = temporary.with_suffix(".png")
+        picture(drawn, draw, "SunFish beside its baselines")
+        drawn.rename(temporary)
+
+
+def _of(results: Results, family: str) -> list[Row]:
+    return [row for row in results["rows"] if row["family"] == family]
+
+
+def write_page(path: Path, picture_path: Path, results: Results) -> None:
+    """Write the page: who won, the table, the picture, samples."""
+    best = best_rows(results)
+    samples = {id(results["rows"][each["row"]]): each["texts"] for each in results["samples"]}
+    columns = [(key, *column) for key, column in COLUMNS.items() if key in results["rows"][0]]
+    page = render(
+        TEMPLATE, picture_path.parent, results=results, verdict=verdict(results), columns=columns,
+        picture_name=picture_path.name, families=FAMILIES,
+        samples=[(row, samples[id(row)]) for row in best], cell=cell,
+    )  # fmt: skip
     write_text(path, page)
-
-
-def ranks(models: dict[str, dict[str, Numbers]], at: str) -> bool:
-    """Say whether all models' texts at a temperature, or in so many steps, have entropies near enough to
-    rank.
-    """
-    entropies = [rows[at]["entropy_corpus_nats"] for rows in models.values()]
-    return max(entropies) - min(entropies) <= LIKE
-
-
-def quality_of(result: Results) -> str:
-    """Return what tells good text from bad: the oracle where there is one, or else the judge."""
-    return "stories_consistent" if "stories_consistent" in result["texts"]["real"] else "judged_perplexity"
-
-
-def draw_by_steps(path: Path, result: Results) -> None:
-    """Draw judged perplexity by steps, real text's beside it."""
-
-    def draw(axes: Any) -> None:
-        for kind, rows in result["steps"].items():
-            axes.plot(
-                [int(at) for at in rows],
-                [row["judged_perplexity"] for row in rows.values()],
-                "o-",
-                color=COLORS[kind],
-                label=NAMES[kind],
-            )
-        axes.axhline(
-            result["texts"]["real"]["judged_perplexity"], color=PALE, linestyle="--", label="real text"
-        )
-        axes.set(
-            xlabel="steps a text may take",
-            ylabel="perplexity by the autoregressive twin",
-            xscale="log",
-            yscale="log",
-        )
-        ticks = [int(at) for at in result["steps"]["sunfish"]]
-        axes.set_xticks(ticks, [str(at) for at in ticks])
-        axes.minorticks_off()
-        axes.legend(frameon=False)
-
-    picture(path, draw, "Judged perplexity by steps")
-
-
-def draw_by_entropy(path: Path, result: Results) -> None:
-    """Draw quality beside variety, a point a temperature."""
-    key = quality_of(result)
-    label, form = key.replace("_", " "), COLUMNS[key][1]
-    factor = 100.0 if form == "percent" else 1.0
-
-    def draw(axes: Any) -> None:
-        for kind in ("sunfish", "masked", "autoregressive"):
-            rows = result["texts"][kind]
-            points = (
-                [row["entropy_corpus_nats"] for row in rows.values()],
-                [factor * row[key] for row in rows.values()],
-            )
-            axes.plot(*points, "o-", color=COLORS[kind], label=NAMES[kind])
-            for heat, x, y in zip(rows, *points, strict=True):
-                aside = (
-                    0,
-                    -14 if kind == "sunfish" else 7,
-                )  # where two curves meet, names stand on either side
-                axes.annotate(
-                    f"T {heat}",
-                    (x, y),
-                    textcoords="offset points",
-                    xytext=aside,
-                    ha="center",
-                    fontsize=8,
-                    color=COLORS[kind],
-                )
-        real = result["texts"]["real"]
-        axes.plot(
-            real["entropy_corpus_nats"],
-            factor * real[key],
-            "*",
-            color="black",
-            markersize=12,
-            label="real text",
-        )
-        axes.set(
-            xlabel="entropy of tokens over all texts, nats",
-            ylabel=f"{label}, %" if form == "percent" else label,
-        )
-        if form != "percent":
-            axes.set_yscale("log")
-        axes.legend(frameon=False)
-
-    picture(path, draw, f"{label.capitalize()} beside variety")
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,8 @@ from sunfish.plugins import load_plugins
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
 SECTIONS = (
-    "data", "model", "schedule", "diffusion", "sampler", "pretrain", "validate", "evaluate", "export", "launch", "tracking",
+    "data", "model", "schedule", "diffusion", "sampler", "pretrain", "validate", "evaluate", "export",
+    "launch", "tracking",
 )  # fmt: skip
 
 
@@ -53,6 +54,7 @@ def _load(params_path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{params_path}: no such file; `python -m sunfish.config compose` writes it from conf/"
         )
+    _refuse_aliases(params_path)
     try:
         params = OmegaConf.to_container(OmegaConf.load(params_path), resolve=True)
     except Exception as error:
@@ -111,6 +113,20 @@ def _nearest_key(message: str, params_path: Path) -> str:
     return nearest(rest, values) if values else ""
 
 
+def _refuse_aliases(path: Path) -> None:
+    """Refuse YAML aliases: nine nested lines of them stand for billions of values."""
+    import yaml
+
+    try:
+        found = any(
+            isinstance(token, yaml.AliasToken) for token in yaml.scan(path.read_text(encoding="utf-8"))
+        )
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return  # OmegaConf says what is wrong
+    if found:
+        raise ConfigError(f"{path}: YAML aliases (*name) are not allowed; write the values out")
+
+
 def check(params_path: Path) -> dict[str, Any]:
     """Return every section of params.yaml as its dataclass, or raise ConfigError for the first that cannot
     run.
@@ -151,6 +167,5 @@ def main() -> None:
     if arguments.verb == "compose":
         compose(arguments.overrides, arguments.params)
     check(arguments.params)
-    print(
-        f"{arguments.params}: {'written, ' if arguments.verb == 'compose' else ''}every section is complete and can run"
-    )
+    written = "written, " if arguments.verb == "compose" else ""
+    print(f"{arguments.params}: {written}every section is complete and can run")

@@ -72,9 +72,8 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in choices and type(value) in {type(c) for c in choices}:
             return value
-        raise ConfigError(
-            f"{where} = {_show(value)}: should be one of {', '.join(map(str, choices))}{nearest(str(value), choices)}"
-        )
+        names = ", ".join(map(str, choices))
+        raise ConfigError(f"{where} = {_show(value)}: should be one of {names}{nearest(str(value), choices)}")
     if origin is tuple:
         if not isinstance(value, list):
             raise ConfigError(f"{where} = {_show(value)}: should be a list [...] of {_name(choices[0])}")

@@ -38,7 +38,7 @@ class StepRandomness(NamedTuple):
     @property
     def is_unconditional(self) -> np.ndarray:
         """Say which rows have no known position, (rows,)."""
-        return ~self.known.any(axis=1)
+        return np.asarray(~self.known.any(axis=1))
 
 
 def draw_randomness(

@@ -18,12 +18,24 @@ else:
 class DenoisedBatch(Protocol):
     """What an objective may look at: the data, the noise, and the denoiser's estimate."""
 
-    ids: TokenIds
-    x_0: Embeddings
-    x_t: Embeddings
-    eps: Embeddings
-    logsnr: LogSnr
-    density: PerRow  # of the noise schedule where `logsnr` was drawn; 0 where it was not drawn from it
+    @property
+    def ids(self) -> TokenIds: ...
+
+    @property
+    def x_0(self) -> Embeddings: ...
+
+    @property
+    def x_t(self) -> Embeddings: ...
+
+    @property
+    def eps(self) -> Embeddings: ...
+
+    @property
+    def logsnr(self) -> LogSnr: ...
+
+    @property
+    def density(self) -> PerRow:
+        """Of the noise schedule where `logsnr` was drawn; 0 where it was not drawn from it."""
 
     @property
     def x_0_hat(self) -> Embeddings:

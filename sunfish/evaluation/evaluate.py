@@ -1,28 +1,39 @@
-"""Evaluate a denoiser: the bound, the text it writes, the gaps it fills, its speed; numbers, pictures,
-samples, a report.
+"""Evaluate a denoiser: likelihoods, the texts it writes, the gaps it fills, its speed; tables, pictures,
+samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import datetime
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.evaluate import EvaluateConfig
+from sunfish.config.schema.sampler import SamplerConfig
 from sunfish.config.schema.tracking import TrackingConfig
-from sunfish.evaluation.context import EvalContext, Numbers
-from sunfish.evaluation.held_out import measure_bound
-from sunfish.evaluation.infilling import measure_infilling
+from sunfish.evaluation.bound import Bound
+from sunfish.evaluation.context import EvalContext, Numbers, Texts, name_of
+from sunfish.evaluation.headline import headline_numbers
+from sunfish.evaluation.held_out import measure_bound, measure_causal
+from sunfish.evaluation.infilling import CUTS, measure_gap_bound, measure_infilling
+from sunfish.evaluation.metrics import measure
 from sunfish.evaluation.plots import read_curve, write_plots
-from sunfish.evaluation.report import write_report
-from sunfish.evaluation.speed import measure_speed, time_to_quality
-from sunfish.evaluation.trajectory import follow
-from sunfish.files import write_json, write_text
+from sunfish.evaluation.samplers import (
+    affordable,
+    by_steps,
+    compared_samplers,
+    founding_samplers,
+    measure_samplers,
+    named,
+)
+from sunfish.evaluation.speed import measure_speed
+from sunfish.evaluation.trajectory import Frame, pick_trajectory, thin
+from sunfish.files import require_writable, write_json, write_text
 from sunfish.tracking import Tracker
 
 
@@ -33,100 +44,129 @@ class Places:
     denoiser: Path
     shards: Path
     curve: Path
-    metrics: Path
+    metrics: Path  # the headline numbers
+    results: Path  # every table
     plots: Path
     samples: Path
-    report: Path
 
 
-def evaluate(data: DataConfig, section: EvaluateConfig, tracking: TrackingConfig, places: Places) -> None:
+@dataclass(frozen=True)
+class Settings:
+    """The sections of params.yaml that an evaluation reads."""
+
+    data: DataConfig
+    evaluate: EvaluateConfig
+    sampler: SamplerConfig
+    tracking: TrackingConfig
+
+
+def evaluate(settings: Settings, places: Places) -> None:
     """Measure and write everything."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    subject = EvalContext.read(places.denoiser, places.shards, data, section, device).with_judge()
-    stored = subject.stored
-    bound, bound_numbers = measure_bound(subject)
-    texts = subject.write_texts(section.num_samples, seed=1)
-    judged = subject.judge(texts, near=True)
-    steps = measure_over(subject, judged, "num_steps", section.frontier_steps)
-    windows = measure_over(*_in_turn(subject, judged), "window_steps", section.frontier_windows)
-    metrics: dict[str, Any] = {
+    context = EvalContext.read(
+        places.denoiser, places.shards, settings.data, settings.evaluate, settings.sampler, device
+    ).with_judge()
+    for path in (places.metrics, places.results, places.samples):
+        require_writable(path)
+    bound, results, frames = measure_all(context)
+    write_plots(places.plots, read_curve(places.curve), bound, results, frames)
+    write_json(places.results, results)
+    write_json(places.metrics, headline_numbers(results))
+    write_text(places.samples, "\n\n".join(sample["text"] for sample in results["samples"]) + "\n")
+    track(settings.tracking, context, results, places)
+
+
+def measure_all(context: EvalContext) -> tuple[Bound, dict[str, Any], list[Frame]]:
+    """Return the bound by noise level, every table, and the frames of one text."""
+    bound, bound_numbers = measure_bound(context)
+    texts, drafts, headline, draft = write_headline(context)
+    frames = thin(pick_trajectory(context))
+    results: dict[str, Any] = {
+        "about": about(context),
         "bound": bound_numbers,
-        **({"bound_one_step": measure_bound(subject, num_levels=0)[1]} if section.window_steps == 1 else {}),
-        "samples": {**judged, "count": len(texts.words)},
-        "real_text": subject.judge(subject.real_texts(subject.num_real), near=True),
-        "infilling": measure_infilling(subject),
-        "how": _how(section),
-        "frontier": steps,
-        "windows": windows,
-        "temperatures": measure_over(subject, judged, "temperature", section.frontier_temperatures),
-        "time_to_quality": {
-            "num_steps": time_to_quality(steps, judged),
-            "window_steps": time_to_quality(windows, judged),
-        },
-        "speed": measure_speed(stored.denoiser, stored.law, stored.lengths.longest, section.speed_runs),
+        **({"causal": measure_causal(context)} if context.stored.config.can_check else {}),
+        "headline": headline,
+        "draft": draft,
+        "real_text": measure(context.real_texts(context.num_real), context),
+        **measure_tables(context, headline, draft),
+        "infilling": {name: measure_infilling(context, name) for name in CUTS},
+        "gap_bound": measure_gap_bound(context),
+        "samples": pairs(texts, drafts, context.config.shown_samples),
+        "trajectory": [frame.to_json() for frame in frames],
     }
-    trajectory = follow(
-        stored.denoiser,
-        subject.table(),
-        stored.lengths.usual,
-        np.random.default_rng(section.seed),
-        section.temperature,
-    )
-    write_json(places.metrics, metrics)
-    write_plots(
-        places.plots,
-        read_curve(places.curve),
-        bound,
-        metrics,
-        trajectory,
-        subject.words_of(trajectory.ids[-1]),
-    )
-    write_text(places.samples, "\n\n".join(texts.words[: section.shown_samples]) + "\n")
-    write_report(places.report, subject, data, metrics, places.plots, trajectory, texts)
-    tracker = Tracker(tracking, {"model_sha256": stored.digest()})
+    return bound, results, frames
+
+
+def write_headline(context: EvalContext) -> tuple[Texts, Texts, Numbers, Numbers]:
+    """Return the configured sampler's texts, their drafts alone, and the metrics of both.
+
+    Both come from the same noise, so the drafts are those that the check corrected. Without a check both are
+    the same texts."""
+    num = affordable(context.config.num_samples, context.sampler)
+    drafts = context.write_texts(context.draft_sampler, num, seed=1)
+    draft = measure(drafts, context)
+    if context.sampler.check is None:
+        return drafts, drafts, draft, draft
+    texts = context.write_texts(context.sampler, num, seed=1)
+    return texts, drafts, measure(texts, context), draft
+
+
+def measure_tables(context: EvalContext, headline: Numbers, draft: Numbers) -> dict[str, dict[str, Numbers]]:
+    """Return the tables of other samplers, of other numbers of steps, and of single texts' time."""
+    known = {name_of(context.draft_sampler): draft, name_of(context.sampler): headline}
+    samplers = measure_samplers(context, compared_samplers(context), known)
+    plain = measure_samplers(context, by_steps(context.draft_sampler), known | samplers)
+    checked = by_steps(context.sampler) if context.sampler.check else {}
+    timed = named([context.sampler]) | founding_samplers(context)
+    return {
+        "samplers": samplers,
+        "plain_by_steps": plain,
+        "checked_by_steps": measure_samplers(context, checked, known),
+        "speed": measure_speed(context, timed),
+    }
+
+
+def about(context: EvalContext) -> dict[str, Any]:
+    """Return what was evaluated, how and when."""
+    stored = context.stored
+    return {
+        "model": dataclasses.asdict(stored.config.model),
+        "parameters": sum(p.numel() for p in stored.denoiser.parameters()),
+        "can_check": stored.config.can_check,
+        "model_sha256": stored.digest(),
+        "shards_sha256": context.shards.digest(),
+        "vocab_size": context.shards.vocab_size,
+        "train_tokens": context.shards.num_tokens("train"),
+        "held_out_rows": len(context.held_out),
+        "sampler": context.sampler.to_dict(),
+        "sampler_name": name_of(context.sampler),
+        "grammar": context.grammar is not None,
+        "judge": context.config.judge,
+        "seed": context.config.seed,
+        "device": str(context.device),
+        "threads": torch.get_num_threads(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def pairs(texts: Texts, drafts: Texts, num: int) -> list[dict[str, str]]:
+    """Return the first texts, each beside its draft."""
+    both = zip(texts.words[:num], drafts.words[:num], strict=True)
+    return [{"text": text, "draft": draft} for text, draft in both]
+
+
+def track(config: TrackingConfig, context: EvalContext, results: dict[str, Any], places: Places) -> None:
+    """Mirror the numbers and files to MLflow, in the run that trained the model."""
+    tracker = Tracker(config, {"model_sha256": context.stored.digest()})
+    tables = ("bound", "causal", "headline", "draft", "gap_bound")
     tracker.log_metrics(
-        {f"evaluate.{k}.{n}": v for k in ("bound", "samples", "infilling") for n, v in metrics[k].items()}
+        {f"evaluate.{k}.{n}": v for k in tables for n, v in results.get(k, {}).items()}
+        | {
+            f"evaluate.infilling.{k}.{n}": v
+            for k, row in results["infilling"].items()
+            for n, v in row.items()
+        }
     )
-    for path in (places.plots, places.samples, places.report):
+    for path in (places.plots, places.samples, places.results):
         tracker.log_artifacts(path, "evaluate")
     tracker.close()
-
-
-def _how(section: EvaluateConfig) -> dict[str, Any]:
-    names = (
-        "sampler",
-        "num_steps",
-        "eta",
-        "temperature",
-        "floor",
-        "settle",
-        "order",
-        "window_steps",
-        "bound_together",
-        "judge",
-        "seed",
-    )
-    return {**{name: getattr(section, name) for name in names}, "weights": "ema"}
-
-
-def _in_turn(subject: EvalContext, judged: Numbers) -> tuple[EvalContext, Numbers | None]:
-    """Return the subject with a sampler that has windows, and what is known of its texts already."""
-    return (
-        (subject, judged)
-        if subject.section.sampler != "picard"
-        else (subject.told(sampler="ancestral"), None)
-    )
-
-
-def measure_over(
-    subject: EvalContext, judged: Numbers | None, name: str, values: Iterable[float]
-) -> dict[str, Numbers]:
-    """Return quality by one of the section's values, rising; at the configured one it was `judged`
-    already.
-    """
-    section = subject.section
-    rows = {} if judged is None else {getattr(section, name): judged}
-    for value in {*values} - {*rows}:
-        there = subject.told(**{name: value})
-        rows[value] = there.judge(there.write_texts(section.frontier_samples, seed=round(1e6 * value)))
-    return {f"{value:g}": rows[value] for value in sorted(rows)}

@@ -1,96 +1,96 @@
-"""Gaps in real held-out texts: how well the model fills them, and how likely it finds the true filling."""
+"""Given parts of real held-out texts, the rest is sampled: a gap filled, a beginning written for a given
+end.
+"""
 
 from __future__ import annotations
 
-import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 
-from sunfish.evaluation.bound import variational_bound
-from sunfish.evaluation.context import EvalContext
+from sunfish.evaluation.bound import BoundEstimator
+from sunfish.evaluation.context import EvalContext, Numbers
+from sunfish.evaluation.held_out import standard_error
 from sunfish.evaluation.quality import story_metrics
-from sunfish.model.score import fill_gaps
 from sunfish.progress import track
-from sunfish.sampling.solvers import Given
+from sunfish.sampling.loop import Conditioning, Sampled
+from sunfish.sampling.torch_backend import sample_texts
 
 GAP_SHARE = 0.25  # of a text's tokens, in one piece
+BEGINNING_SHARE = 0.5
+LEVELS_SHARE = 1 / 3  # of the bound's noise levels: rows differ far more than levels
+
+Cut = Callable[[int, np.random.Generator], tuple[int, int]]
+"""Tokens of a text -> where its unknown part starts and ends."""
 
 
-def measure_infilling(subject: EvalContext) -> dict[str, float]:
-    """Cut one gap into each of the first held-out rows and fill it, the likeliest of several fillings; all
-    else is given.
-
-    Returns the share of given tokens that came back unchanged, of gap tokens equal to the true ones and, for
-    stories, of whole texts the oracle finds consistent; and the variational bound of the true filling, nats
-    per gap token."""
-    section, stored = subject.section, subject.stored
-    rng = np.random.default_rng((section.seed, 2))
-    indices = subject.held_out.first(section.infill_rows)
-    gaps = [
-        cut_gaps(ids, subject.shards.end_id, rng)
-        for ids in subject.held_out.batches(indices, section.batch_rows)
-    ]
-    parts, filled = _parts(gaps, max(1, section.batch_rows // section.infill_candidates)), []
-    for gap in track(parts, "infill", "batches", len(parts)):
-        filled.append(
-            fill_gaps(
-                stored.denoiser, subject.table(), gap, rng, section.temperature, section.infill_candidates
-            )[0]
-        )
-    same, known = (
-        np.concatenate([a.ravel() for a in arrays]) for arrays in zip(*_compare(parts, filled), strict=True)
-    )
-    bound = variational_bound(
-        stored.denoiser,
-        stored.law,
-        None,
-        gaps,
-        section.bound_levels,
-        rng,
-        subject.held_out.between,
-        subject.path,
-    )
-    texts = [text for ids in filled for text in subject.texts(subject.cut(ids)).words]
-    sizes, rows = float((~known).sum()), len(bound.nats)
-    return {
-        "given_kept": float(same[known].mean()),
-        "gap_tokens_as_written": float(same[~known].mean()),
-        **(
-            {"stories_consistent": story_metrics(texts, subject.grammar)["stories_consistent"]}
-            if subject.grammar
-            else {}
-        ),
-        "nats_per_gap_token": float(bound.nats.sum()) / sizes,
-        "nats_per_gap_token_standard_error": float(bound.nats.std(ddof=1)) * math.sqrt(rows) / sizes
-        if rows > 1
-        else 0.0,
-        "gap_share": GAP_SHARE,
-        "candidates": section.infill_candidates,
-        "rows": rows,
-    }
+def gap(size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return a quarter of the text, at least one token, anywhere in it."""
+    width = max(1, round(GAP_SHARE * size))
+    start = int(rng.integers(size - width + 1))
+    return start, start + width
 
 
-def _parts(gaps: list[Given], size: int) -> list[Given]:
-    return [
-        Given(gap.ids[k : k + size], gap.known[k : k + size])
-        for gap in gaps
-        for k in range(0, len(gap.ids), size)
-    ]
+def beginning(size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return the first half of the text, at least one token."""
+    return 0, max(1, round(BEGINNING_SHARE * size))
 
 
-def _compare(gaps: list[Given], filled: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(gap.ids == ids, gap.known) for gap, ids in zip(gaps, filled, strict=True)]
+CUTS: dict[str, Cut] = {"gap": gap, "beginning": beginning}
 
 
-def cut_gaps(ids: np.ndarray, end_id: int, rng: np.random.Generator) -> Given:
-    """Return rows, (rows, pos), with a gap of a quarter of each text's tokens, at least one, anywhere in
-    it.
-    """
+def cut_texts(ids: np.ndarray, end_id: int, cut: Cut, rng: np.random.Generator) -> Conditioning:
+    """Return rows, (rows, pos), of whose texts one part is unknown; what is behind the end token is given."""
     known = np.ones_like(ids, dtype=bool)
     for row, flags in zip(ids, known, strict=True):
         ends = np.flatnonzero(row == end_id)
-        size = max(1, int(ends[0]) if len(ends) else len(row))
-        width = max(1, round(GAP_SHARE * size))
-        start = rng.integers(size - width + 1)
-        flags[start : start + width] = False
-    return Given(ids, known)
+        start, end = cut(max(1, int(ends[0]) if len(ends) else len(row)), rng)
+        flags[start:end] = False
+    return Conditioning(ids, known)
+
+
+def measure_infilling(context: EvalContext, name: str) -> Numbers:
+    """Remove one part of each of the first held-out texts and sample it, given all else.
+
+    Returns the share of given tokens that came back unchanged and of unknown ones equal to the original; for
+    stories the share of consistent whole texts; calls, corrected tokens and seconds per text."""
+    config, rng = context.config, np.random.default_rng((context.config.seed, 2))
+    held_out = context.held_out
+    batches = held_out.batches(held_out.first(config.infill_rows), config.batch_rows)
+    parts = [cut_texts(ids, context.shards.end_id, CUTS[name], rng) for ids in batches]
+    plan, started = context.plan(context.sampler), time.perf_counter()
+    denoiser, progress = context.stored.denoiser, track(parts, f"infill {name}", "batches", len(parts))
+    filled = [sample_texts(denoiser, plan, part, rng) for part in progress]
+    seconds = time.perf_counter() - started
+    return compare(context, parts, filled) | {"seconds_per_text": seconds / sum(len(p.ids) for p in parts)}
+
+
+def compare(context: EvalContext, parts: list[Conditioning], filled: list[Sampled]) -> Numbers:
+    """Return how sampled rows compare with the rows they came from."""
+    same = np.concatenate([(p.ids == f.ids).ravel() for p, f in zip(parts, filled, strict=True)])
+    known = np.concatenate([p.known.ravel() for p in parts])
+    texts = [text for f in filled for text in context.texts(context.cut(f.ids)).words]
+    numbers = {"given_kept": float(same[known].mean()), "unknown_as_written": float(same[~known].mean())}
+    if context.grammar:
+        numbers["stories_consistent"] = story_metrics(texts, context.grammar)["stories_consistent"]
+    calls, corrected = (np.concatenate([getattr(f, k) for f in filled]) for k in ("calls", "corrected"))
+    costs = {"calls_per_text": float(calls.mean()), "corrected_per_text": float(corrected.mean())}
+    return numbers | costs | {"unknown_per_text": float((~known).sum() / len(texts)), "rows": len(texts)}
+
+
+def measure_gap_bound(context: EvalContext) -> Numbers:
+    """Return the bound of what really stood in the gaps, given the text around them, nats per gap token."""
+    config, rng = context.config, np.random.default_rng((context.config.seed, 3))
+    held_out, stored = context.held_out, context.stored
+    batches = held_out.batches(held_out.first(config.infill_rows), config.batch_rows)
+    parts = [cut_texts(ids, context.shards.end_id, gap, rng) for ids in batches]
+    levels = max(1, round(LEVELS_SHARE * config.bound_levels))
+    nats = (
+        BoundEstimator(stored.denoiser, stored.schedule, levels, rng, held_out.between)
+        .bound(parts, None)
+        .nats
+    )
+    tokens = sum(int((~part.known).sum()) for part in parts)
+    error = standard_error(nats) * len(nats) / tokens
+    return {"nats_per_token": float(nats.sum()) / tokens, "nats_per_token_standard_error": error}

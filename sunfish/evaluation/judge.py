@@ -1,9 +1,9 @@
-"""A language model that says how likely it finds a text: generative perplexity, and MAUVE over what it has in
-mind at a text's end.
+"""A language model that says how probable it finds a text: generative perplexity, and MAUVE over its
+features.
 
-Which one is `evaluate.judge`: none, the autoregressive twin of `benchmarks/twins`, or a causal model of the
-Hugging Face Hub. A perplexity compares texts of like entropy only, and only by the same judge, whose own
-tokens it counts."""
+`evaluate.judge` names it: none, the autoregressive baseline of `pipelines/baselines`, or a causal model of
+the Hugging Face Hub. Perplexities compare only under the same judge and at similar entropy; they count its
+tokens."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sunfish.errors import UserError
@@ -24,71 +25,82 @@ from sunfish.evaluation.mauve import FEWEST, mauve
 from sunfish.model.baseline import StoredBaseline, is_baseline, read_baseline
 from sunfish.text.hub import go_offline_if_unreachable
 from sunfish.text.shards import Shards
+from sunfish.types import Hidden, Logits, TokenIds
 
-MAUVE_SEEDS = 5  # of the clusters; the mean and the spread are told
-LOGITS_TOGETHER = 2**25
+MAUVE_SEEDS = 5  # of the clusters; mean and deviation are reported
+MAX_LOGITS = 2**25  # per batch
+PAD_MULTIPLE = 16  # lengths that a Hub model's texts are padded to, so that batches are of one length
 OFFLINE = (
-    "without a network it can be null, the folder of an autoregressive twin (`dvc repro pipelines/baselines/dvc.yaml` makes "
-    "models/twins/autoregressive), or a folder with a causal model and its tokenizer as transformers saves them"
+    "without a network it can be null, the folder of an autoregressive baseline (`dvc repro "
+    "pipelines/baselines/dvc.yaml` makes models/baselines/autoregressive), or a folder with a causal model "
+    "and its tokenizer as transformers saves them"
 )
 
 Rows = Sequence[Sequence[int]]
 
 
 class Judged(NamedTuple):
-    """What a judge makes of texts: exp of the mean -log p of all their tokens, and its last state in each,
-    (texts, width).
-    """
+    """exp of the mean -log p of all tokens, and the judge's last state in each text, (texts, width)."""
 
     perplexity: float
     features: np.ndarray
 
 
+class Encoded(NamedTuple):
+    """A text as the judge reads it: its tokens and padding behind them, and how many tokens count."""
+
+    tokens: list[int]
+    size: int
+
+
 @dataclass(frozen=True)
 class Judge:
-    """A causal language model: `encode` turns texts (ids up to their end, and words) into its own tokens,
-    before which `begin` stands;
-    `model` turns those, (batch, pos), into its last states, (batch, pos, width), and logits, (batch, pos,
-    vocab)."""
+    """A causal language model.
 
-    encode: Callable[[Rows, Sequence[str]], Rows]
-    model: Callable[[Tensor], tuple[Tensor, Tensor]]
-    begin: int
+    `encode` turns texts (ids up to their end, and words) into its own tokens. `model` turns those, (batch,
+    pos), into states, (batch, pos, width), and logits, (batch, pos, vocab): those at i predict token i."""
+
+    encode: Callable[[Rows, Sequence[str]], list[Encoded]]
+    model: Callable[[TokenIds], tuple[Hidden, Logits]]
     vocab_size: int
     device: torch.device
 
     @torch.no_grad()
     def read(self, ids: Rows, words: Sequence[str]) -> Judged:
         """Return what it makes of texts, all of their tokens together."""
-        rows = self.encode(ids, words)
-        nats, features = 0.0, [np.empty(0)] * len(rows)
-        for batch in self._batches(rows):
-            length = len(rows[batch[-1]])
-            filled = [[self.begin, *rows[index], *[0] * (length - len(rows[index]))] for index in batch]
-            told, sizes = (
-                torch.tensor(filled, device=self.device),
-                torch.tensor([len(rows[index]) for index in batch], device=self.device),
-            )
-            states, logits = self.model(told)
-            each = F.cross_entropy(
-                logits[:, :-1].float().flatten(0, 1), told[:, 1:].flatten(), reduction="none"
-            ).view(len(batch), length)
-            nats += float((each.double() * (torch.arange(length, device=self.device) < sizes[:, None])).sum())
-            for index, state in zip(
-                batch, states[torch.arange(len(batch)), sizes].double().cpu().numpy(), strict=True
-            ):
+        texts = self.encode(ids, words)
+        nats, features = 0.0, [np.empty(0)] * len(texts)
+        for batch in self._batches(texts):
+            tokens = torch.tensor([texts[index].tokens for index in batch], device=self.device)
+            sizes = torch.tensor([texts[index].size for index in batch], device=self.device)
+            states, logits = self.model(tokens)
+            nats += float(_nats(logits, tokens, sizes))
+            last = states[torch.arange(len(batch), device=self.device), (sizes - 1).clamp(min=0)]
+            for index, state in zip(batch, last.double().cpu().numpy(), strict=True):
                 features[index] = state
-        return Judged(math.exp(nats / max(1, sum(map(len, rows)))), np.stack(features))
+        num_tokens = max(1, sum(text.size for text in texts))
+        return Judged(math.exp(min(nats / num_tokens, 700.0)), np.stack(features))
 
-    def _batches(self, rows: Rows) -> Iterator[list[int]]:
-        """Yield the rows' numbers, short ones first, as many at once as their logits have room."""
+    def _batches(self, texts: list[Encoded]) -> Iterator[list[int]]:
+        """Yield the numbers of texts of one length, as many at once as their logits have room."""
         batch: list[int] = []
-        for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
-            if batch and (len(batch) + 1) * (len(rows[index]) + 1) * self.vocab_size > LOGITS_TOGETHER:
+        for index in sorted(range(len(texts)), key=lambda index: len(texts[index].tokens)):
+            length = len(texts[index].tokens)
+            unlike = batch and len(texts[batch[0]].tokens) != length
+            if batch and (unlike or (len(batch) + 1) * length * self.vocab_size > MAX_LOGITS):
                 yield batch
                 batch = []
             batch.append(index)
         yield batch
+
+
+def _nats(logits: Logits, tokens: TokenIds, sizes: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Return the sum of -log p over the first `sizes` tokens of each row."""
+    each = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(
+        tokens.shape
+    )
+    counts = torch.arange(tokens.shape[1], device=tokens.device) < sizes[:, None]
+    return (each.double() * counts).sum()
 
 
 class ReferenceJudge(NamedTuple):
@@ -99,18 +111,18 @@ class ReferenceJudge(NamedTuple):
 
 
 def read_judge(name: str, shards: Shards, device: torch.device) -> Judge:
-    """Read the judge that `evaluate.judge` names, of texts of these shards' tokens.
+    """Read the judge that `evaluate.judge` names, for texts of these shards' tokens.
 
     Raises:
-        UserError: there is none by this name, it is not autoregressive, or it is a twin that reads other
-        tokens.
+        UserError: there is none by this name, it is not autoregressive, or it reads other tokens.
     """
     if not is_baseline(Path(name)):
-        return causal_judge(name, device)
+        return hub_judge(name, device)
     stored = read_baseline(Path(name))
-    if stored.twin.kind != "autoregressive":
+    if stored.baseline.kind != "autoregressive":
         raise UserError(
-            f"evaluate.judge = '{name}': is the {stored.twin.kind} twin, which knows no text's likelihood; name the autoregressive one"
+            f"evaluate.judge = '{name}': is the {stored.baseline.kind} baseline, which gives no text's "
+            "likelihood; name the autoregressive one"
         )
     if stored.tokenizer_sha256 != shards.manifest["tokenizer_sha256"]:
         raise UserError(
@@ -121,59 +133,77 @@ def read_judge(name: str, shards: Shards, device: torch.device) -> Judge:
 
 
 def baseline_judge(stored: StoredBaseline, end_id: int, device: torch.device) -> Judge:
-    """Return the autoregressive twin as a judge, of the very tokens of a text and the end token behind it,
-    unless it fills its row.
-    """
-    twin, longest = stored.twin.to(device), stored.lengths.longest
+    """Return the autoregressive baseline as a judge.
 
-    def model(ids: Tensor) -> tuple[Tensor, Tensor]:
-        states = twin.hidden(ids)
-        return states, twin.logits(states)
+    It reads a text in the shortest row that holds it, since it may be told how far the row's end is. The
+    tokens that count are the text's own and one end token, unless the text fills its row."""
+    baseline, lengths = stored.baseline.to(device), stored.lengths
 
-    return Judge(
-        lambda ids, _: [[*row, end_id][:longest] for row in ids], model, twin.special, twin.special, device
-    )
+    def encode(ids: Rows, _: Sequence[str]) -> list[Encoded]:
+        return [_in_row(list(row), end_id, lengths.shortest_for(len(row) + 1)) for row in ids]
+
+    def model(tokens: TokenIds) -> tuple[Hidden, Logits]:
+        states = baseline.hidden(tokens)
+        return states, baseline.logits(states)
+
+    return Judge(encode, model, baseline.vocab_size, device)
 
 
-def causal_judge(name: str, device: torch.device) -> Judge:
-    """Return a causal model of transformers, from a folder or the Hub, as a judge of words; it reads of a
-    text what it has room for.
+def _in_row(ids: list[int], end_id: int, length: int) -> Encoded:
+    padded = ids + [end_id] * max(1, length - len(ids))
+    return Encoded(padded[:length], min(len(ids) + 1, length))
+
+
+def hub_judge(name: str, device: torch.device) -> Judge:
+    """Return a causal model of transformers, from a folder or the Hub; it reads as much of a text as it has
+    positions for.
 
     Raises:
         UserError: it cannot be had, or it has no token to begin a text with.
     """
-    go_offline_if_unreachable()
-    import transformers
+    tokenizer, causal = _load_causal(name)
+    causal = causal.to(device).eval()
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if first is None:
+        raise UserError(
+            f"evaluate.judge = '{name}': its tokenizer has neither a first nor a last token; take another "
+            "model, such as gpt2-large"
+        )
+    longest = getattr(causal.config, "max_position_embeddings", 2**20) - 1
 
-    offline = (
-        os.environ.get("HF_HUB_OFFLINE") == "1"
-    )  # told once more: its libraries may have been loaded before
+    def encode(_: Rows, words: Sequence[str]) -> list[Encoded]:
+        texts = [tokenizer(text, add_special_tokens=False)["input_ids"][:longest] for text in words]
+        lengths = [min(longest, -(-max(1, len(text)) // PAD_MULTIPLE) * PAD_MULTIPLE) for text in texts]
+        return [
+            Encoded(text + [first] * (length - len(text)), len(text))
+            for text, length in zip(texts, lengths, strict=True)
+        ]
+
+    def model(tokens: TokenIds) -> tuple[Hidden, Logits]:
+        answer = causal(F.pad(tokens, (1, 0), value=first), output_hidden_states=True)
+        return answer.hidden_states[-1][:, 1:], answer.logits[:, :-1]  # the state that has read token i
+
+    return Judge(encode, model, causal.config.vocab_size, device)
+
+
+def _load_causal(name: str) -> tuple[Any, Any]:
+    """Return a tokenizer and a causal model."""
+    go_offline_if_unreachable()
+    import transformers  # seconds, that only those pay who name such a judge
+
+    # given again: its libraries may have been loaded before
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline)
-        read: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline)
+        causal = transformers.AutoModelForCausalLM.from_pretrained(
             name, local_files_only=offline, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as error:
-        told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"evaluate.judge = '{name}': no such model here or on the Hugging Face Hub ({told}); {OFFLINE}"
+            f"evaluate.judge = '{name}': no such model here or on the Hugging Face Hub ({reason}); {OFFLINE}"
         ) from error
-    causal = read.to(device).eval()
-    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if begin is None:
-        raise UserError(
-            f"evaluate.judge = '{name}': its tokenizer has neither a first nor a last token; take another model, such as gpt2-large"
-        )
-    most = getattr(causal.config, "max_position_embeddings", 2**20) - 1
-
-    def encode(_: Rows, words: Sequence[str]) -> Rows:
-        return [tokenizer(text, add_special_tokens=False)["input_ids"][:most] for text in words]
-
-    def model(ids: Tensor) -> tuple[Tensor, Tensor]:
-        answer = causal(ids, output_hidden_states=True)
-        return answer.hidden_states[-1], answer.logits
-
-    return Judge(encode, model, begin, causal.config.vocab_size, device)
+    return tokenizer, causal
 
 
 def require_enough(num_samples: int, num_held_out: int) -> None:
@@ -184,13 +214,13 @@ def require_enough(num_samples: int, num_held_out: int) -> None:
     """
     if num_samples < FEWEST:
         raise UserError(
-            f"evaluate.num_samples = {num_samples}: with a judge MAUVE is measured, which needs {FEWEST} texts; "
-            "set it higher, or evaluate.judge to null"
+            f"evaluate.num_samples = {num_samples}: with a judge MAUVE is measured, which needs {FEWEST} "
+            "texts; set it higher, or evaluate.judge to null"
         )
     if num_held_out < 2 * FEWEST:
         raise UserError(
-            f"the shards hold out {num_held_out} rows: with a judge MAUVE is measured, which needs {2 * FEWEST}; "
-            "use more documents or a larger data.held_out_share, or set evaluate.judge to null"
+            f"the shards hold out {num_held_out} rows: with a judge MAUVE is measured, which needs "
+            f"{2 * FEWEST}; use more documents or a larger data.held_out_share, or set evaluate.judge to null"
         )
 
 

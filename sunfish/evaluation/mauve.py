@@ -33,7 +33,8 @@ def mauve(ours: np.ndarray, theirs: np.ndarray, seed: int) -> float:
     few = min(len(ours), len(theirs))
     if few < FEWEST:
         raise UserError(
-            f"MAUVE of {few} texts says nothing: it needs {FEWEST} of each kind; set evaluate.num_samples or data.held_out_share higher"
+            f"MAUVE of {few} texts says nothing: it needs {FEWEST} of each kind; set evaluate.num_samples or "
+            "data.held_out_share higher"
         )
     from sklearn.cluster import KMeans  # half a second, that only those pay who ask for MAUVE
     from sklearn.decomposition import PCA

@@ -1,21 +1,26 @@
-"""Pictures of an evaluation, as PNG, and the same numbers as CSV for `dvc plots`."""
+"""Pictures of an evaluation as PNG, and the same numbers as CSV for `dvc plots`."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sunfish.evaluation.bound import Bound
-from sunfish.evaluation.trajectory import Trajectory
+from sunfish.evaluation.trajectory import Frame
 from sunfish.files import replacing
-from sunfish.pictures import ACCENT, INK, PALE, picture, write_csv
+from sunfish.pictures import ACCENT, INK, PALE, canvas, draw_text, picture, save, write_csv
 
-STORY_SHARES, TEXT_SHARES = ("sentences_valid", "stories_consistent"), ("distinct_2", "rep_2", "unique")
+GREY = "#5d7380"
+MAX_TOKENS, MAX_WIDTH, LABEL_WIDTH = 32, 12, 20  # tokens, and characters, in the picture of a trajectory
+INCHES_PER_CHARACTER, INCHES_PER_FRAME = 0.075, 0.21
+FAINTEST = 0.12  # ink of a token that the model is not sure of at all
 
 Curve = list[dict[str, float]]
+Point = tuple[str, float, float]  # kind, calls, quality
 
 
 def read_curve(path: Path) -> Curve:
@@ -24,46 +29,34 @@ def read_curve(path: Path) -> Curve:
         return [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
 
 
-def write_plots(
-    path: Path, curve: Curve, bound: Bound, metrics: dict[str, Any], trajectory: Trajectory, words: list[str]
-) -> None:
+def write_plots(path: Path, curve: Curve, bound: Bound, results: dict[str, Any], frames: list[Frame]) -> None:
     """Write all pictures and tables, whole or not at all."""
-    keys = STORY_SHARES if "stories_consistent" in metrics["samples"] else TEXT_SHARES
-    by_steps, by_window = (
-        [{"at": float(at), **row} for at, row in metrics[name].items()] for name in ("frontier", "windows")
-    )
+    key, points = quality_points(results)
+    levels = zip(bound.level_logsnr, bound.level_ce, bound.level_density, strict=True)
     with replacing(path) as folder:
         folder.mkdir()
         draw_loss_curve(folder / "loss_curve.png", curve)
+        write_csv(folder / "loss_curve.csv", list(curve[0]) if curve else [], (row.values() for row in curve))
         draw_loss_by_level(folder / "loss_by_level.png", bound)
-        draw_quality_by(
-            folder / "quality_by_steps.png",
-            by_steps,
-            keys,
-            "steps a text may take",
-            "Quality by sampling steps",
-        )
-        draw_quality_by(
-            folder / "quality_by_window.png",
-            by_window,
-            keys,
-            "steps that a word takes",
-            "Quality by words at once",
-        )
-        draw_quality_by_entropy(folder / "quality_by_entropy.png", metrics, keys[1])
-        draw_trajectory(folder / "trajectory.png", trajectory, words)
-        levels = zip(bound.level_logsnr, bound.level_ce, bound.level_density, strict=True)
-        write_csv(folder / "loss_by_level.csv", ("logsnr", "cross_entropy_nats", "law_density"), levels)
-        write_csv(
-            folder / "quality_by_steps.csv",
-            ("steps", *keys),
-            ([row[key] for key in ("at", *keys)] for row in by_steps),
-        )
+        write_csv(folder / "loss_by_level.csv", ("logsnr", "cross_entropy_nats", "schedule_density"), levels)
+        draw_quality(folder / "quality_by_calls.png", key, points, results["real_text"])
+        write_csv(folder / "quality_by_calls.csv", ("sampler", "calls", key), points)
+        draw_trajectory(folder / "trajectory.png", frames)
+        write_csv(folder / "trajectory.csv", TRAJECTORY_COLUMNS, trajectory_rows(frames))
+
+
+def quality_points(results: dict[str, Any]) -> tuple[str, list[Point]]:
+    """Return which number stands for quality, and it against calls, for plain and checked samplers."""
+    keys = ("stories_consistent", "judged_perplexity", "distinct_2")
+    key = next(key for key in keys if key in results["draft"])
+    tables = {"plain": results["plain_by_steps"], "checked": results["checked_by_steps"]}
+    rows = [(kind, row) for kind, table in tables.items() for row in table.values()]
+    return key, [(kind, row["calls_per_text"], row[key]) for kind, row in rows]
 
 
 def draw_loss_curve(path: Path, curve: Curve) -> None:
     """Draw the training loss, raw and smoothed."""
-    steps, loss = np.array([line["step"] for line in curve]), np.array([line["loss"] for line in curve])
+    steps, loss = (np.array([line[key] for line in curve]) for key in ("step", "loss"))
 
     def draw(axes: Any) -> None:
         axes.plot(steps, loss, color=PALE, linewidth=1, label="logged steps")
@@ -77,12 +70,12 @@ def draw_loss_curve(path: Path, curve: Curve) -> None:
 
 
 def draw_loss_by_level(path: Path, bound: Bound) -> None:
-    """Draw the held-out cross-entropy over logsnr, with the noise law's density behind it."""
+    """Draw the held-out cross-entropy over logsnr, with the noise schedule's density behind it."""
 
     def draw(axes: Any) -> None:
         behind = axes.twinx()
         behind.fill_between(bound.level_logsnr, bound.level_density, color=PALE, alpha=0.5, linewidth=0)
-        behind.set_ylabel("noise law: share of steps per nat", color=PALE)
+        behind.set_ylabel("noise schedule: share of steps per nat", color=GREY)
         behind.set_ylim(0)
         behind.spines[["top"]].set_visible(False)
         axes.plot(bound.level_logsnr, bound.level_ce, color=ACCENT, linewidth=2)
@@ -96,65 +89,66 @@ def draw_loss_by_level(path: Path, bound: Bound) -> None:
     picture(path, draw, "Held-out loss by noise level")
 
 
-def draw_quality_by(
-    path: Path, rows: list[dict[str, float]], keys: tuple[str, ...], label: str, title: str
-) -> None:
-    """Draw quality against what the sampler was told."""
+def draw_quality(path: Path, key: str, points: list[Point], real: dict[str, float]) -> None:
+    """Draw quality against calls of the network, for drafts alone and for checked texts."""
 
     def draw(axes: Any) -> None:
-        for key, color in zip(keys, (ACCENT, INK, PALE), strict=False):
-            axes.plot(
-                [row["at"] for row in rows],
-                [row[key] for row in rows],
-                "o-",
-                color=color,
-                label=key.replace("_", " "),
-            )
-        axes.set(xlabel=label, ylabel="share", xscale="log", ylim=(-0.02, 1.02))
-        ticks = [int(row["at"]) for row in rows]
-        axes.set_xticks(ticks, [str(n) for n in ticks])
-        axes.minorticks_off()
+        for kind, color in (("plain", INK), ("checked", ACCENT)):
+            line = sorted((calls, value) for of, calls, value in points if of == kind)
+            if line:
+                axes.plot(*zip(*line, strict=True), "o-", color=color, label=kind)
+        axes.axhline(real[key], color=PALE, linestyle="--", label="real held-out text")
+        axes.set(xlabel="calls of the network per text", ylabel=key.replace("_", " "), xscale="log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        if key != "judged_perplexity":
+            axes.set_ylim(-0.02, 1.05)
         axes.legend(frameon=False)
 
-    picture(path, draw, title)
+    picture(path, draw, "Quality against calls")
 
 
-def draw_quality_by_entropy(path: Path, metrics: dict[str, Any], key: str) -> None:
-    """Draw quality against variety, by temperature, with real text as a star: only points of like entropy
-    compare.
-    """
-
-    def draw(axes: Any) -> None:
-        heats = metrics["temperatures"]
-        points = [(row["entropy_corpus_nats"], row[key]) for row in heats.values()]
-        axes.plot(*zip(*points, strict=True), "o-", color=ACCENT, label="temperatures")
-        for heat, point in zip(heats, points, strict=True):
-            axes.annotate(
-                f"T {heat}", point, textcoords="offset points", xytext=(0, -16), ha="center", color=INK
-            )
-        real = metrics["real_text"]
-        axes.plot(
-            real["entropy_corpus_nats"], real[key], "*", markersize=14, color=INK, label="real held-out text"
-        )
-        axes.set(
-            xlabel="entropy of tokens over all texts (nats)", ylabel=key.replace("_", " "), ylim=(-0.02, 1.05)
-        )
-        axes.legend(frameon=False)
-
-    picture(path, draw, "Quality by variety")
+def draw_trajectory(path: Path, frames: list[Frame]) -> None:
+    """Draw one text row by row, call by call; ink is certainty, a struck token is replaced by a check."""
+    num = min(MAX_TOKENS, len(frames[0].tokens))
+    widths = [min(MAX_WIDTH, max(len(frame.tokens[k]) for frame in frames)) + 2 for k in range(num)]
+    starts = np.cumsum([LABEL_WIDTH, *widths])
+    size = (INCHES_PER_CHARACTER * starts[-1], INCHES_PER_FRAME * (len(frames) + 3))
+    figure, axes = canvas(size, "One text coming out of the noise")
+    axes.set(xlim=(0, starts[-1]), ylim=(len(frames) + 0.5, -1))
+    axes.axis("off")
+    for row, frame in enumerate(frames):
+        following = frames[row + 1].struck if row + 1 < len(frames) else []
+        draw_frame(axes, row, frame, starts[:-1], following)
+    save(figure, path)
 
 
-def draw_trajectory(path: Path, trajectory: Trajectory, words: list[str]) -> None:
-    """Draw how sure each position is at each step of one text; `words` stand below, as they came out."""
+def draw_frame(axes: Any, row: int, frame: Frame, starts: np.ndarray, struck_next: list[str]) -> None:
+    """Write one row: its label, and its tokens; those that the next row's check strikes are crossed out."""
+    draw_text(axes, (0, row), label_of(frame), color=ACCENT if frame.kind == "check" else GREY)
+    for k, start in enumerate(starts.tolist()):
+        token, corrected = frame.tokens[k][:MAX_WIDTH], bool(frame.struck[k])
+        ink = FAINTEST + (1 - FAINTEST) * float(frame.confidence[k])
+        draw_text(axes, (start, row), token, ACCENT if corrected else INK, ink, bold=corrected)
+        if struck_next and struck_next[k]:
+            axes.plot((start, start + 0.9 * len(token)), (row, row), color=ACCENT, linewidth=1.2)
 
-    def draw(axes: Any) -> None:
-        axes.grid(visible=False)
-        axes.spines[["left", "bottom"]].set_visible(False)
-        image = axes.imshow(
-            trajectory.probability, aspect="auto", cmap="YlGnBu", vmin=0, vmax=1, interpolation="nearest"
-        )
-        axes.set(ylabel="step, from noise to text")
-        axes.set_xticks(range(len(words)), words, rotation=90, fontsize=max(3, 8 - len(words) // 16))
-        axes.figure.colorbar(image, ax=axes, label="probability of the likeliest token", pad=0.02)
 
-    picture(path, draw, "One text coming out of the noise")
+def label_of(frame: Frame) -> str:
+    """Return what stands before a row: the draft and step, or the check and what it struck."""
+    if frame.kind == "denoise":
+        return f"draft {frame.round + 1}, {frame.step + 1}"
+    struck = next(filter(None, frame.struck), "")
+    return f"check: not {struck}"[: LABEL_WIDTH - 1] if struck else "check: passed"
+
+
+TRAJECTORY_COLUMNS = ("kind", "draft", "step", "position", "token", "confidence", "known", "struck")
+
+
+def trajectory_rows(frames: list[Frame]) -> Iterator[tuple[Any, ...]]:
+    """Yield one row per frame and position."""
+    for frame in frames:
+        for position, token in enumerate(frame.tokens):
+            sure, known = round(float(frame.confidence[position]), 4), int(frame.known[position])
+            place = (frame.kind, frame.round, frame.step, position)
+            yield (*place, token, sure, known, frame.struck[position])

@@ -1,134 +1,120 @@
-"""The report: one HTML page that opens from disk, no network; numbers with their limits, pictures, one text
-becoming, samples, settings.
-"""
+"""The report: one HTML page that opens from disk, made of what the stages before it wrote."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sunfish.config.schema.data import DataConfig
-from sunfish.evaluation.context import EvalContext, Texts
-from sunfish.evaluation.infilling import GAP_SHARE
-from sunfish.evaluation.quality import REFERENCE_STORIES
-from sunfish.evaluation.trajectory import Trajectory
-from sunfish.files import write_text
+from sunfish.errors import UserError
+from sunfish.files import read_json, write_text
 from sunfish.page import flat, render
 
 TEMPLATE = Path(__file__).with_name("report.html")
+DISTANCE = (
+    "total variation from the grammar's frequencies: 0 alike, 1 nothing in common; few texts are never at 0"
+)
 
 
 class Measure(NamedTuple):
-    """One number's name for people, its unit and how it was made."""
+    """One number's name for people, how it is shown, and what it means."""
 
     label: str
     form: str
     how: str
 
 
-DISTANCE = "total variation to the grammar's shares: 0 alike, 1 nothing in common; a few hundred texts are never at 0"
 MEASURES = {
-    "sentences_valid": Measure(
-        "sentences valid", "percent", "share of sentences that the grammar's parser accepts, each by itself"
-    ),
+    "sentences_valid": Measure("sentences valid", "percent", "sentences that the grammar accepts one by one"),
     "stories_consistent": Measure(
-        "stories consistent", "percent", "share of texts that it accepts as one story, first word to last"
-    ),
-    "people_total_variation": Measure(
-        "people, distance from the grammar", "plain", f"{DISTANCE}; whom a story is about"
-    ),
-    "objects_total_variation": Measure(
-        "objects, distance from the grammar", "plain", f"{DISTANCE}; the first object named"
-    ),
-    "forms_total_variation": Measure(
-        "sentence forms, distance from the grammar",
-        "plain",
-        f"{DISTANCE}; as {REFERENCE_STORIES:,} of its stories have them",
-    ),
-    "unique": Measure("unique", "percent", "number of different texts over number of texts"),
-    "entropy_per_sample_nats": Measure(
-        "entropy of tokens per text", "nats", "unigram entropy of one text's tokens, mean over texts"
-    ),
-    "entropy_corpus_nats": Measure(
-        "entropy of tokens over all texts", "nats", "unigram entropy of all texts' tokens together"
-    ),
-    "distinct_2": Measure(
-        "distinct pairs", "percent", "different pairs of tokens over all pairs; fewer texts have more"
-    ),
-    "distinct_3": Measure("distinct triples", "percent", "the same with three tokens"),
-    "rep_2": Measure(
-        "repeated pairs", "percent", "pairs within a text that it has said before, mean over texts"
+        "stories consistent",
+        "percent",
+        "whole texts that the grammar accepts from the first word to the last",
     ),
     "judged_perplexity": Measure(
-        "perplexity by the judge",
+        "judged perplexity",
         "plain",
-        "exp of the judge's mean -log p of its own tokens; compares at like entropy only",
+        "exp of the judge's mean -log p per token; compares at equal entropy only",
     ),
-    "mauve": Measure(
-        "MAUVE",
+    "mauve": Measure("MAUVE", "plain", "how alike the judge finds these texts and real ones; 1 is alike"),
+    "entropy_corpus_nats": Measure(
+        "entropy",
         "plain",
-        "over the judge's last states beside as many held-out texts, mean over five seeds of the clusters; 1: alike",
+        "of single tokens over all texts, nats: how varied they are; real text's is the goal",
     ),
-    "tokens_per_sample": Measure("tokens per text", "plain", "mean, up to the first end token"),
-    "calls_per_text": Measure(
-        "denoiser calls per text", "plain", "mean, until a text's last word had settled"
-    ),
+    "unique": Measure("unique", "percent", "different texts over all texts"),
+    "corrected_per_text": Measure("corrected", "plain", "tokens per text that a check replaced"),
+    "calls_per_text": Measure("calls", "plain", "passes of the network per text, denoising steps and checks"),
     "seconds_per_text": Measure(
-        "seconds per text", "plain", "time of all texts, in batches, over their number; torch, this machine"
+        "time per text", "seconds", "of a batch, shared by its texts; torch on the machine named above"
     ),
+    "forms_total_variation": Measure("sentence forms, distance", "plain", DISTANCE),
+    "people_total_variation": Measure("people, distance", "plain", f"whom a story is about; {DISTANCE}"),
+    "objects_total_variation": Measure("objects, distance", "plain", f"the first object named; {DISTANCE}"),
+    "entropy_per_sample_nats": Measure("entropy per text", "plain", "of single tokens within one text, nats"),
+    "distinct_2": Measure(
+        "distinct pairs", "percent", "different pairs of tokens over all; fewer texts have more"
+    ),
+    "distinct_3": Measure("distinct triples", "percent", "the same of three tokens"),
+    "rep_2": Measure("repeated pairs", "percent", "pairs within a text that it has said before"),
+    "tokens_per_sample": Measure("tokens per text", "plain", "mean, up to the first end token"),
+    "mauve_deviation": Measure("MAUVE, deviation", "plain", "over five seeds of its clusters"),
+    "count": Measure("texts", "count", "how many were measured"),
 }
-PICTURES = {
-    "loss_by_level.png": "Where the noise leaves something to decide. The area is where training and sampling spend their steps.",
-    "quality_by_steps.png": "What more denoiser calls buy.",
-    "quality_by_window.png": "What it costs to decide many words at once: on the left one at a time, on the right all together.",
-    "quality_by_entropy.png": "Quality beside variety. Points whose entropies differ by more than 0.1 nats do not rank.",
-    "loss_curve.png": "The training loss is no likelihood: it is the cross-entropy at whatever noise levels were drawn.",
-}
+COLUMNS = (
+    *("stories_consistent", "sentences_valid", "judged_perplexity", "entropy_corpus_nats", "unique"),
+    *("calls_per_text", "corrected_per_text", "seconds_per_text", "count"),
+)
+QUALITY = COLUMNS[:5]
 
 
-def write_report(
-    path: Path,
-    subject: EvalContext,
-    data: DataConfig,
-    metrics: dict[str, Any],
-    plots: Path,
-    trajectory: Trajectory,
-    texts: Texts,
-) -> None:
-    """Write the page, whole or not at all."""
-    denoiser, section = subject.stored.denoiser, subject.section
-    page = render(
-        TEMPLATE,
-        plots,
-        metrics=metrics,
-        measures={key: measure for key, measure in MEASURES.items() if key in metrics["samples"]},
-        gap_share=GAP_SHARE,
-        pictures=PICTURES,
-        becoming=becoming(subject, trajectory),
-        samples_shown=texts.words[: section.shown_samples],
-        parameters=sum(p.numel() for p in denoiser.parameters()),
-        digest=subject.stored.digest(),
-        shards_digest=subject.shards.digest(),
-        settings={
-            "model": flat(denoiser.section),
-            "data": flat(data),
-            "evaluate": flat(section),
-            "noise law": {
-                "logsnr": f"{subject.stored.law.logsnr[0]:.2f} (data) to {subject.stored.law.logsnr[-1]:.2f} (noise)"
-            },
-        },
-    )
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages before wrote."""
+
+    results: Path
+    pretrain: Path
+    plots: Path
+
+
+def write_report(path: Path, inputs: Inputs, data: DataConfig, settings: dict[str, Any]) -> None:
+    """Write the page, whole or not at all; `settings` are sections of params.yaml to print.
+
+    Raises:
+        UserError: a file is missing or was written by another version.
+    """
+    results, pretrain = read_json(inputs.results), read_json(inputs.pretrain)
+    if not isinstance(results, dict) or "headline" not in results:
+        raise UserError(
+            f"{inputs.results}: holds no evaluation of this version; run the evaluate stage again"
+        )
+    try:
+        page = render(
+            TEMPLATE, inputs.plots, r=results, about=results["about"], pretrain=pretrain,
+            sources=describe_sources(data), measures=MEASURES, own=own_measures(results),
+            columns=columns_in(COLUMNS, results), quality=columns_in(QUALITY, results),
+            settings={name: flat(section) for name, section in settings.items()},
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such picture; run the evaluate stage again") from error
     write_text(path, page)
 
 
-def becoming(subject: EvalContext, trajectory: Trajectory) -> str:
-    """Return the words of each step, how sure each is (percent) and which have settled, as JSON that may
-    stand inside a script.
-    """
-    steps = {
-        "words": [subject.words_of(row) for row in trajectory.ids],
-        "sure": (100 * trajectory.probability).round().astype(int).tolist(),
-        "settled": trajectory.settled.astype(int).tolist(),
-    }
-    return json.dumps(steps, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+def describe_sources(data: DataConfig) -> str:
+    """Return what was trained on: each source's name, and its kind where that says more."""
+    kinds = {name: str(source.kind) for name, source in data.sources.items()}
+    return ", ".join(name if name == kind else f"{name} ({kind})" for name, kind in kinds.items())
+
+
+def own_measures(results: dict[str, Any]) -> dict[str, Measure]:
+    """Return the measures of the headline's texts; a plugin's metric is named by its key."""
+    known = {key: measure for key, measure in MEASURES.items() if key in results["headline"]}
+    others = (key for key in results["headline"] if key not in MEASURES)
+    return known | {key: Measure(key.replace("_", " "), "plain", "of a plugin") for key in others}
+
+
+def columns_in(columns: Iterable[str], results: dict[str, Any]) -> list[str]:
+    """Return the columns that the results have."""
+    return [key for key in columns if key in results["headline"]]

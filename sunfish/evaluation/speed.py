@@ -1,6 +1,4 @@
-"""How long a text takes: the founding table (DDPM 1000, DDIM 50 and DDIM 10), and how soon a sampler is as
-good as it gets.
-"""
+"""How long one text takes by itself, with the founding samplers: DDPM 1000, DDIM 50 and DDIM 10."""
 
 from __future__ import annotations
 
@@ -10,70 +8,37 @@ import time
 import numpy as np
 import torch
 
-from sunfish.diffusion.schedule import NoiseSchedule
-from sunfish.model.denoiser import Denoiser
+from sunfish.config.schema.sampler import SamplerConfig
+from sunfish.evaluation.context import EvalContext, Numbers
 from sunfish.progress import track
-from sunfish.sampling.solvers import Table, ddim, ddpm
-from sunfish.sampling.torch_backend import sample_free
+from sunfish.sampling.loop import Conditioning
+from sunfish.sampling.torch_backend import sample_texts
 
-NEARLY = 0.95  # of the quality
-MATCHED = 0.1  # nats of entropy: beyond that texts do not rank
-
-
-def founding_tables(law: NoiseSchedule) -> dict[str, Table]:
-    """Return the samplers of the founding table by name."""
-    return {"ddpm_1000": ddpm(law, 1000), "ddim_50": ddim(law, 50), "ddim_10": ddim(law, 10)}
+LONG = 500  # steps, from which one run is timed
 
 
-def measure_speed(
-    denoiser: Denoiser, law: NoiseSchedule, length: int, num_runs: int
-) -> dict[str, dict[str, float]]:
-    """Time one text of `length` tokens, batch 1; the median of `num_runs` after a warm-up."""
-    sample_free(denoiser, ddim(law, 10), 1, length, np.random.default_rng(0))
+def measure_speed(context: EvalContext, samplers: dict[str, SamplerConfig]) -> dict[str, Numbers]:
+    """Time one text of the longest row, batch 1: the median of `speed_runs` after a warm-up."""
+    _sample_one(context, next(iter(samplers.values())), 0)
     return {
-        name: _time(denoiser, table, length, num_runs if len(table) < 500 else 1)
-        for name, table in track(founding_tables(law).items(), "speed", "samplers", 3)
+        name: time_one(context, sampler)
+        for name, sampler in track(samplers.items(), "speed", "samplers", len(samplers))
     }
 
 
-def time_to_quality(
-    rows: dict[str, dict[str, float]], best: dict[str, float]
-) -> dict[str, float | str] | None:
-    """Return which of a sampler's settings is the fastest that reaches a quality, and what a text takes
-    there; None where none does.
-
-    The quality is 0.95 times the consistent stories of `best` or, of other text, 1 / 0.95 times its judged
-    perplexity; it counts at entropies within 0.1 nats of its own only. Seconds are a batch's share."""
-    reached = {at: row for at, row in rows.items() if reaches(row, best)}
-    if not reached:
-        return None
-    at = min(reached, key=lambda at: reached[at]["seconds_per_text"])
-    row = reached[at]
-    seconds = row["seconds_per_text"]
-    return {
-        "at": at,
-        "seconds_per_text": seconds,
-        "calls_per_text": row["calls_per_text"],
-        "tokens_per_second": row["tokens_per_sample"] / seconds,
-    }
+def time_one(context: EvalContext, sampler: SamplerConfig) -> Numbers:
+    """Return the median seconds of one text, and its positions per second."""
+    runs = context.config.speed_runs if sampler.steps < LONG else 1
+    seconds = statistics.median(_sample_one(context, sampler, run) for run in range(runs))
+    length = context.stored.lengths.longest
+    return {"seconds": seconds, "tokens_per_second": length / seconds, "length": length, "runs": runs}
 
 
-def reaches(row: dict[str, float], best: dict[str, float]) -> bool:
-    """Say whether a row of the frontier is as good as `best`, nearly, at the same entropy."""
-    if abs(row["entropy_corpus_nats"] - best["entropy_corpus_nats"]) > MATCHED:
-        return False
-    if "stories_consistent" in best:
-        return row["stories_consistent"] >= NEARLY * best["stories_consistent"]
-    return "judged_perplexity" in best and row["judged_perplexity"] <= best["judged_perplexity"] / NEARLY
-
-
-def _time(denoiser: Denoiser, table: Table, length: int, num_runs: int) -> dict[str, float]:
-    seconds = []
-    for run in range(num_runs):
-        started = time.perf_counter()
-        sample_free(denoiser, table, 1, length, np.random.default_rng(run))
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    median = statistics.median(seconds)
-    return {"seconds": median, "tokens_per_second": length / median, "runs": num_runs}
+def _sample_one(context: EvalContext, sampler: SamplerConfig, seed: int) -> float:
+    """Return the seconds that one text takes."""
+    nothing = Conditioning.nothing(1, context.stored.lengths.longest)
+    started = time.perf_counter()
+    sample_texts(context.stored.denoiser, context.plan(sampler), nothing, np.random.default_rng(seed))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

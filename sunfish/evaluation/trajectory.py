@@ -1,44 +1,100 @@
-"""One text as it comes out of the noise: what stands where at each step, and how surely."""
+"""One text as it comes out of the noise: what stands where after each call, and how sure the model is of
+it.
+"""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from sunfish.model.denoiser import Denoiser
-from sunfish.sampling.solvers import Given, Table, walk
-from sunfish.sampling.torch_backend import TorchNetwork
+from sunfish.evaluation.context import EvalContext
+from sunfish.sampling.loop import Conditioning, sample_loop
+from sunfish.sampling.noise import noise_of
+from sunfish.sampling.torch_backend import TorchBackend
+
+MAX_DRAFTS, MAX_STEPS = 12, 24  # shown of one text, and of one draft
+TRIES = 8  # texts looked at for one that a check corrects
+COMMON = 0.05  # share of the rows that must have the length shown
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
-    """Each step's likeliest ids, their probabilities (1 where settled), which have settled, and the noise
-    levels it leaves them at.
-    """
+class Frame:
+    """The text after one call: `kind` is denoise or check; `round` counts drafts, `step` steps of one, from
+    0.
 
-    ids: np.ndarray  # (steps, pos)
-    probability: np.ndarray  # (steps, pos)
-    settled: np.ndarray  # bool, (steps, pos)
-    logsnr: np.ndarray  # (steps, pos)
+    `struck` holds the tokens that the check just rejected, '' elsewhere."""
+
+    kind: str
+    round: int
+    step: int
+    tokens: list[str]
+    confidence: np.ndarray  # (pos,), 1 where the token was known before the step, or is after the check
+    known: np.ndarray  # bool, (pos,)
+    struck: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; confidence in percent."""
+        return {
+            "kind": self.kind, "round": self.round, "step": self.step, "tokens": self.tokens,
+            "confidence": [round(100 * float(value)) for value in self.confidence],
+            "known": self.known.tolist(), "struck": self.struck,
+        }  # fmt: skip
+
+
+def pick_trajectory(context: EvalContext) -> list[Frame]:
+    """Return the first of a few texts that a check corrects, or the first one.
+
+    All have a short length that is not rare, so that one picture holds them."""
+    lengths = context.stored.lengths
+    enough = COMMON * sum(lengths.counts)
+    common = (
+        length for length, count in zip(lengths.lengths, lengths.counts, strict=True) if count >= enough
+    )
+    length = next(common, lengths.median)
+    tries = 1 if context.sampler.check is None else TRIES
+    texts = [follow(context, length, (context.config.seed, 4, index)) for index in range(tries)]
+    return next((frames for frames in texts if any(any(frame.struck) for frame in frames)), texts[0])
 
 
 @torch.no_grad()
-def follow(
-    denoiser: Denoiser, table: Table, length: int, rng: np.random.Generator, temperature: float
-) -> Trajectory:
-    """Sample one text of `length` tokens and keep what each step thinks of it."""
-    network = TorchNetwork(denoiser, rng, temperature)
-    with denoiser.held():
-        given = Given.nothing(1, length)
-        steps = [
-            (network.look(), network.moved.age)
-            for _ in walk(table, network, given, table.places(given.known, rng))
-        ]
-    ids, sure, settled = (np.concatenate(values) for values in zip(*(look for look, _ in steps), strict=True))
-    ages, rows = np.concatenate([age.cpu().numpy() for _, age in steps]), table.rows()
-    logsnr = rows[
-        np.minimum(ages, len(rows) - 1), 0
-    ]  # a walk at once tells by its age whether a draft was said twice
-    return Trajectory(ids, np.where(settled, 1.0, sure), settled, logsnr)
+def follow(context: EvalContext, length: int, seed: tuple[int, ...]) -> list[Frame]:
+    """Sample one text of `length` tokens and keep what stands there after each call."""
+    denoiser, plan = context.stored.denoiser, context.plan(context.sampler)
+    draw = noise_of([np.random.default_rng(seed)], length, denoiser.config.emb_dim)
+    backend, frames, was_known = TorchBackend(denoiser, draw, plan), list[Frame](), np.zeros(length, bool)
+    with denoiser.cached_readout():
+        for event in sample_loop(plan, backend, Conditioning.nothing(1, length)):
+            tokens, known, rejected = (
+                getattr(backend.snapshot(), k)[0] for k in ("tokens", "known", "rejected")
+            )
+            is_check = event.kind == "check"
+            sure = np.where(
+                known if is_check else was_known, 1.0, backend.confidence[0].float().cpu().numpy()
+            )
+            before = frames[-1].tokens if is_check else [""] * length
+            struck = [
+                token if wrong else "" for token, wrong in zip(before, rejected & is_check, strict=True)
+            ]
+            now = context.token_texts(tokens)
+            frames.append(Frame(event.kind, event.round, event.step, now, sure, known, struck))
+            was_known = known
+    return frames
+
+
+def thin(frames: list[Frame]) -> list[Frame]:
+    """Return the frames to show: few steps of each draft, and the first drafts and the last one of many."""
+    last = frames[-1].round
+    shown = [frame for frame in frames if frame.round < MAX_DRAFTS - 1 or frame.round == last]
+    drafts = [list(group) for _, group in itertools.groupby(shown, key=lambda frame: frame.round)]
+    return [frame for draft in drafts for frame in _thin_draft(draft)]
+
+
+def _thin_draft(frames: list[Frame]) -> list[Frame]:
+    """Return at most `MAX_STEPS` even steps of one draft, the first and last among them, and its check."""
+    steps = [frame for frame in frames if frame.kind == "denoise"]
+    chosen = np.linspace(0, len(steps) - 1, min(MAX_STEPS, len(steps))).round().astype(int)
+    return [steps[k] for k in chosen] + [frame for frame in frames if frame.kind == "check"]

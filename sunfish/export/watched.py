@@ -56,7 +56,11 @@ class WatchedBackend(TorchBackend):
 
     def check(self, epsilon: float, logsnr: float) -> None:
         tokens, plain = self.tokens, self.denoiser.next_token_logits
-        self.denoiser.next_token_logits = lambda ids: self._keep(plain(ids))  # type: ignore[method-assign]
+
+        def watched(ids: Tensor, document: Tensor | None = None) -> Tensor:
+            return self._keep(plain(ids, document))
+
+        self.denoiser.next_token_logits = watched  # type: ignore[method-assign]
         try:
             super().check(epsilon, logsnr)
         finally:

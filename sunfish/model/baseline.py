@@ -1,135 +1,206 @@
-"""The denoiser's twins: its own transformer, embeddings and kind of head, reading tokens instead of noisy
-embeddings.
+"""The comparators: the denoiser's transformer, embeddings and head over tokens, not noisy embeddings.
 
-They are what it is held against (`benchmarks/twins` trains them), and the autoregressive one can judge its
-texts (`evaluate.judge`)."""
+`autoregressive` predicts each token from those before it. `masked` is masked diffusion ([MDLM]): it predicts
+the tokens behind masks. With a causal pass over the clean text it checks drafts as the denoiser does."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sunfish.config.convert import build
 from sunfish.config.schema.model import ModelConfig
 from sunfish.diffusion.lengths import RowLengths
-from sunfish.errors import UserError
+from sunfish.digests import check_digests, sha256, write_digests
 from sunfish.files import read_json, replacing, write_json
-from sunfish.model.attention_mask import see_turns
-from sunfish.model.denoiser import ROW_PERIODS, FourierEmbedding, init_weights
-from sunfish.model.embedding import Embedding
+from sunfish.model.attention_mask import DocumentIds, document_mask
+from sunfish.model.denoiser import POSITION_PERIODS, shift, shift_within
+from sunfish.model.embedding import Embedding, FourierEmbedding
+from sunfish.model.initial import init_weights
+from sunfish.model.pretrained import TOKENIZER_FILES, load_weights, require_format, save_weights
+from sunfish.model.readout import token_nats
 from sunfish.model.transformer import Transformer
+from sunfish.types import Embeddings, Hidden, Logits, PerPosition, TokenIds
 
 Kind = Literal["autoregressive", "masked"]
 
+FORMAT = 1
+FILES = ("config.json", "model.safetensors", *TOKENIZER_FILES)
+REMEDY = "train it again (`dvc repro pipelines/baselines/dvc.yaml`)"
+
 
 class Baseline(nn.Module):
-    """ids, with `special` for a mask or the beginning -> logits, (batch, pos, vocab)."""
+    """ids, (batch, pos) -> logits, (batch, pos, vocab).
 
-    def __init__(self, section: ModelConfig, vocab_size: int, kind: Kind) -> None:
+    `autoregressive`: logits of position i are log p(token i | tokens before i), the first one included.
+    `masked`: logits of position i are log p(token i | all tokens that are not `mask_id`). Its causal pass,
+    `next_token_logits`, has the same weights and a learned flag, as the denoiser's.
+
+    As in the denoiser, positions read the embeddings of `input_window` neighbours, and with
+    `length_conditioning` they are counted from the row's end.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, kind: Kind) -> None:
         super().__init__()
-        self.section, self.kind, self.special = section, kind, vocab_size
-        self.embedding = Embedding(vocab_size + 1, section.emb_dim)
-        self.inward = nn.Linear(section.emb_dim, section.width, bias=False)
-        # the masked one is told the row's length, all its words being open at once, and where it stands:
-        # masks are alike, angles relative
-        self.to_end = (
-            FourierEmbedding(ROW_PERIODS, section.cond_dim, section.width) if kind == "masked" else None
-        )
-        self.transformer = Transformer(section.num_layers, section.width, section.num_heads)
-        self.head = nn.Linear(section.width, section.emb_dim if section.tied_head else vocab_size, bias=False)
+        self.config, self.vocab_size, self.kind = config, vocab_size, kind
+        is_masked, sides = kind == "masked", 2 if kind == "masked" else 1
+        self.embedding = Embedding(vocab_size + is_masked, config.emb_dim)
+        self.in_proj = nn.Linear((1 + sides * config.input_window) * config.emb_dim, config.width, bias=False)
+        self.position = FourierEmbedding(POSITION_PERIODS, config.cond_dim, config.width)
+        self.causal_embedding = nn.Parameter(torch.empty(config.width)) if is_masked else None
+        self.transformer = Transformer(config.num_layers, config.width, config.num_heads)
+        self.head = nn.Linear(config.width, config.emb_dim if config.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.logits(self.hidden(ids))
+    @property
+    def mask_id(self) -> int:
+        """Return the id of a masked position; it has an embedding and no logit."""
+        return self.vocab_size
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return what the blocks' states, (batch, pos, width), say of the next token, or of the masked one,
-        (batch, pos, vocab).
-        """
-        found: Tensor = self.head(hidden)
-        return (
-            F.linear(found, self.embedding.table()[: self.special]) if self.section.tied_head else found
-        ) + self.head_bias
+    def forward(self, ids: TokenIds, document: DocumentIds | None = None) -> Logits:
+        return self.logits(self.hidden(ids, document))
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Return what the blocks make of a text, (batch, pos, width)."""
-        table = self.embedding.table()
-        sight = (
-            see_turns(torch.arange(ids.shape[1], device=ids.device)[None])
-            if self.kind == "autoregressive"
-            else None
-        )
-        inward = self.inward(F.embedding(ids, table))
-        if self.to_end is not None:
-            inward = inward + self.to_end(torch.arange(ids.shape[1] - 1, -1, -1, device=ids.device).float())
-        hidden: Tensor = self.transformer(inward, sight)
+    def hidden(self, ids: TokenIds, document: DocumentIds | None = None) -> Hidden:
+        """Return the last states, from which `logits` predicts the token at the same position."""
+        if self.kind == "autoregressive":
+            return self.causal_hidden(ids, document)
+        return self._trunk(self.embed(ids), document, is_causal=False)
+
+    def causal_hidden(self, ids: TokenIds, document: DocumentIds | None = None) -> Hidden:
+        """Return the last states of the causal pass: position i reads the tokens before i."""
+        return self._trunk(shift(self.embed(ids), 1), document, is_causal=True)
+
+    def logits(self, hidden: Hidden) -> Logits:
+        """Return log p(token), unnormalised, in nats."""
+        return F.linear(self._projected(hidden), self.readout_weight()) + self.head_bias
+
+    def next_token_logits(self, ids: TokenIds, document: DocumentIds | None = None) -> Logits:
+        """Return log p(token | tokens before it) at every position, the first one included."""
+        return self.logits(self.causal_hidden(ids, document))
+
+    def nats(self, hidden: Hidden, ids: TokenIds, weight: PerPosition) -> PerPosition:
+        """Return -log p(ids), nats; the loss must be a number times sum(weight * nats)."""
+        states = self._projected(hidden).flatten(0, 1)
+        nats = token_nats(states, self.readout_weight(), self.head_bias, ids.flatten(), weight.flatten())
+        return nats.view(ids.shape)
+
+    def embed(self, ids: TokenIds) -> Embeddings:
+        """Return the embeddings of tokens and masks."""
+        embeddings: Embeddings = self.embedding(ids)
+        return embeddings
+
+    def readout_weight(self) -> Tensor:
+        """Return the matrix that logits are products with."""
+        return self.embedding.table()[: self.vocab_size] if self.config.tied_head else self.head.weight
+
+    def offsets(self) -> list[int]:
+        """Return how far the neighbours are shifted; above 0 they stand before a position."""
+        window = range(1, self.config.input_window + 1)
+        both = self.kind == "masked"
+        return [by for k in window for by in ((k, -k) if both else (k,))]
+
+    def project_in(self, inputs: list[Embeddings], distance: Tensor) -> Hidden:
+        """Return the transformer's input: embeddings side by side, and where positions stand, (pos,)."""
+        hidden: Hidden = self.in_proj(torch.cat(inputs, dim=-1)) + self.position(distance.float())
         return hidden
 
+    def distances(self, length: int) -> Tensor:
+        """Return what the position embedding is given, (pos,): from the row's end if that is known."""
+        index = torch.arange(length, device=self.head_bias.device)
+        return length - 1 - index if self.config.length_conditioning else index
 
-def make_baseline(section: ModelConfig, vocab_size: int, kind: Kind, seed: int) -> Baseline:
-    """Return an untrained twin, its weights drawn as the denoiser's are."""
-    twin = Baseline(section, vocab_size, kind)
-    init_weights(twin, seed)  # type: ignore[arg-type]
-    return twin
+    def _trunk(self, x: Embeddings, document: DocumentIds | None, is_causal: bool) -> Hidden:
+        absent = torch.zeros_like(x)
+        neighbours = [
+            absent if is_causal and by < 0 else shift_within(x, by, document) for by in self.offsets()
+        ]
+        projected = self.project_in([x, *neighbours], self.distances(x.shape[1]))
+        if is_causal and self.causal_embedding is not None:
+            projected = projected + self.causal_embedding
+        hidden: Hidden = self.transformer(projected, document_mask(document, is_causal))
+        return hidden
+
+    def _projected(self, hidden: Hidden) -> Tensor:
+        return self.head(hidden) if self.config.tied_head else hidden
+
+
+def make_baseline(config: ModelConfig, vocab_size: int, kind: Kind, seed: int) -> Baseline:
+    """Return an untrained baseline, its weights drawn as the denoiser's are."""
+    baseline = Baseline(config, vocab_size, kind)
+    init_weights(baseline, seed)
+    return baseline
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """`config.json`."""
+
+    format: int
+    kind: Kind
+    model: ModelConfig
+    vocab_size: int
+    row_lengths: RowLengths
+    end_id: int
+    can_check: bool  # the causal pass was trained
 
 
 @dataclass(frozen=True)
 class StoredBaseline:
-    """A twin as it lies on disk: its averaged weights, the rows' lengths, and which tokenizer its ids are
-    of.
-    """
+    """What `read_baseline` returns: the model in evaluation mode and what belongs to it."""
 
-    twin: Baseline
-    lengths: RowLengths
-    tokenizer_sha256: str
+    baseline: Baseline
+    config: BaselineConfig
+    folder: Path
+
+    @property
+    def lengths(self) -> RowLengths:
+        """Return how long rows are."""
+        return self.config.row_lengths
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Return the digest of the tokenizer that its ids belong to."""
+        return sha256(self.folder / "tokenizer.json")
 
 
 def write_baseline(
-    folder: Path, twin: Baseline, weights: dict[str, Tensor], lengths: RowLengths, tokenizer_sha256: str
+    out_dir: Path, config: BaselineConfig, weights: dict[str, Tensor], tokenizer_dir: Path
 ) -> None:
-    """Write a twin whole or not at all."""
-    config = {
-        "model": dataclasses.asdict(twin.section),
-        "vocab_size": twin.special,
-        "kind": twin.kind,
-        "row_lengths": lengths.to_json(),
-        "tokenizer_sha256": tokenizer_sha256,
-    }
-    with replacing(folder) as temporary:
-        temporary.mkdir()
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in weights.items()},
-            temporary / "model.safetensors",
-        )
-        write_json(temporary / "config.json", config)
+    """Write the folder whole or not at all."""
+    with replacing(out_dir) as folder:
+        folder.mkdir()
+        save_weights(folder, weights)
+        write_json(folder / "config.json", dataclasses.asdict(config))
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(tokenizer_dir / name, folder / name)
+        write_digests(folder)
 
 
 def is_baseline(folder: Path) -> bool:
     """Say whether `write_baseline` wrote this folder."""
-    return (folder / "config.json").is_file() and "kind" in read_json(folder / "config.json")
+    path = folder / "config.json"
+    values = read_json(path) if path.is_file() else None
+    return isinstance(values, dict) and "kind" in values
 
 
 def read_baseline(folder: Path) -> StoredBaseline:
     """Read what `write_baseline` wrote.
 
     Raises:
-        UserError: a missing or unreadable file, or one that another version wrote.
+        UserError: a missing, altered or unreadable file, or one that another version wrote.
     """
-    config = read_json(folder / "config.json")
-    try:
-        twin = Baseline(ModelConfig(**config["model"]), config["vocab_size"], config["kind"])
-        twin.load_state_dict(load_file(folder / "model.safetensors"))
-        return StoredBaseline(
-            twin.eval(), RowLengths.from_json(config["row_lengths"]), config["tokenizer_sha256"]
-        )
-    except (KeyError, TypeError, SafetensorError, FileNotFoundError, RuntimeError) as error:
-        raise UserError(
-            f"{folder}: is no twin that can be loaded ({error}); run `dvc repro pipelines/baselines/dvc.yaml` again"
-        ) from error
+    values = read_json(folder / "config.json")
+    require_format(folder / "config.json", values, FORMAT, REMEDY)
+    check_digests(folder, FILES, REMEDY)
+    config = build(BaselineConfig, values, str(folder / "config.json"))
+    baseline = Baseline(config.model, config.vocab_size, config.kind)
+    baseline.load_state_dict(load_weights(folder, baseline.state_dict(), REMEDY))
+    return StoredBaseline(baseline.eval(), config, folder)

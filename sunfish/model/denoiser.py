@@ -4,25 +4,22 @@ text.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sunfish.config.schema.model import ModelConfig
 from sunfish.model.attention_mask import AttentionMask, DocumentIds, document_mask
-from sunfish.model.embedding import Embedding, expected_embedding
+from sunfish.model.embedding import Embedding, FourierEmbedding, expected_embedding
 from sunfish.model.readout import Readout, padded_readout, token_nats
 from sunfish.model.transformer import Transformer
 from sunfish.types import Embeddings, Hidden, KnownMask, Logits, LogSnr, PerPosition, PerRow, TokenIds
 
-NUM_FREQUENCIES = 32  # Fourier features of a number
 LOGSNR_PERIODS = (0.5, 64.0)  # nats
 POSITION_PERIODS = (2.0, 8192.0)  # positions
 
@@ -32,26 +29,6 @@ class Prediction(NamedTuple):
 
     x_0_hat: Embeddings
     logits: Logits
-
-
-class FourierEmbedding(nn.Module):
-    """Embed a number: Fourier features of geometrically spaced periods, then an MLP of one hidden layer."""
-
-    def __init__(self, periods: tuple[float, float], cond_dim: int, width: int) -> None:
-        super().__init__()
-        spaced = torch.logspace(
-            math.log10(periods[0]), math.log10(periods[1]), NUM_FREQUENCIES, dtype=torch.float64
-        )
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", (2 * math.pi / spaced).float(), persistent=False)
-        self.hidden = nn.Linear(2 * NUM_FREQUENCIES, cond_dim)
-        self.out = nn.Linear(cond_dim, width)
-
-    def forward(self, number: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes width"]:
-        angles = number[..., None] * self.frequencies
-        features = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        embedded: Tensor = self.out(F.silu(self.hidden(features)))
-        return embedded
 
 
 class Denoiser(nn.Module):
@@ -189,11 +166,7 @@ class Denoiser(nn.Module):
         """
         found = []
         for by in (by for k in range(1, self.config.input_window + 1) for by in (k, -k)):
-            neighbour = torch.zeros_like(x) if is_causal and by < 0 else shift(x, by)
-            if document is not None:
-                same = shift(document[..., None] + 1, by) == document[..., None] + 1
-                neighbour = torch.where(same, neighbour, 0.0)
-            found.append(neighbour)
+            found.append(torch.zeros_like(x) if is_causal and by < 0 else shift_within(x, by, document))
         return found
 
     def _trunk(self, inputs: list[Embeddings], levels: Tensor, mask: AttentionMask) -> Hidden:
@@ -246,6 +219,14 @@ def shift(x: Tensor, by: int) -> Tensor:
     return F.pad(x, (0, 0, 0, -by))[:, -by:]
 
 
+def shift_within(x: Embeddings, by: int, document: DocumentIds | None) -> Embeddings:
+    """Return `shift` of x, with zeros where another document's embedding would come; None is one document."""
+    moved = shift(x, by)
+    if document is None:
+        return moved
+    return torch.where(shift(document[..., None] + 1, by) == document[..., None] + 1, moved, 0.0)
+
+
 def posterior_logit_scale(logsnr: LogSnr) -> LogSnr:
     """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) (1 + exp(logsnr)), the weight of x_t in its posterior's
     logits.
@@ -262,40 +243,3 @@ def alpha(logsnr: LogSnr) -> LogSnr:
         return logsnr.sigmoid().sqrt()
     snr = logsnr.exp()
     return (snr / (1 + snr)).sqrt()
-
-
-def count_parameters(config: ModelConfig, vocab_size: int) -> int:
-    """Return how many parameters a denoiser of this size has, without building it."""
-    width, emb, cond = config.width, config.emb_dim, config.cond_dim
-    block = 12 * width**2 + 4 * width  # attention 4, MLP 8; two norms
-    fourier = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: noise level, position
-    head = width * (emb if config.tied_head else vocab_size) + vocab_size
-    around = vocab_size * emb + config.in_features * width + 2 * width + head
-    return config.num_layers * block + 2 * fourier + around
-
-
-def init_weights(model: nn.Module, seed: int) -> None:
-    """Draw the initial weights from `seed`; all that writes to the residual stream or the logits starts at
-    zero.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    zeros = (
-        "attention.out.weight",
-        "down.weight",
-        "head.weight",
-        "bias",
-        "shift",
-        "known_embedding",
-        "causal_embedding",
-    )
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(zeros):
-                parameter.zero_()
-            elif name.endswith("scale"):
-                parameter.fill_(1.0)
-            else:
-                std = 1.0 if name == "embedding.weight" else parameter.shape[-1] ** -0.5
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-        if isinstance(model, Denoiser):  # the estimate before, which some trainings never give
-            model.in_proj.weight[:, model.config.emb_dim : 2 * model.config.emb_dim] = 0

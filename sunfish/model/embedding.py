@@ -1,16 +1,40 @@
-"""Token ids -> x_0, and back: logits -> expected embedding."""
+"""Token ids -> x_0, and back: logits -> expected embedding. Numbers -> their embedding."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sunfish.types import Embeddings, EmbeddingTable, Logits, TokenIds
+
+NUM_FREQUENCIES = 32  # Fourier features of a number
+
+
+class FourierEmbedding(nn.Module):
+    """Embed a number: Fourier features of geometrically spaced periods, then an MLP of one hidden layer."""
+
+    def __init__(self, periods: tuple[float, float], cond_dim: int, width: int) -> None:
+        super().__init__()
+        spaced = torch.logspace(
+            math.log10(periods[0]), math.log10(periods[1]), NUM_FREQUENCIES, dtype=torch.float64
+        )
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", (2 * math.pi / spaced).float(), persistent=False)
+        self.hidden = nn.Linear(2 * NUM_FREQUENCIES, cond_dim)
+        self.out = nn.Linear(cond_dim, width)
+
+    def forward(self, number: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes width"]:
+        angles = number[..., None] * self.frequencies
+        features = torch.cat((angles.cos(), angles.sin()), dim=-1)
+        embedded: Tensor = self.out(F.silu(self.hidden(features)))
+        return embedded
 
 
 class Embedding(nn.Module):

@@ -49,9 +49,12 @@ def padded_readout(readout: Readout) -> Readout:
 
 
 def token_nats(
-    hidden: Float[Tensor, "positions width"], weight: Float[Tensor, "vocab width"], bias: Float[Tensor, " vocab"],
-    ids: Int[Tensor, " positions"], share: Flat,
-) -> Flat:  # fmt: skip
+    hidden: Float[Tensor, "positions width"],
+    weight: Float[Tensor, "vocab width"],
+    bias: Float[Tensor, " vocab"],
+    ids: Int[Tensor, " positions"],
+    share: Flat,
+) -> Flat:
     """Return -log p(ids) in nats, logits being hidden @ weight.T + bias.
 
     With more than a piece of logits the gradient is computed on the way forward, from each piece while it is

@@ -5,7 +5,6 @@ by themselves."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 import time
@@ -16,36 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 
-from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.diffusion import KnownConfig
-from sunfish.config.schema.model import ModelConfig
 from sunfish.config.schema.sampler import CheckConfig, SamplerConfig
-from sunfish.config.schema.validate import ValidateConfig
-from sunfish.diffusion.schedules import LinearBeta
-from sunfish.model.denoiser import Denoiser, count_parameters
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.initial import count_parameters
 from sunfish.model.pretrained import FORMAT, FolderConfig, read_denoiser, write_denoiser
+from sunfish.preflight.gate import EVERY_KIND_KNOWN, NOISE_LEVELS_PER_ROW, NOTHING_KNOWN, OVERFIT_RATE, Gate
 from sunfish.sampling.loop import Conditioning, SamplerPlan
 from sunfish.sampling.solvers import SAMPLERS
 from sunfish.sampling.torch_backend import sample_texts
 from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
-from sunfish.training.train_step import Recipe, Run, start_run, train_step
+from sunfish.training.train_step import Run, train_step
 
-NOTHING_KNOWN = KnownConfig(
-    conditioned_fraction=0.0, prefix=1.0, span=0.0, scattered=0.0, pure_noise_fraction=0.0
-)
-EVERY_KIND_KNOWN = KnownConfig(
-    conditioned_fraction=0.5, prefix=1.0, span=1.0, scattered=1.0, pure_noise_fraction=0.0
-)
-NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
-MAX_LOGITS = (
-    8_000_000  # per overfitting step: with a large vocabulary rows are cut shorter, to stay within 90 seconds
-)
-OVERFIT_RATE = (
-    2.0  # times the configured rates: learning two rows by heart wants more than learning a language
-)
 LAST = 10  # losses at the end that are averaged
 
 
@@ -62,79 +44,6 @@ class Check:
     says: str
     seconds: float
     value: float | None = None
-
-
-@dataclass
-class Gate:
-    """What the checks look at."""
-
-    shards: Shards
-    rows: RowDataset
-    recipe: Recipe
-    config: ValidateConfig
-    fabric: Fabric
-    scaled: str  # "" or how the model was scaled down
-
-    def run(
-        self, objective: str, num_rows: int, steps: int, known: KnownConfig | None = None, rate: float = 1.0
-    ) -> Run:
-        """Return a fresh run of the gate's model on batches of `num_rows`, at `rate` times the configured
-        rates.
-
-        `eps_mse` is checked as founded: linear betas, no check. At its lowest noise it weighs errors of x_0
-        8,000-fold; only the exact posterior (the output prior) is near enough in 100 steps."""
-        recipe, changes = self.recipe, {"objective": objective, "known": known or self.recipe.diffusion.known}
-        if objective == "eps_mse":
-            changes |= {"check_weight": 0.0, "self_conditioning": 0.0}
-            model = dataclasses.replace(recipe.model, output_prior=True)
-            recipe = dataclasses.replace(recipe, model=model, schedule=LinearBeta(kind="linear-beta"))
-        diffusion = dataclasses.replace(recipe.diffusion, **changes)
-        usual = recipe.pretrain.optim
-        muon_lr, warmup_steps = usual.muon_lr and rate * usual.muon_lr, min(usual.warmup_steps, steps // 10)
-        optim = dataclasses.replace(
-            usual, muon_lr=muon_lr, adamw_lr=rate * usual.adamw_lr, warmup_steps=warmup_steps
-        )
-        pretrain = dataclasses.replace(
-            recipe.pretrain, steps=steps, batch_rows=num_rows, micro_rows=num_rows, optim=optim
-        )
-        recipe = dataclasses.replace(recipe, diffusion=diffusion, pretrain=pretrain)
-        return start_run(self.fabric, recipe, self.shards.vocab_size, separator_id=self.rows.between)
-
-    def batch(self, num_rows: int) -> np.ndarray:
-        """Return the first training rows."""
-        return self.rows.read(np.arange(num_rows) % len(self.rows))
-
-
-def open_gate(shards: Shards, data: DataConfig, recipe: Recipe, config: ValidateConfig) -> Gate:
-    """Open the gate, scaling model and rows down where they are too large for it."""
-    affordable = MAX_LOGITS // (config.overfit_rows * NOISE_LEVELS_PER_ROW * shards.vocab_size)
-    length = max(8, min(data.row_length, config.max_row_length, affordable))
-    rows = RowDataset(shards, "train", data, length)
-    small, scaled = scale_down(recipe.model, shards.vocab_size, config.max_parameters)
-    if length < data.row_length:
-        scaled += f"; rows of {length} instead of {data.row_length}"
-    fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
-    fabric.launch()
-    recipe = dataclasses.replace(recipe, model=small)
-    return Gate(shards, rows, recipe, config, fabric, scaled.strip("; "))
-
-
-def scale_down(model: ModelConfig, vocab_size: int, max_parameters: int) -> tuple[ModelConfig, str]:
-    """Return the model, or a slim one of the same make, and what was changed."""
-    if count_parameters(model, vocab_size) <= max_parameters:
-        return model, ""
-    slim = dataclasses.replace(
-        model,
-        num_layers=2,
-        num_heads=4,
-        width=64,
-        emb_dim=min(model.emb_dim, 64),
-        cond_dim=min(model.cond_dim, 32),
-    )
-    return (
-        slim,
-        f"model scaled down from {count_parameters(model, vocab_size):,} to {count_parameters(slim, vocab_size):,} parameters",
-    )
 
 
 def run_checks(gate: Gate) -> list[Check]:
@@ -182,9 +91,8 @@ def check_data(
     for _ in range(num_batches):
         ids = rows.read(rng.integers(len(rows), size=batch_rows))
         if ids.min() < 0 or ids.max() >= shards.vocab_size:
-            raise Failed(
-                f"ids from {ids.min()} to {ids.max()} with {shards.vocab_size} entries: the shards are of another tokenizer"
-            )
+            says = f"ids from {ids.min()} to {ids.max()} with {shards.vocab_size} entries"
+            raise Failed(f"{says}: the shards are of another tokenizer")
     text = shards.tokenizer.decode_row(ids[0].tolist())
     again = shards.tokenizer.decode(shards.tokenizer.encode(text))
     if again != text:
@@ -232,9 +140,8 @@ def check_overfit(gate: Gate, objective: str, bound: float) -> tuple[str, float 
     )
     last = float(np.mean(losses[-LAST:]))
     if not last < bound:
-        raise Failed(
-            f"the last losses are {last:.4f}, not below {bound}: the model cannot learn {bounds.overfit_rows} rows by heart"
-        )
+        says = f"the last losses are {last:.4f}, not below {bound}"
+        raise Failed(f"{says}: the model cannot learn {bounds.overfit_rows} rows by heart")
     return f"from {losses[0]:.3f} to {last:.4f} in {len(losses)} steps (below {bound})", last
 
 
@@ -248,8 +155,8 @@ def check_sampling(gate: Gate) -> tuple[str, float | None]:
     check = CheckConfig(epsilon=0.05, steps=2, restart_time=0.8, max_rounds=3)
     for name in SAMPLERS:
         config = SamplerConfig(
-            name=name, steps=steps, eta=0.0, churn=0.1, temperature=1.0, confidence_threshold=1.0, epsilon_cutoff=0.0,
-            check=check if gate.recipe.diffusion.check_weight else None,
+            name=name, steps=steps, eta=0.0, churn=0.1, temperature=1.0, confidence_threshold=1.0,
+            epsilon_cutoff=0.0, check=check if gate.recipe.diffusion.check_weight else None,
         )  # fmt: skip
         plan = SamplerPlan.make(config, run.schedule.current)
         sampled = sample_texts(run.denoiser, plan, Conditioning(ids, known), np.random.default_rng(0)).ids
@@ -270,9 +177,8 @@ def check_mini_run(gate: Gate) -> tuple[str, float | None]:
         losses.append(train_step(run, gate.rows.read(rows)).loss)
     first, last = float(np.mean(losses[:LAST])), float(np.mean(losses[-LAST:]))
     if not last < first:
-        raise Failed(
-            f"the loss went from {first:.3f} to {last:.3f} in {steps} steps: nothing is learned; look at the rates"
-        )
+        says = f"the loss went from {first:.3f} to {last:.3f} in {steps} steps"
+        raise Failed(f"{says}: nothing is learned; look at the rates")
     return f"loss from {first:.3f} to {last:.3f} in {steps} steps", last
 
 
@@ -291,9 +197,8 @@ def check_save_and_load(gate: Gate) -> tuple[str, float | None]:
         name for name, tensor in loaded.denoiser.state_dict().items() if not torch.equal(tensor, state[name])
     ]
     if different or not np.array_equal(loaded.schedule.logsnr, run.schedule.current.logsnr):
-        raise Failed(
-            f"{', '.join(different[:3]) or 'the noise schedule'} came back changed: checkpoints could not be trusted"
-        )
+        changed = ", ".join(different[:3]) or "the noise schedule"
+        raise Failed(f"{changed} came back changed: checkpoints could not be trusted")
     return f"{len(state)} tensors and the noise schedule, bit for bit", None
 
 

@@ -146,6 +146,7 @@ def unseen_words(tokenizer: Tokenizer, text: str) -> list[str]:
     """Return the words of a text, gaps apart, of which the tokenizer knows single bytes only."""
     found: dict[str, None] = {}
     for part in MASK.split(text)[::2]:
+        tokenizer.encode(part)  # refuses what is no text
         encoding = tokenizer.backend.encode(part, add_special_tokens=False)
         spans = zip(encoding.word_ids, encoding.tokens, encoding.offsets, strict=True)
         for _, word in groupby(spans, lambda span: span[0]):

@@ -6,6 +6,7 @@ is only which part of a draft is accepted by a check."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
@@ -115,15 +116,17 @@ def sample_loop(plan: SamplerPlan, backend: SamplerBackend, conditioning: Condit
     Source: [TiDAR] for a draft in parallel that one causal pass of the same network verifies.
     """
     backend.start(conditioning)
-    max_rounds = plan.max_rounds(conditioning.ids.shape[1])
-    for round_, table in enumerate([plan.draft] + [plan.redraft] * max_rounds):
+    check, max_rounds = plan.config.check, plan.max_rounds(conditioning.ids.shape[1])
+    table: SolverTable | None = plan.draft
+    for round_ in itertools.count():
+        assert table is not None  # a check comes with a table for the next draft
         yield from _draft(plan, table, backend, round_)
-        if round_ == max_rounds:
+        if check is None or round_ == max_rounds:
             return
-        backend.check(plan.config.check.epsilon, plan.restart_logsnr)
-        state = backend.snapshot()
+        backend.check(check.epsilon, plan.restart_logsnr)
+        state, table = backend.snapshot(), plan.redraft
         yield Event("check", round_, 0, state.rows)
-        going = ~state.known.all(axis=1)
+        going = np.asarray(~state.known.all(axis=1))
         if not going.any():
             return
         backend.keep(going)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 DrawNoise = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Rows of the batch -> Gaussian noise, (rows, pos, emb), and uniforms in [0, 1), (rows, pos), both float32."""
+"""Rows of the batch -> Gaussian noise, (rows, pos, emb), and uniforms in [0, 1), (rows, pos); float32."""
 
 
 def noise_of(rngs: list[np.random.Generator], length: int, emb_dim: int) -> DrawNoise:

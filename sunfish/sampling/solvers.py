@@ -159,5 +159,10 @@ def _ends(logsnr: Array) -> tuple[Array, Array, Array, Array]:
 
 
 SAMPLERS: dict[str, Solver] = {
-    "ddpm": ddpm, "ddim": ddim, "dpmpp-2m": dpmpp_2m, "ddpm-categorical": ddpm_categorical, "heun": heun, "churn": churn,
-}  # fmt: skip
+    "ddpm": ddpm,
+    "ddim": ddim,
+    "dpmpp-2m": dpmpp_2m,
+    "ddpm-categorical": ddpm_categorical,
+    "heun": heun,
+    "churn": churn,
+}

@@ -55,9 +55,9 @@ class DenoiseStep(nn.Module):
         self.denoiser: Any = denoiser
 
     def forward(
-        self, x: Embeddings, x_0_prev: Embeddings, ids: TokenIds, known: KnownMask, noise: Embeddings, uniforms: PerPosition,
-        coefficients: Float[Tensor, " 5"], confidence_threshold: Scalar, epsilon_cutoff: Scalar, draws_tokens: Scalar,
-        temperature: PerRow,
+        self, x: Embeddings, x_0_prev: Embeddings, ids: TokenIds, known: KnownMask, noise: Embeddings,
+        uniforms: PerPosition, coefficients: Float[Tensor, " 5"], confidence_threshold: Scalar,
+        epsilon_cutoff: Scalar, draws_tokens: Scalar, temperature: PerRow,
     ) -> StepOutput:  # fmt: skip
         logsnr, c_x, c_0, c_p, c_n = coefficients.unbind()
         x = torch.where(known[..., None], self.denoiser.embed(ids), x)

@@ -36,9 +36,10 @@ class TorchBackend:
             noise, self.uniforms = self._draw_unknown()
         threshold = 0.0 if index == len(table) - 1 else self.config.confidence_threshold
         self.x, self.x_0_prev, self.ids, self.known, self.tokens, self.confidence = self.denoise_step(
-            self.x, self.x_0_prev, self.ids, self.known, noise, self.uniforms, self._tensor(table.rows[index]),
-            self._scalar(threshold), self._scalar(self.config.epsilon_cutoff), self._scalar(table.draws_tokens),
-            self._temperature(),
+            self.x, self.x_0_prev, self.ids, self.known, noise, self.uniforms,
+            self._tensor(table.rows[index]), self._scalar(threshold),
+            self._scalar(self.config.epsilon_cutoff),
+            self._scalar(table.draws_tokens), self._temperature(),
         )  # fmt: skip
 
     def check(self, epsilon: float, logsnr: float) -> None:
@@ -55,12 +56,12 @@ class TorchBackend:
         self.tokens, self.x_0_prev = self.ids, torch.zeros_like(self.x)
 
     def _draw_unknown(self) -> tuple[Tensor, Tensor]:
-        """Draw for the texts that are not decided yet: a text's noise must not depend on the texts beside it.
+        """Draw for the undecided texts alone: the noise of a text depends on no other text.
 
-        Where no token is kept early all are undecided, and nobody looks: a GPU would have to be waited for."""
+        Where no token is kept early all are undecided, and nobody looks: it would stall a GPU."""
         if self.config.confidence_threshold == 1.0:
-            noise, uniforms = self.draw(self.rows)
-            return self._tensor(noise), self._tensor(uniforms)
+            drawn = self.draw(self.rows)
+            return self._tensor(drawn[0]), self._tensor(drawn[1])
         unknown = ~self.known.all(dim=1).cpu().numpy()
         noise, uniforms = self.x_0_prev.clone(), self.uniforms.clone()
         if unknown.any():
@@ -92,7 +93,7 @@ class TorchBackend:
         values = values.astype(np.float32) if values.dtype == np.float64 else values
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
-    def _scalar(self, value: float) -> Tensor:
+    def _scalar(self, value: float | bool) -> Tensor:
         return torch.tensor(float(value), device=self.device)
 
     def _temperature(self) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.sources import Source
 from sunfish.errors import UserError
-from sunfish.files import replacing
+from sunfish.sharding.cutter import CHOSEN, Cutter
 from sunfish.sharding.filters import is_enough
 from sunfish.sharding.pieces import read_account, read_documents
 from sunfish.text.shards import SPLITS
@@ -26,8 +26,6 @@ BEYOND_LIMIT, BEYOND_SHARE = "beyond the limit", "beyond its share"
 Drops = Callable[
     [int, int], dict[str, np.ndarray]
 ]  # (rank, number of documents) -> by kind, which are dropped
-
-CHOSEN = np.dtype([("piece", "<u4"), ("document", "<u4")])
 
 # One document that may be kept: what it counts, the tokens of its source before it, its place.
 ROW = np.dtype(
@@ -119,7 +117,7 @@ def choose(
         _placed(kept(name, account), budgets[name], account, (section.mixing_seed, number))
         for number, (name, account) in enumerate(accounts.items())
     ]
-    cutters = {split: _Cutter(out, split, section.shard_tokens) for split in SPLITS}
+    cutters = {split: Cutter(out, split, section.shard_tokens) for split in SPLITS}
     for blocks in _merge(streams):
         for split, cutter in cutters.items():
             cutter.add(*_side(blocks, split == "heldout"))
@@ -222,50 +220,10 @@ def _side(blocks: list[Block], held_out: bool) -> tuple[np.ndarray, np.ndarray]:
     return chosen[order], rows["tokens"][order]
 
 
-class _Cutter:
-    """Cuts a split's documents into shards of at most `shard_tokens`, or of one document."""
-
-    def __init__(self, out: Path, split: str, shard_tokens: int) -> None:
-        self.out, self.split, self.shard_tokens = out, split, shard_tokens
-        self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        self.names: list[str] = []
-
-    def add(self, chosen: np.ndarray, tokens: np.ndarray) -> None:
-        self.waiting.append((chosen, tokens))
-        if sum(int(t.sum()) for _, t in self.waiting) > self.shard_tokens:
-            self._cut(final=False)
-
-    def close(self) -> list[str]:
-        self._cut(final=True)
-        if not self.names:
-            _write_choice(self.out, f"{self.split}-00000", np.empty(0, CHOSEN))
-            self.names.append(f"{self.split}-00000")
-        return self.names
-
-    def _cut(self, final: bool) -> None:
-        chosen = np.concatenate([np.empty(0, CHOSEN), *(chosen for chosen, _ in self.waiting)])
-        tokens = np.concatenate([np.empty(0, np.int64), *(tokens for _, tokens in self.waiting)])
-        while len(chosen):
-            count = max(1, int(np.searchsorted(np.cumsum(tokens), self.shard_tokens, side="right")))
-            if count == len(chosen) and not final:
-                break
-            name = f"{self.split}-{len(self.names):05d}"
-            _write_choice(self.out, name, chosen[:count])
-            self.names.append(name)
-            chosen, tokens = chosen[count:], tokens[count:]
-        self.waiting = [(chosen, tokens)] if len(chosen) else []
-
-
-def _write_choice(out: Path, name: str, chosen: np.ndarray) -> None:
-    with replacing(out / f"{name}.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, chosen, allow_pickle=False)
-
-
 def _say_nothing_kept(folder: Path, name: str, account: SourceAccount) -> NoReturn:
     dropped = account.dropped + sum(
         (Counter(read_account(folder, rank)["dropped"]) for rank in account.pieces), Counter()
     )
     by = ", ".join(f"{count:,} by {kind!r}" for kind, count in dropped.most_common() if count)
-    raise UserError(
-        f"data.sources.{name}: no document is left. {f'Dropped: {by}' if by else 'It holds none'}; look at its files and filters"
-    )
+    became = f"Dropped: {by}" if by else "It holds none"
+    raise UserError(f"data.sources.{name}: no document is left. {became}; look at its files and filters")

@@ -46,7 +46,7 @@ WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 class Words(WordTokenizer):
-    """What stands between white space, and each letter of a script that puts none between words; needs no model."""
+    """What stands between white space, and each letter of a script without spaces; needs no model."""
 
     def word_tokenize(self, text: str) -> list[str]:
         """Return the words."""

@@ -87,7 +87,7 @@ class Encoder:
 
 
 def _as_failure(error: BaseException) -> Exception:
-    """Return a library's failure with one text, a panic in Rust too, which is no `Exception`; raise all else."""
+    """Return a library's failure with a text, also a panic in Rust, no `Exception`; raise the rest."""
     if isinstance(error, MemoryError | KeyboardInterrupt | SystemExit | GeneratorExit):
         raise error
     return error if isinstance(error, Exception) else RuntimeError(reason_of(error))

@@ -52,10 +52,8 @@ class _Local(LocalPipelineExecutor):
         """
         ranks = self.get_incomplete_ranks(range(self.tasks))
         if self.workers == 1:
-            for rank in ranks:
-                copy.deepcopy(self)._run_for_rank(
-                    rank
-                )  # its steps keep account of what they do, as in the workers' own copies
+            for rank in ranks:  # by a copy: its steps keep account of what they do
+                copy.deepcopy(self)._run_for_rank(rank)
             return
         context, others = multiprocessing.get_context("forkserver"), multiprocessing.active_children()
         context.set_forkserver_preload(["sunfish.sharding.steps", "sunfish.sharding.engine"])
@@ -65,8 +63,8 @@ class _Local(LocalPipelineExecutor):
                 task.result()
         except BrokenProcessPool:
             raise UserError(
-                "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) need less. Run it again: "
-                "what is done stays done"
+                "a worker was killed, perhaps for want of memory: fewer at once (launch.sharding.workers) "
+                "need less. Run it again: what is done stays done"
             ) from None
         except BaseException:  # what is still running is not waited for
             for process in set(multiprocessing.active_children()) - set(others):
@@ -136,9 +134,9 @@ class Engine:
                 else:
                     executor.run()
         if missing := len(executor.get_incomplete_ranks(range(tasks))):
-            raise UserError(
-                f"{name}: {missing} of {tasks} tasks were not done; {self.logs / name} says why. Run it again: it does only those"
-            )
+            logs = self.logs / name
+            what = f"{name}: {missing} of {tasks} tasks were not done"
+            raise UserError(f"{what}; {logs} says why. Run it again: it does only those")
 
     def forget(self, name: str, ranks: list[int]) -> None:
         """Take back the completion of some tasks."""
@@ -230,29 +228,21 @@ def _watching(
 
 def _require(executor: str) -> None:
     """Say at once that a cluster's tools are not here."""
-    if executor == "slurm" and (
-        missing := [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]
-    ):
-        raise UserError(
-            f"launch.sharding.executor = slurm: {missing[0]} is not here; start it on a node that submits jobs"
-        )
+    missing = [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]
+    setting = f"launch.sharding.executor = {executor}"
+    if executor == "slurm" and missing:
+        raise UserError(f"{setting}: {missing[0]} is not here; start it on a node that submits jobs")
     if executor == "ray" and importlib.util.find_spec("ray") is None:
-        raise UserError("launch.sharding.executor = ray: the package is not here; pip install 'ray[default]'")
+        raise UserError(f"{setting}: the package is not here; pip install 'ray[default]'")
 
 
 def _run_on_slurm(executor: SlurmPipelineExecutor, tasks: int) -> None:
     """Submit the tasks, and wait until all are done or none of the job's is left in the queue."""
-    with _environment(
-        RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"
-    ):  # sbatch hands the environment on
+    with _environment(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"):  # sbatch hands it on
         executor.run()
     while executor.get_incomplete_ranks(range(tasks)):
-        queue = subprocess.run(
-            ["squeue", "--noheader", "--jobs", str(executor.job_id)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
+        queue = subprocess.run(command, capture_output=True, text=True, check=False)
         if not queue.stdout.strip():
             return
         time.sleep(SECONDS_BETWEEN_CLUSTER_LOOKS)

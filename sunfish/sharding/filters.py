@@ -1,4 +1,4 @@
-"""Which documents are kept: rules on their text and columns, each with a name under which its drops are counted."""
+"""Which documents are kept: rules on their text and columns; drops are counted under each rule's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files a setting names: a path, a folder, a pattern or a URL; each file once, whatever it is called."""
+"""Which files a setting names: a path, folder, pattern or URL; each file once, whatever it is called."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find_all(patterns: Iterable[str], where: str) -> list[File]:
     """Return the files that paths, folders, patterns and URLs name, in their order, each once.
 
     Raises:
-        UserError: nothing is there, a place cannot be reached, or a kind is not known; `where` names the setting.
+        UserError: nothing is there, a place is not reached, a kind is not known; `where` names the setting.
     """
     found: list[File] = []
     for pattern in patterns:
@@ -67,18 +67,18 @@ def find_here(patterns: Iterable[str], where: str) -> list[File]:
 
 
 def _find_local(pattern: str) -> list[File]:
-    """Return files: a path that exists is taken literally, a folder stands for the files of a known kind in it."""
+    """Return files: a path that exists is taken literally, a folder stands for the files in it."""
     path = _absolute(pattern, str(project_root()))
-    if os.path.isfile(path):
+    if Path(path).is_file():
         names = [path]
-    elif os.path.isdir(path):
+    elif Path(path).is_dir():
         names = [name for name in _matching(f"{glob.escape(path)}/**") if kind_of(name)]
     else:
         names = _matching(_absolute(pattern, glob.escape(str(project_root()))))
     found = []
     for name in names:
         try:
-            status = os.stat(name)
+            status = Path(name).stat()
         except OSError as error:
             print(f"{name}: left out, cannot be found ({error.strerror}); a broken link?", file=sys.stderr)
             continue
@@ -89,7 +89,7 @@ def _find_local(pattern: str) -> list[File]:
 
 def _absolute(pattern: str, root: str) -> str:
     path = unquote(pattern.removeprefix("file://")) if pattern.startswith("file://") else pattern
-    return os.path.normpath(os.path.join(root, os.path.expanduser(path)))
+    return str(Path(root) / Path(path).expanduser())
 
 
 def _matching(pattern: str) -> list[str]:
@@ -103,13 +103,13 @@ def _expand(pattern: str) -> Iterator[str]:
         yield from glob.iglob(pattern)
         return
     for root in glob.iglob(pattern[: found.start()] or "/"):
-        for folder in _folders(root, frozenset()) if os.path.isdir(root) else ():
+        for folder in _folders(root, frozenset()) if Path(root).is_dir() else ():
             yield from _expand(f"{glob.escape(folder)}{pattern[found.end() :] or '/*'}")
 
 
 def _folders(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
     """Yield a folder and all below it, without hidden ones."""
-    status = os.stat(folder)
+    status = Path(folder).stat()
     if (identity := (status.st_dev, status.st_ino)) in above:
         return
     yield folder
@@ -125,7 +125,7 @@ def _nothing_found(pattern: str) -> str:
     if is_remote(pattern):
         return f"nothing matches {pattern!r}"
     path = _absolute(pattern, str(project_root()))
-    if os.path.isdir(path):
+    if Path(path).is_dir():
         return f"{pattern!r} is a folder in which there is no file of a known kind: {KINDS}"
     hidden = "; ** leaves out folders whose names begin with a dot" if "**" in pattern else ""
     return (
@@ -144,7 +144,7 @@ def _without_other_names(found: list[File], where: str) -> list[File]:
     others = sorted({file.path for file in found} - set(kept))
     if others:
         print(
-            f"{where}: {len(others)} other names of files that are read anyway are left out, such as {others[0]}",
+            f"{where}: {len(others)} other names of files that are read anyway are left out: {others[0]} ...",
             file=sys.stderr,
         )
     return [kept.pop(file.path) for file in found if file.path in kept]

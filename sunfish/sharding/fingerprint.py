@@ -1,4 +1,4 @@
-"""What lies behind the paths that `data` names: files that may change without a word of the configuration changing."""
+"""What lies behind the paths that `data` names: files that may change while the configuration stays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL_BYTES = 2**16  # of these the content decides, of larger files the time of
 def fingerprint(section: DataConfig) -> dict[str, Any]:
     """Return the local files of each source and the local tokenizer, with what changes when they do.
 
-    Generated and remote sources have none: what decides there (a seed, a revision, a URL) stands in params.yaml.
+    Generated and remote sources have none: what decides there, such as a revision, stands in params.yaml.
     """
     files = {name: source.local_files(f"data.sources.{name}") for name, source in section.sources.items()}
     pretrained = section.tokenizer.pretrained

@@ -23,8 +23,8 @@ def list_urls(source: Hub) -> list[str]:
         files = builder.config.data_files or {}
     except Exception as error:  # connection, DNS, proxy, what is missing: many classes, one meaning
         raise UserError(
-            f"{source.name} ({source.config}, revision {source.revision}) cannot be streamed: {reason_of(error)}. "
-            "Without a network, data=stories (the embedded corpus) and data=files with "
+            f"{source.name} ({source.config}, revision {source.revision}) cannot be streamed: "
+            f"{reason_of(error)}. Without a network, data=stories (the embedded corpus) and data=files with "
             "data.sources.files.paths=[...] run"
         ) from error
     if source.split not in files:

@@ -3,7 +3,7 @@
 00012.bin           ids, documents one after another, each with its end token
 00012.npy           one row a document: where it ends, its bytes, its side of the split
 00012.unigrams.npy  how often each id occurs
-00012.json          the account: what was read, dropped by which filter; and what the data report is drawn from
+00012.json          the account: what was read, what each filter dropped; and what the data report shows
 """
 
 from __future__ import annotations

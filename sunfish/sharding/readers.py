@@ -1,7 +1,7 @@
 """A span of a file -> records: the texts that begin in it, and the columns that filters ask for.
 
-A line, a row group or a document belongs to the span in which its first byte lies, so spans may be cut anywhere.
-Whatever goes wrong with a record or a file is an `Unreadable` with its place; the reader decides what it costs.
+A line, a row group or a document belongs to the span in which its first byte lies, so spans may be cut
+anywhere. Whatever goes wrong with a record or a file is an `Unreadable` with its place.
 """
 
 from __future__ import annotations

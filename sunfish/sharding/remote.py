@@ -1,4 +1,4 @@
-"""Files elsewhere: listed by URL or pattern, and read in ranges that are whole, tried again when a connection fails."""
+"""Files elsewhere: listed by URL or pattern, read in ranges that are whole or asked for again."""
 
 from __future__ import annotations
 
@@ -115,8 +115,9 @@ def _insist(act: Any, path: str) -> Any:
                 raise UserError(f"{path}: the server refuses it (status {status})") from error
             if attempt == ATTEMPTS:
                 raise UserError(
-                    f"{path}: cannot be read, tried {ATTEMPTS} times ({reason_of(error)}). Run it again when the network "
-                    "is there: what is done stays done. Without a network, data=stories and data=files with local paths run"
+                    f"{path}: cannot be read, tried {ATTEMPTS} times ({reason_of(error)}). Run it again when "
+                    "the network is there: what is done stays done. Without a network, data=stories and "
+                    "data=files with local paths run"
                 ) from error
         time.sleep(wait)
         wait *= 2

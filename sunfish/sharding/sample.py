@@ -1,4 +1,4 @@
-"""A sample of the sources' documents: what a tokenizer is trained on, and what any tokenizer is held against."""
+"""A sample of the sources' documents: what a tokenizer is trained on, and held against."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fidelity(NamedTuple):
 def training_sample(plan: Plan, count: int) -> Iterator[str]:
     """Yield `count` documents, as many of each source, drawn by their hashes from all of its files.
 
-    A source whose documents are exchangeable gives its first ones, and one with a limit only what lies within.
+    A source whose documents are exchangeable gives its first, and one with a limit only what lies within.
     """
     by_source = _spans(plan)
     for number, (name, spans) in enumerate(by_source.items()):
@@ -58,7 +58,7 @@ def _kept(source: Source, spans: Iterable[Span]) -> Iterator[tuple[Record, bytes
 
 
 def _candidates(source: Source, spans: list[Span]) -> Iterator[tuple[Record, bytes]]:
-    """Yield what may be drawn: all within the source's limits, or of much input the beginnings of some spans."""
+    """Yield what may be drawn: all within the limits, or of much input the beginnings of some spans."""
     selection = source.selection()
     if selection.max_documents is not None or selection.max_tokens is not None:
         limit = SAMPLE_BYTES if selection.max_tokens is None else TEXT_BYTES_PER_TOKEN * selection.max_tokens
@@ -131,8 +131,10 @@ def require_fidelity(found: Fidelity, config: TokenizerConfig) -> None:
         ("max_altered_share", found.altered_share, "of the documents do not come back as they were"),
     ):
         if share > getattr(config, key):
+            setting = f"params.yaml: data.tokenizer.{key} = {getattr(config, key)}"
+            sample = f"of a sample of {found.documents} documents, {100 * share:.1f} % {what}"
+            advice = "Use a tokenizer that was made for them, or null to train one"
             raise UserError(
-                f"params.yaml: data.tokenizer.{key} = {getattr(config, key)}: {name} does not fit these texts: of a "
-                f"sample of {found.documents} documents, {100 * share:.1f} % {what}. Use a tokenizer that was made for "
-                f"them, or null to train one; to use it all the same, set {key} higher"
+                f"{setting}: {name} does not fit these texts: {sample}. {advice}; to use it all the same, "
+                f"set {key} higher"
             )

@@ -126,7 +126,7 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
 
 
 def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
-    """Return the tokenizer: the working folder's, a pretrained one, or one trained on a sample of the documents."""
+    """Return the tokenizer: the working folder's, a pretrained one, or one trained on a sample."""
     if work.tokenizer.is_dir():
         return read_tokenizer(work.tokenizer)
     wanted = plan.section.tokenizer

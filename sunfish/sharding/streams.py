@@ -20,7 +20,7 @@ READ_BYTES = 2**13  # compressed; what comes of it is held, and a kilobyte may b
 MAX_WINDOW_BYTES = 2**31  # of zstd --long=31, which needs so much memory
 PLACEHOLDER_BYTES = 2**20  # a larger file is none
 PLACEHOLDERS = {
-    b"version https://git-lfs.github.com/spec/": "is a Git LFS pointer, not the file itself; run `git lfs pull`",
+    b"version https://git-lfs.github.com/spec/": "is a Git LFS pointer, not the file; run `git lfs pull`",
     b"/annex/objects/": "is a git-annex pointer, not the file itself; run `git annex get`",
 }
 PAGES = (b"<!doctype html", b"<html", b"<?xml")
@@ -32,7 +32,7 @@ class DamagedFile(Exception):
 
 @contextmanager
 def open_file(path: str, size: int) -> Iterator[BinaryIO]:
-    """Open a file for reading, decompressed by its ending; a decompressed one cannot be entered in the middle.
+    """Open a file for reading, decompressed by its ending; only others can be entered in the middle.
 
     Raises:
         UserError: it cannot be opened, or is another than the one that was found.

@@ -17,7 +17,8 @@ NAMES = {
 
 SOUNDS = {
     "dog": "barked", "cat": "meowed", "bird": "sang", "duck": "quacked", "pig": "oinked", "cow": "mooed",
-    "horse": "neighed", "frog": "croaked", "sheep": "bleated", "owl": "hooted", "bee": "buzzed", "lion": "roared",
+    "horse": "neighed", "frog": "croaked", "sheep": "bleated", "owl": "hooted", "bee": "buzzed",
+    "lion": "roared",
     "mouse": "squeaked", "wolf": "howled", "hen": "clucked", "snake": "hissed",
 }  # fmt: skip
 
@@ -26,15 +27,7 @@ NUMBERS = ["one", "two", "three", "four", "five", "six", "seven"]
 # Drawn once, then the story keeps to it.
 WORDS = {
     "gift": [
-        "flower",
-        "shell",
-        "feather",
-        "pebble",
-        "ribbon",
-        "marble",
-        "whistle",
-        "button",
-        "candle",
+        "flower", "shell", "feather", "pebble", "ribbon", "marble", "whistle", "button", "candle",
         "acorn",
     ],
     "crop": ["plums", "pears", "nuts", "berries", "peaches", "apples", "cherries", "figs"],
@@ -43,46 +36,14 @@ WORDS = {
     "pet": ["spot", "fluffy", "buddy", "coco", "lucky", "pepper", "daisy", "rex"],
     "color": ["red", "blue", "green", "yellow", "white", "black", "pink", "brown", "golden", "silver"],
     "object": [
-        "ball",
-        "kite",
-        "hat",
-        "book",
-        "drum",
-        "doll",
-        "truck",
-        "boat",
-        "lamp",
-        "cup",
-        "key",
-        "ring",
-        "coat",
-        "bell",
-        "flag",
-        "shoe",
-        "map",
-        "coin",
-        "crown",
-        "scarf",
+        "ball", "kite", "hat", "book", "drum", "doll", "truck", "boat", "lamp", "cup", "key", "ring",
+        "coat", "bell", "flag", "shoe", "map", "coin", "crown", "scarf",
     ],
     "place": [
-        "park",
-        "beach",
-        "garden",
-        "forest",
-        "farm",
-        "lake",
-        "school",
-        "market",
-        "river",
-        "zoo",
-        "library",
-        "castle",
-        "village",
-        "pond",
-        "museum",
-        "bakery",
+        "park", "beach", "garden", "forest", "farm", "lake", "school", "market", "river", "zoo",
+        "library", "castle", "village", "pond", "museum", "bakery",
     ],
-}
+}  # fmt: skip
 
 # Drawn anew each time.
 FREE_SLOTS = {
@@ -212,31 +173,15 @@ MORE_MIDDLES = (
     # what the friend owns, and who holds what
     _form("{friend} had a [gift] .", needs="friend", lacks="gift swapped", adds="gift", weight=2),
     _form("{friend} let {him} hold the {gift} .", needs="gift"),
-    _form(
-        "{who} traded the {object} for the {gift} .",
-        needs="has gift",
-        adds="swapped",
-        drops="has gift",
-        weight=4,
-    ),
+    _form("{who} traded the {object} for the {gift} .", "has gift", "", "swapped", "has gift", weight=4),
     _form("{friend} looked after the {object} .", needs="swapped", weight=2),
     _form("{who} kept the {gift} in a pocket .", needs="swapped", weight=2),
     _form("{who} and {friend} traded back .", needs="swapped", adds="has gift", drops="swapped", weight=2),
     # how many are left
     _form("{who} picked [number] [crop] .", lacks="picked", adds="picked", weight=2),
+    _form("{who} ate one of the {crop} and had {fewer} left .", "picked", "fewer", "fewer", weight=2),
     _form(
-        "{who} ate one of the {crop} and had {fewer} left .",
-        needs="picked",
-        lacks="fewer",
-        adds="fewer",
-        weight=2,
-    ),
-    _form(
-        "the {animal} took one of the {crop} and left {fewer} .",
-        needs="animal fewer",
-        lacks="fewest",
-        adds="fewest",
-        weight=2,
+        "the {animal} took one of the {crop} and left {fewer} .", "animal fewer", "fewest", "fewest", weight=2
     ),
     _form("{who} counted the {crop} and there were {number} .", needs="picked", weight=2),
     # where and when

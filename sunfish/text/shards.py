@@ -1,8 +1,8 @@
 """Ids <-> disk: flat token files, where documents end, and a manifest with the sha256 of every file.
 
-train-00000.bin   little-endian uint16 (uint32 above 65,536 entries): documents one after another, each with its end token
+train-00000.bin   little-endian uint16 (uint32 above 65,536 entries): documents with their end tokens
 train-00000.idx   little-endian uint64: where each document ends, in tokens
-manifest.json     sizes, digests, and what made them; no time, host or path, so the same input gives the same bytes
+manifest.json     sizes, digests, and what made them; no time, host or path: the same input, the same bytes
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 SPLITS = ("train", "heldout")
 FORMAT = 2
 AGAIN = "; run the shard stage again"
+OTHER_TOKENIZER = "is another tokenizer than the one that made the shards"
 ALTERED = "was altered, or the manifest was: its sha256 is not the one that stands there"
 CHECKED_BYTES = 2**28  # of a split: checked whenever it is opened; more only once for each state of a file
 
@@ -116,21 +117,15 @@ def write_shard(
     ends = np.cumsum(np.concatenate(lengths)).astype("<u8")
     with replacing(folder / f"{name}.idx") as temporary:
         temporary.write_bytes(ends.tobytes())
-    record = ShardRecord(
-        name=name,
-        tokens=int(ends[-1]) if len(ends) else 0,
-        documents=len(ends),
-        bytes=num_bytes,
-        bin_sha256=sha256(folder / f"{name}.bin"),
-        idx_sha256=sha256(folder / f"{name}.idx"),
-    )
+    digests = {f"{kind}_sha256": sha256(folder / f"{name}.{kind}") for kind in ("bin", "idx")}
+    tokens = int(ends[-1]) if len(ends) else 0
+    record = ShardRecord(name=name, tokens=tokens, documents=len(ends), bytes=num_bytes, **digests)
     write_json(folder / f"{name}.json", asdict(record))
 
 
 def read_record(folder: Path, name: str) -> ShardRecord:
     """Read the record of a shard that `write_shard` wrote."""
-    path = folder / f"{name}.json"
-    return build(ShardRecord, read_json(path), str(path))
+    return build(ShardRecord, read_json(path := folder / f"{name}.json"), str(path))
 
 
 def write_manifest(
@@ -146,7 +141,11 @@ def write_manifest(
         shards = [asdict(record) for record in records if record.name.startswith(f"{name}-")]
         sums = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")}
         splits[name] = sums | {"shards": shards}
-    _require_documents(splits)
+    total = sum(split["documents"] for split in splits.values())
+    for name, split in splits.items():
+        if split["documents"] == 0:
+            advice = "more documents or another data.held_out_share are needed"
+            raise UserError(f"of {total} documents none fell into the {name} split; {advice}")
     write_tokenizer(tokenizer, folder)
     manifest = {
         "format": FORMAT,
@@ -159,14 +158,6 @@ def write_manifest(
     }
     write_json(folder / "manifest.json", manifest)
     return manifest
-
-
-def _require_documents(splits: dict[str, Any]) -> None:
-    counts = {name: split["documents"] for name, split in splits.items()}
-    for name, count in counts.items():
-        if count == 0:
-            advice = "more documents or another data.held_out_share are needed"
-            raise UserError(f"of {sum(counts.values())} documents none fell into the {name} split; {advice}")
 
 
 @dataclass(frozen=True)
@@ -190,9 +181,7 @@ class Shards:
         self._read = _as_manifest(self.manifest, folder / "manifest.json")
         self.vocab_size, self.end_id = self._read.vocab_size, self._read.end_id
         self.dtype = np.dtype(self._read.dtype)
-        tokenizer = folder / "tokenizer.json"
-        other = "is another tokenizer than the one that made the shards"
-        _require_digest(tokenizer, self._read.tokenizer_sha256, other, again=True)
+        _require_digest(folder / "tokenizer.json", self._read.tokenizer_sha256, OTHER_TOKENIZER, again=True)
         self.tokenizer = read_tokenizer(folder)
 
     def digest(self) -> str:

@@ -128,13 +128,14 @@ def load_pretrained(name: str) -> Tokenizer:
         raise
     except Exception as error:  # the library raises bare Exception
         raise UserError(
-            f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]}). Without a network, give the "
-            "path of a tokenizer.json, or null to train one; data=stories and data=files then need nothing from outside"
+            f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]}). Without a "
+            "network, give the path of a tokenizer.json, or null to train one; data=stories and data=files "
+            "then need nothing from outside"
         ) from error
 
 
 def local_tokenizer(name: str) -> Path | None:
-    """Return the tokenizer.json that a path or a folder names, relative to the project; None where none is there."""
+    """Return the tokenizer.json that a path or a folder names, relative to the project, if it is there."""
     path = project_root() / Path(name).expanduser()
     file = path / "tokenizer.json" if path.is_dir() else path
     return file if file.is_file() else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sunfish.config.schema.diffusion import DiffusionConfig
 from sunfish.config.schema.model import ModelConfig
 from sunfish.diffusion.objectives import OBJECTIVES
-from sunfish.model.denoiser import Denoiser, init_weights
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.initial import init_weights
 
 
 def build_denoiser(model: ModelConfig, diffusion: DiffusionConfig, vocab_size: int, seed: int) -> Denoiser:

@@ -84,7 +84,7 @@ class Checkpoints:
         if gather(self.fabric, torch.tensor([float(error is not None)], device=self.fabric.device)).any():
             reason = str(error or "another process failed").strip().splitlines()[-1]
             raise UserError(
-                f"{folder}: cannot be written ({reason}); make room and run it again: the checkpoint before is kept"
+                f"{folder}: cannot be written ({reason}); make room and run again: the last one is kept"
             ) from error
 
     def close(self) -> None:
@@ -183,7 +183,8 @@ def load_tensors(fabric: Fabric, folder: Path, into: Tensors) -> None:
     except (dcp.api.CheckpointException, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(
-            f"{folder}: does not fit this model or this version ({reason}); remove {folder.parent} to train from the start"
+            f"{folder}: does not fit this model or this version ({reason}); "
+            f"remove {folder.parent} to train from the start"
         ) from error
 
 

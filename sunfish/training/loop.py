@@ -103,9 +103,9 @@ def watch_loss(run: Run, record: Record, recent: deque[float], log: RunLog, prog
         progress.say(f"{says}; skipped ({run.skipped} in a row)")
         if run.skipped >= run.recipe.pretrain.max_skipped:
             raise UserError(
-                f"{says}, and {run.skipped} steps in a row were skipped. The last checkpoint is kept. Try lower "
-                "pretrain.optim.muon_lr and adamw_lr, a longer warmup_steps, or launch.precision = 32-true; "
-                + shows
+                f"{says}, and {run.skipped} steps in a row were skipped. The last checkpoint is kept. "
+                "Try lower pretrain.optim.muon_lr and adamw_lr, a longer warmup_steps, "
+                "or launch.precision = 32-true; " + shows
             )
         return
     if len(recent) == SPIKE_WINDOW and record.loss > np.mean(recent) + SPIKE_SIGMAS * np.std(recent):

@@ -117,7 +117,8 @@ def count_devices(launch: LaunchConfig, has_gpu: bool) -> tuple[int, int]:
     there = torch.cuda.device_count() if has_gpu else 1
     if has_gpu and launch.devices is not None and launch.devices > there:
         raise UserError(
-            f"launch.devices = {launch.devices}: this machine shows {there} CUDA devices; set it to null or at most {there}"
+            f"launch.devices = {launch.devices}: this machine shows {there} CUDA devices; "
+            f"set it to null or at most {there}"
         )
     return launch.devices or there, 1
 
@@ -137,7 +138,8 @@ def choose_precision(launch: LaunchConfig, has_gpu: bool) -> Any:
         return "bf16-mixed" if multiplies_bf16 else "32-true"
     if launch.precision == "bf16-mixed" and has_gpu and not multiplies_bf16:
         raise UserError(
-            f"launch.precision = 'bf16-mixed': {torch.cuda.get_device_name()} has no bf16; set it to auto or 32-true"
+            f"launch.precision = 'bf16-mixed': {torch.cuda.get_device_name()} has no bf16; "
+            "set it to auto or 32-true"
         )
     return launch.precision
 

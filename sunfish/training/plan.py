@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sunfish.model.denoiser import count_parameters
-from sunfish.text.shards import Shards
+from sunfish.model.initial import count_parameters
 from sunfish.training.cost import Plan, peak_operations
 from sunfish.training.parallel import choose_strategy, count_devices, find_gpu
 from sunfish.training.run import Job, open_shards
@@ -28,7 +27,8 @@ def make_plan(job: Job, vocab_size: int) -> Plan:
     micro_rows = min(recipe.pretrain.micro_rows, recipe.pretrain.batch_rows // (devices * nodes))
     return Plan(
         parameters, devices * nodes, shards, recipe.pretrain.steps, recipe.pretrain.batch_rows, micro_rows,
-        job.data.row_length, recipe.model, recipe.diffusion, vocab_size, recipe.pretrain.activation_checkpointing,
+        job.data.row_length, recipe.model, recipe.diffusion, vocab_size,
+        recipe.pretrain.activation_checkpointing,
     )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def show_plan(job: Job, shards: Path) -> None:
     """Print a plan: at the share of the peak that is asked of this project, on the hardware that is here."""
     device = torch.device("cuda" if find_gpu(job.launch) else "cpu")
     vocab_size = job.data.tokenizer.vocab_size
-    if Shards.exist(shards):
+    if (shards / "manifest.json").is_file():
         vocab_size = open_shards(shards, job.data).vocab_size
     else:
         print(f"{shards}: no shards yet; planned with data.tokenizer.vocab_size = {vocab_size:,}")

@@ -22,16 +22,18 @@ from sunfish.config.schema.launch import LaunchConfig
 from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
-from sunfish.files import project_root, read_json, require_writable, write_json, write_text
-from sunfish.model.denoiser import Denoiser, count_parameters
+from sunfish.files import project_root, require_writable, write_json, write_text
+from sunfish.model.denoiser import Denoiser
+from sunfish.model.initial import count_parameters
 from sunfish.model.pretrained import FORMAT, FolderConfig, write_denoiser
 from sunfish.text.batches import Prefetcher, RowDataset
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
+from sunfish.training.carry_on import carry_on
 from sunfish.training.checkpoint import Checkpoints, finish_run
 from sunfish.training.cost import Meter, peak_operations
 from sunfish.training.log import RunLog
-from sunfish.training.loop import Observers, resume, train
+from sunfish.training.loop import Observers, train
 from sunfish.training.parallel import count_processes, flushing_denormals, make_fabric, part_of, whole
 from sunfish.training.sample import sample_ids
 from sunfish.training.stopping import Stopped
@@ -82,7 +84,7 @@ def pretrain(job: Job, places: Places) -> None:
     name, runs = fingerprint(shards, job), places.runs or project_root() / "runs"
     compiled = fabric.device.type == "cuda" if job.launch.compile is None else job.launch.compile
     run = start_run(fabric, job.recipe, shards.vocab_size, compiled, rows.between)
-    carry_on(run, runs, name, job, shards)
+    carry_on(run, runs, name, {"shards": shards.digest(), **job.params()})
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
     tracker = Tracker(
         dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name},
@@ -98,9 +100,11 @@ def pretrain(job: Job, places: Places) -> None:
         fabric.device.type == "cuda" if job.launch.async_checkpoints is None else job.launch.async_checkpoints
     )
     observers = Observers(
-        log, Meter(job.recipe.model, job.recipe.diffusion, shards.vocab_size, fabric.device, peak),
-        Checkpoints(fabric, runs / name, config.keep_checkpoints, beside), text_writer(shards, rows.lengths().median),
-    )  # fmt: skip
+        log,
+        Meter(job.recipe.model, job.recipe.diffusion, shards.vocab_size, fabric.device, peak),
+        Checkpoints(fabric, runs / name, config.keep_checkpoints, beside),
+        text_writer(shards, rows.lengths().median),
+    )
     status = "FAILED"
     try:
         train(run, prefetcher, observers)
@@ -127,46 +131,8 @@ def require_divisible(job: Job) -> None:
     """Refuse a batch that cannot be shared out evenly."""
     rows, processes = job.recipe.pretrain.batch_rows, count_processes(job.launch)
     if rows % processes:
-        raise UserError(
-            f"pretrain.batch_rows = {rows}: does not divide among {processes} processes; change one of the two"
-        )
-
-
-def carry_on(run: Run, runs: Path, name: str, job: Job, shards: Shards) -> None:
-    """Take over the last checkpoint of this run, or of the finished one that it extends.
-
-    Raises:
-        UserError: the run to extend is not there, is longer already, or had another configuration.
-    """
-    extended, params = job.recipe.pretrain.extends, {"shards": shards.digest(), **job.params()}
-    if resume(run, runs / name):
-        where = runs / name
-    elif extended is not None:
-        where = runs / extended
-        require_extendable(where, params)
-        if not resume(run, where, "FINAL"):
-            raise UserError(
-                f"pretrain.extends = '{extended}': {where} holds no finished run; `ls {runs}` shows those there are"
-            )
-    else:
-        where = None
-    if run.fabric.is_global_zero:
-        write_json(runs / name / "params.json", params)
-        if where:
-            print(f"{where}: carrying on from step {run.step:,}")
-
-
-def require_extendable(folder: Path, params: dict[str, Any]) -> None:
-    """Refuse to extend a run whose configuration differs in anything but fewer steps."""
-    before = read_json(folder / "params.json") if (folder / "params.json").is_file() else params
-    for key, value in json.loads(json.dumps(params)).items():
-        if key not in ("pretrain.steps", "pretrain.extends") and before.get(key) != value:
-            raise UserError(
-                f"pretrain.extends: {folder.name} had {key} = {before.get(key)}, not {value}; only pretrain.steps may differ"
-            )
-    if before["pretrain.steps"] >= params["pretrain.steps"] and before is not params:
-        steps = f"pretrain.steps = {params['pretrain.steps']}"
-        raise UserError(f"{steps}: {folder.name} has {before['pretrain.steps']} already; ask for more")
+        says = f"pretrain.batch_rows = {rows}: does not divide among {processes} processes"
+        raise UserError(f"{says}; change one of the two")
 
 
 def write_results(

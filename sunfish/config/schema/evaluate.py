@@ -27,7 +27,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         require(self.judge != "", "judge", "must be a folder or a name, or null for none")
         for key in (
-            "bound_rows", "bound_levels", "num_samples", "compared_samples", "infill_rows", "batch_rows", "speed_runs",
-            "shown_samples",
+            "bound_rows", "bound_levels", "num_samples", "compared_samples", "infill_rows", "batch_rows",
+            "speed_runs", "shown_samples",
         ):  # fmt: skip
             require(getattr(self, key) > 0, key, "must be at least 1")

@@ -1,8 +1,9 @@
 """`data.sources`: where documents come from and which of them are kept.
 
-A source is one class and one entry of `SOURCES`. The class is its section of params.yaml, a frozen dataclass with
-`kind: Literal[...]`, and knows its work: `tasks` divides it, `read` yields the documents of a part. How files are
-read stands in `sunfish.sharding`, which is loaded only when documents are read: trainings read this section too.
+A source is one class and one entry of `SOURCES`. The class is its section of params.yaml, a frozen dataclass
+with `kind: Literal[...]`, and knows its work: `tasks` divides it, `read` yields the documents of a part. How
+files are read stands in `sunfish.sharding`, loaded only when documents are read: trainings read this section
+too.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ class Stories(Source):
         """Yield stories by number."""
         write = import_module("sunfish.text.stories").write_stories
         grammar = import_module("sunfish.text.lexicon").GRAMMARS[self.grammar]
-        for number, text in zip(range(span.start, span.stop), write(self.seed, span.start, grammar)):  # noqa: B905
+        stories = write(self.seed, span.start, grammar)
+        for number in range(span.start, span.stop):
+            text = next(stories)
             yield Record(text, {}, f"story {number}")
 
 

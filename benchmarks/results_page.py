@@ -1,0 +1,209 @@
+"""docs/RESULTS.md, and the samples and the table of README.md, from the committed results.
+
+python -m benchmarks.results_page
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from sunfish.errors import report_errors
+from sunfish.files import write_text
+
+ROOT = Path(__file__).parent.parent
+SHOWN_SAMPLES = 4
+QUALITY = {
+    "consistent": ("stories_consistent", ".1%"),
+    "valid": ("sentences_valid", ".1%"),
+    "unique": ("unique", ".1%"),
+    "entropy": ("entropy_corpus_nats", ".2f"),
+    "forms off": ("forms_total_variation", ".3f"),
+    "people off": ("people_total_variation", ".3f"),
+    "objects off": ("objects_total_variation", ".3f"),
+    "calls": ("calls_per_text", ".1f"),
+    "corrected": ("corrected_per_text", ".2f"),
+    "ms a text": ("seconds_per_text", "ms"),
+}
+RENAMED = {"calls_per_text": "calls", "corrected_per_text": "corrected"}  # in the baselines' file
+
+Read = Callable[[str], str]  # a path in the project -> its text
+Row = dict[str, Any]
+
+
+@report_errors
+def main() -> None:
+    """Write both pages anew."""
+    for name, text in pages(lambda name: (ROOT / name).read_text(encoding="utf-8")).items():
+        write_text(ROOT / name, text)
+
+
+def pages(read: Read) -> dict[str, str]:
+    """Return README.md and docs/RESULTS.md with the figures of the files that `read` returns."""
+    results, baselines = (
+        json.loads(read(f"results/{name}.json")) for name in ("evaluate", "benchmarks/baselines")
+    )
+    pretrain, export = (json.loads(read(f"results/metrics/{name}.json")) for name in ("pretrain", "export"))
+    seeds = json.loads(read("results/benchmarks/seeds.json"))
+    samples = "\n>\n".join(f"> {sample['text']}" for sample in results["samples"][:SHOWN_SAMPLES])
+    readme = fill(read("README.md"), "samples", samples)
+    readme = fill(readme, "numbers", headline(results, baselines, pretrain))
+    return {"README.md": readme, "docs/RESULTS.md": results_page(results, baselines, pretrain, export, seeds)}
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """Return a page with `text` between the markers of this name."""
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    return marked.sub(lambda found: found[1] + text + found[2], page)
+
+
+def headline(results: Row, baselines: Row, pretrain: Row) -> str:
+    """Return the one table of the README."""
+    draft, checked = results["draft"], results["headline"]
+    rows = {"**SunFish, checked** (the default)": checked, "SunFish, the same drafts unchecked": draft}
+    rows |= {f"SunFish, {name}": row for name, row in results["samplers"].items()}
+    best = [best_row(baselines, family) for family in ("masked_checked", "masked", "autoregressive")]
+    rows |= {f"{FAMILY[row['family']]}, {row['name']}": row for row in best if row}
+    rows["real stories, held out"] = results["real_text"]
+    names = ("consistent", "valid", "unique", "entropy", "calls", "corrected", "ms a text")
+    minutes = pretrain["seconds"] / 60 if "seconds" in pretrain else None
+    trained = f" in {minutes:.1f} minutes on {pretrain['threads']} cores" if minutes else ""
+    size, tokens = results["about"]["parameters"], results["headline"]["tokens_per_sample"]
+    return f"""{size:,} parameters, {pretrain["steps"]:,} steps{trained}, one seed, temperature 1.
+The grammar's own parser is the judge; it steers nothing.
+
+{table(rows, names)}
+
+*Consistent*: stories without a contradiction from the first word to the last.
+*Calls*: evaluations of the network. *Corrected*: tokens that the check replaced, of {tokens:.0f}.
+The baselines have the same transformer, data and operations."""
+
+
+FAMILY = {
+    "masked_checked": "masked diffusion with the same check",
+    "masked": "masked diffusion",
+    "autoregressive": "autoregressive",
+}
+
+
+def best_row(baselines: Row, family: str) -> Row | None:
+    """Return the row of a family with the most consistent stories."""
+    rows = [row for row in baselines["rows"] if row["family"] == family]
+    return max(rows, key=lambda row: row["stories_consistent"], default=None)
+
+
+def table(rows: dict[str, Row], names: Iterable[str]) -> str:
+    """Return rows of quality and cost as Markdown; nothing where a row does not say."""
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(tuple(names))]
+    for label, row in rows.items():
+        lines.append(f"| {label} | " + " | ".join(cell(row, *QUALITY[name]) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def cell(row: Row, key: str, form: str) -> str:
+    """Return one figure."""
+    value = row.get(key, row.get(RENAMED.get(key, key)))
+    if (
+        value is None
+        or (key == "seconds_per_text" and value == 0)
+        or (key == "calls_per_text" and value == 0)
+    ):
+        return ""
+    return f"{1000 * value:,.0f}" if form == "ms" else format(value, form)
+
+
+def results_page(results: Row, baselines: Row, pretrain: Row, export: Row, seeds: Row) -> str:
+    """Return docs/RESULTS.md."""
+    about, bound, causal = results["about"], results["bound"], results.get("causal", {})
+    families = {f"{row['family'].replace('_', ', ')}: {row['name']}": row for row in baselines["rows"]}
+    gaps = {name: row for name, row in results["infilling"].items()}
+    parts = [
+        "# Results",
+        "Generated by `python -m benchmarks.results_page` from committed files. "
+        f"The default run: {about['parameters']:,} parameters, {pretrain['steps']:,} steps of 32 rows, "
+        f"seed 0, averaged weights, temperature 1, {about['threads']} threads; evaluated on {about['date']}.",
+        "## The default, its drafts, and other samplers",
+        "`dvc repro evaluate`. Sampler names: solver, steps, and the check's steps and restart time.",
+        table({about["sampler_name"]: results["headline"], "its drafts, unchecked": results["draft"],
+               **results["samplers"], "real stories, held out": results["real_text"]}, QUALITY),
+        "### By the steps of the first draft, unchecked", table(results["plain_by_steps"], QUALITY),
+        "### By the steps of the first draft, checked", table(results["checked_by_steps"], QUALITY),
+        "## Three training seeds",
+        "The configured sampler; `python -m benchmarks.seeds`.",
+        table({f"seed {row['seed']}": row for row in seeds["rows"]}, QUALITY),
+        "## Likelihood of held-out text",
+        likelihoods(
+            {"SunFish, whole-text bound": bound, "SunFish's causal pass, exact": causal, **baselines["held_out"]}
+        ),
+        "## Gaps", gap_table(gaps),
+        "## Beside the baselines, at equal operations",
+        f"`dvc repro pipelines/baselines/dvc.yaml`, {baselines['how']['texts']} texts a row.",
+        table({**families, "real": baselines["real"]}, QUALITY),
+        "### Seconds a text of one length, all in one run", speeds(baselines["speed"]),
+        "## One text at a time, torch", founding(results["speed"]),
+        "## The exported folder against torch, on the same noise", parity(export),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def likelihoods(rows: dict[str, Row]) -> str:
+    """Return nats per token with their standard error, and times the grammar's entropy."""
+    lines = ["| | nats per token | standard error | times the grammar's entropy |", "|---|---|---|---|"]
+    for name, row in rows.items():
+        if row:
+            over = f"{row['ratio_to_entropy']:.3f}" if "ratio_to_entropy" in row else ""
+            error = row["nats_per_token_standard_error"]
+            lines.append(f"| {name} | {row['nats_per_token']:.4f} | {error:.4f} | {over} |")
+    return "\n".join(lines)
+
+
+def gap_table(rows: dict[str, Row]) -> str:
+    """Return what filling gaps came to."""
+    keys = sorted({key for row in rows.values() for key in row})
+    lines = ["| | " + " | ".join(key.replace("_", " ") for key in keys) + " |", "|---|" + "---|" * len(keys)]
+    for name, row in rows.items():
+        lines.append(
+            f"| {name} | " + " | ".join(f"{row[key]:.3f}" if key in row else "" for key in keys) + " |"
+        )
+    return "\n".join(lines)
+
+
+def speeds(rows: list[Row]) -> str:
+    """Return milliseconds a text at batch 1 and 32."""
+    lines = ["| | ms, batch 1 | ms, batch 32 |", "|---|---|---|"]
+    for row in rows:
+        times = (1000 * row[f"seconds_per_text_batch_{num}"] for num in (1, 32))
+        lines.append(
+            f"| {row['family'].replace('_', ', ')}: {row['name']} | "
+            + " | ".join(f"{t:.1f}" for t in times)
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def founding(rows: dict[str, Row]) -> str:
+    """Return the founding table: seconds of one text."""
+    keys = sorted({key for row in rows.values() for key in row})
+    lines = ["| | " + " | ".join(key.replace("_", " ") for key in keys) + " |", "|---|" + "---|" * len(keys)]
+    for name, row in rows.items():
+        lines.append(
+            f"| {name} | " + " | ".join(f"{row[key]:.3g}" if key in row else "" for key in keys) + " |"
+        )
+    return "\n".join(lines)
+
+
+def parity(export: Row) -> str:
+    """Return how many ids differ from torch's."""
+    walks = export["parity"]["walks"]
+    keys = list(walks[0])
+    lines = ["| " + " | ".join(key.replace("_", " ") for key in keys) + " |", "|" + "---|" * len(keys)]
+    lines += ["| " + " | ".join(str(walk[key]) for key in keys) + " |" for walk in walks]
+    error = export["parity"]["relative_error_per_call"]
+    return f"Largest relative error of a call: {error:.1e}.\n\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

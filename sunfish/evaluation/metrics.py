@@ -1,0 +1,67 @@
+"""What is measured of a pile of texts. A metric is one function and one entry of `METRICS`.
+
+A module named in `plugins` may add one: `METRICS["mine"] = lambda texts, context: {"my_share": 0.5}`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from sunfish.errors import UserError
+from sunfish.evaluation.context import EvalContext, Numbers, Texts
+from sunfish.evaluation.judge import measure_mauve
+from sunfish.evaluation.quality import story_metrics, text_metrics
+
+Metric = Callable[[Texts, EvalContext], Numbers]
+
+
+def stories(texts: Texts, context: EvalContext) -> Numbers:
+    """Return the grammar's verdict; nothing where texts are no stories."""
+    return story_metrics(texts.words, context.grammar) if context.grammar else {}
+
+
+def text(texts: Texts, context: EvalContext) -> Numbers:
+    """Return what any text shows: variety and repetition."""
+    return text_metrics(texts.ids, texts.words)
+
+
+def judged(texts: Texts, context: EvalContext) -> Numbers:
+    """Return the perplexity under the configured judge, and MAUVE beside as many real texts.
+
+    MAUVE depends on the number of texts, so smaller piles than the headline's have none."""
+    if context.reference is None:
+        return {}
+    found = context.reference.judge.read(texts.ids, texts.words)
+    near = measure_mauve(found, context.reference.real) if len(texts) >= context.num_real else {}
+    return {"judged_perplexity": found.perplexity, **near}
+
+
+def cost(texts: Texts, context: EvalContext) -> Numbers:
+    """Return what a sampled text took; nothing where texts are real."""
+    if not texts.calls:
+        return {}
+    return {
+        "calls_per_text": texts.calls,
+        "corrected_per_text": texts.corrected,
+        "seconds_per_text": texts.seconds,
+    }
+
+
+METRICS: dict[str, Metric] = {"stories": stories, "text": text, "judged": judged, "cost": cost}
+
+
+def measure(texts: Texts, context: EvalContext) -> Numbers:
+    """Return every metric of some texts, and how many they are.
+
+    Raises:
+        UserError: a metric is not a finite number.
+    """
+    numbers: Numbers = {"count": len(texts)}
+    for name, metric in METRICS.items():
+        for key, value in metric(texts, context).items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"evaluation: metric '{name}' gives {key} = {value}; it must be a finite number"
+                )
+            numbers[key] = value
+    return numbers
