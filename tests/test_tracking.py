@@ -244,7 +244,7 @@ def test_best_version_is_champion(project: Path) -> None:
     assert [str(found["champion"]) for found in aliases] == ["1", "2", "2", "2"]
     version = client_of(project).get_model_version("sunfish", "2")
     assert version.description.startswith("Small. Champion is") and version.tags[QUALITY] == "1"
-    model = client_of(project).get_logged_model(version.model_id)
+    model = client_of(project).get_logged_model(version.source.rpartition("/")[2])
     assert [(metric.key, metric.value) for metric in model.metrics] == [(QUALITY, 1.0)]
 
 
