@@ -4,20 +4,13 @@ on reading.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from sunfish.errors import UserError
-from sunfish.files import read_json, write_json
+from sunfish.files import read_json, sha256, write_json
 
 NAME = "digests.json"
-
-
-def sha256(path: Path) -> str:
-    """Return a file's digest."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_digests(folder: Path) -> None:

@@ -42,7 +42,7 @@ def test_objectives_of_the_ideal_denoiser(name: str) -> None:
 def test_rows_of_pure_noise_are_no_part_of_the_bound() -> None:
     loss = DiffusionLoss(make_denoiser(), dataclasses.replace(PLAIN_CE, objective="elbo"))
     randomness, ids = draw_randomness(PLAIN_CE, 0, 0, 4, 6), np.zeros((4, 6), np.int64)
-    assert float(loss(ids, randomness, np.full(4, -3.0), np.zeros(4)).total) == 0.0
+    assert loss(ids, randomness, np.full(4, -3.0), np.zeros(4)).total.item() == 0.0
 
 
 def test_frozen_embeddings_learn_no_check() -> None:

@@ -123,7 +123,8 @@ def test_micro_batches_add_up_to_the_batch(params: dict, shards: Shards) -> None
 @pytest.mark.parametrize("kept", ["selective", "full"])
 def test_activation_checkpointing_changes_memory_not_numbers(params: dict, shards: Shards, kept: str) -> None:
     ids = batch(params, shards)
-    plain, again = start(params, shards), start(params, shards, activation_checkpointing=kept)
+    exact = params | {"launch": dataclasses.replace(params["launch"], precision="32-true")}  # in bf16 the sums differ
+    plain, again = start(exact, shards), start(exact, shards, activation_checkpointing=kept)
     assert again.denoiser.transformer.blocks[0].activation_checkpointing == kept
     for _ in range(3):
         assert train_step(plain, ids) == train_step(again, ids)

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from sunfish.config.convert import ConfigError, convert, nearest
 from sunfish.diffusion.objectives import OBJECTIVES
 from sunfish.diffusion.schedules import SCHEDULES
-from sunfish.errors import report_errors
+from sunfish.errors import UserError, report_errors
 from sunfish.files import write_text
 from sunfish.plugins import load_plugins
 
@@ -66,7 +66,11 @@ def _load(params_path: Path) -> dict[str, Any]:
     unknown = [str(key) for key in params if key not in (*SECTIONS, "plugins")]
     if unknown:
         raise ConfigError(f"{params_path}: {unknown[0]}: unknown section{nearest(unknown[0], SECTIONS)}")
-    load_plugins(convert(tuple[str, ...], params.get("plugins", []), f"{params_path}: plugins"))
+    plugins = convert(tuple[str, ...], params.get("plugins", []), f"{params_path}: plugins")
+    try:
+        load_plugins(plugins)
+    except UserError as error:
+        raise ConfigError(f"{params_path}: plugins: {error}") from error
     return typing.cast(dict[str, Any], params)
 
 

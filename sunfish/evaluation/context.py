@@ -13,9 +13,9 @@ import torch
 from sunfish.config.schema.data import DataConfig, Stories
 from sunfish.config.schema.evaluate import EvaluateConfig
 from sunfish.config.schema.sampler import SamplerConfig
-from sunfish.digests import sha256
 from sunfish.errors import UserError
 from sunfish.evaluation.judge import ReferenceJudge, read_judge, require_enough
+from sunfish.files import sha256
 from sunfish.model.pretrained import StoredDenoiser, read_denoiser
 from sunfish.progress import Progress
 from sunfish.sampling.loop import Conditioning, SamplerPlan

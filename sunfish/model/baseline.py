@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from sunfish.config.convert import build
 from sunfish.config.schema.model import ModelConfig
 from sunfish.diffusion.lengths import RowLengths
-from sunfish.digests import check_digests, sha256, write_digests
-from sunfish.files import read_json, replacing, write_json
+from sunfish.digests import check_digests, write_digests
+from sunfish.files import read_json, replacing, sha256, write_json
 from sunfish.model.attention_mask import DocumentIds, document_mask
 from sunfish.model.denoiser import POSITION_PERIODS, shift, shift_within
 from sunfish.model.embedding import Embedding, FourierEmbedding

@@ -18,9 +18,9 @@ from sunfish.config.convert import build
 from sunfish.config.schema.model import ModelConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.diffusion.schedule import NoiseSchedule
-from sunfish.digests import check_digests, sha256, write_digests
+from sunfish.digests import check_digests, write_digests
 from sunfish.errors import UserError
-from sunfish.files import read_json, replacing, write_json
+from sunfish.files import read_json, replacing, sha256, write_json
 from sunfish.model.denoiser import Denoiser
 
 FORMAT = 2

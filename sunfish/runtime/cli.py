@@ -15,9 +15,18 @@ from sunfish.errors import UserError, report_errors
 from sunfish.plugins import load_plugins
 
 EXIT_CODES = "Exit codes: 0 all went well; 1 a mistake you can mend; 2 a wrong option; 130 interrupted."
+OWN, SHIPPED = Path("models/onnx"), Path(__file__).parents[1] / "shipped"
+
+
+def usual_folder() -> Path:
+    """Return the model that `make repro` made here, or else the one that is shipped."""
+    return OWN if OWN.is_dir() else SHIPPED
+
+
 MODEL = click.option(
-    "--model", "folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL",
-    show_default=True, help="Folder of an exported model.",
+    "--model", "folder", type=click.Path(path_type=Path), envvar="SUNFISH_MODEL",
+    default=lambda: usual_folder(),
+    help="Folder of an exported model.  [default: models/onnx, or else the one that is shipped]",
 )  # fmt: skip
 PLUGINS = click.option(
     "--plugin", "plugins", multiple=True, envvar="SUNFISH_PLUGINS", help="Python module that adds samplers."
@@ -82,7 +91,7 @@ class TextCommand(click.Command):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
-@click.version_option(package_name="sunfish")
+@click.version_option(package_name="sunfish-diffusion")
 def main() -> None:
     """Write text by diffusion, or fill the gaps in a given one."""
 
@@ -119,7 +128,9 @@ def infill(text: str, num: int, as_json: bool, watch: bool, **options: Any) -> N
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path), default="models/onnx", envvar="SUNFISH_MODEL")
+@click.argument(
+    "folder", type=click.Path(path_type=Path), envvar="SUNFISH_MODEL", default=lambda: usual_folder()
+)
 @PLUGINS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @report_errors

@@ -84,7 +84,8 @@ class Checkpoints:
         if gather(self.fabric, torch.tensor([float(error is not None)], device=self.fabric.device)).any():
             reason = str(error or "another process failed").strip().splitlines()[-1]
             raise UserError(
-                f"{folder}: cannot be written ({reason}); make room and run again: the last one is kept"
+                f"{folder}: cannot be written ({reason}); make room and run it again: "
+                "the checkpoint before is kept"
             ) from error
 
     def close(self) -> None:
