@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-import warnings
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -22,6 +23,7 @@ from sunfish.training.run import pretrain
 from tests.builders import OFF, job_of, places
 
 NOBODY = "http://127.0.0.1:9"
+MLFLOWS_OWN = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # as it is loaded
 ECHO = """
 import mlflow
 import pandas as pd
@@ -101,10 +103,13 @@ def test_outage_is_said_once_with_its_cure(capsys: Any, monkeypatch: Any) -> Non
 
 
 def test_silence_is_said(project: Path, capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Tracker, "_opened", lambda self: tracking.time.sleep(5))
+    answers = threading.Event()
+    monkeypatch.setattr(Tracker, "_opened", lambda self: answers.wait() and mock.MagicMock())
     tracker = Tracker(config_of(), {"fingerprint": "abc"})
     tracker.close(seconds=0.2)
     assert "still busy after 0 s, 3 calls are not made" in capsys.readouterr().err
+    answers.set()
+    tracker.thread.join()
 
 
 def test_refused_calls_lose_only_what_is_refused(project: Path, capsys: Any) -> None:
@@ -134,10 +139,13 @@ def test_deleted_experiment_is_restored(project: Path, capsys: Any) -> None:
 
 
 def test_moved_project_takes_its_files_along(project: Path, monkeypatch: Any, capsys: Any) -> None:
+    from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+
     (project / "note.txt").write_text("text")
     track(lambda t: t.log_artifacts(project / "note.txt", "first"))
     other = moved_to(project.with_name("other"), project, monkeypatch)
     shutil.rmtree(project)
+    _artifact_repos_cache.clear()  # as another process begins
     track(lambda t: t.log_artifacts(other / "note.txt", "second"))
     assert "the project was moved" in capsys.readouterr().err
     run = run_of(other)
@@ -207,6 +215,7 @@ def test_training_is_tracked_whole(params: dict, shards: Shards, project: Path, 
 
 
 @pytest.mark.slow
+@MLFLOWS_OWN
 def test_best_version_is_champion(project: Path) -> None:
     from sunfish.export.registry import QUALITY, Version, register_version
 
@@ -223,19 +232,35 @@ def test_best_version_is_champion(project: Path) -> None:
     )
     aliases = []
     for quality, data in ((2.0, "a"), (1.0, "a"), (3.0, "a"), (0.5, "b")):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            track(
-                lambda t, data=data: t.set_tags({"shards_sha256": data}),
-                lambda t, quality=quality: t.log_metrics({QUALITY: quality}),
-                lambda t: t.send(),
-                lambda t: t.call("the registered model", lambda store: register_version(store, new)),
-                fingerprint=f"{quality}",
-            )
+        track(
+            lambda t, data=data: t.set_tags({"shards_sha256": data}),
+            lambda t, quality=quality: t.log_metrics({QUALITY: quality}),
+            lambda t: t.send(),
+            lambda t: t.call("the registered model", lambda store: register_version(store, new)),
+            fingerprint=f"{quality}",
+        )
         aliases.append(client_of(project).get_registered_model("sunfish").aliases)
-    assert [found["newest"] for found in aliases] == ["1", "2", "3", "4"]
-    assert [found["champion"] for found in aliases] == ["1", "2", "2", "2"]
+    assert [str(found["newest"]) for found in aliases] == ["1", "2", "3", "4"]
+    assert [str(found["champion"]) for found in aliases] == ["1", "2", "2", "2"]
     version = client_of(project).get_model_version("sunfish", "2")
     assert version.description.startswith("Small. Champion is") and version.tags[QUALITY] == "1"
-    model = client_of(project).get_logged_model(version.model_id)
-    assert [(metric.key, metric.value) for metric in model.metrics] == [(QUALITY, 1.0)]
+    model = client_of(project).get_logged_model(version.source.rpartition("/")[2])
+    assert {(metric.key, metric.value) for metric in model.metrics} == {(QUALITY, 1.0)}
+
+
+@pytest.mark.slow
+@MLFLOWS_OWN
+def test_exported_folder_is_registered_and_answers(exported: Path, project: Path, capfd: Any) -> None:
+    import mlflow
+
+    from sunfish.export.register import register
+    from sunfish.runtime.settings import Settings
+
+    register(exported, config_of(), Settings)
+    err = capfd.readouterr().err
+    assert "Warning" not in err and "tracking:" not in err and "seed" not in err
+    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/sunfish@champion")
+    (text,) = model.predict(["the dog [MASK] ."], params={"seed": 1})
+    assert text.startswith("the dog ") and "[MASK]" not in text
+    assert "export.fp32.nats_per_token" in client_of(project).get_model_version("sunfish", "1").tags

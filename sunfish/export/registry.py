@@ -43,7 +43,7 @@ def register_version(store: Store, new: Version) -> str:
     with mlflow.start_run(run_id=store.run_id):
         logged = mlflow.pyfunc.log_model(
             name=new.name, python_model=str(new.script), artifacts={"folder": str(new.folder)},
-            code_paths=[str(new.package)], input_example=["the dog [MASK] ."],
+            code_paths=[str(new.package)], input_example=(["the dog [MASK] ."], {"seed": 0}),
             signature=ModelSignature(texts, texts, params), registered_model_name=new.name,
             pip_requirements=["mlflow", *runtime_requirements()],
         )  # fmt: skip
@@ -75,7 +75,7 @@ def is_champion(store: Store, name: str, number: str) -> bool:
     challenger = store.client.get_model_version(name, number).tags
     if best is None:
         return QUALITY in challenger
-    champion = store.client.get_model_version(name, best).tags
+    champion = store.client.get_model_version(name, str(best)).tags
     if champion.get(DATA) != challenger.get(DATA):
         return False
     return float(challenger.get(QUALITY, "inf")) < float(champion.get(QUALITY, "inf"))
