@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -19,13 +18,13 @@ from sunfish.types import Embeddings, KnownMask, LogSnr, PerRow
 BOUND_LEVELS = 4  # per row: every precision sees the same draws, so their differences are known well
 
 
-class ExportedDenoiser(nn.Module):
-    """The `model` graph called as the denoiser is; embeddings are the denoiser's own."""
+class ExportedDenoiser(Denoiser):
+    """The `model` graph called as the denoiser is; the embeddings are the denoiser's own."""
 
     def __init__(self, denoiser: Denoiser, graph_path: Path) -> None:
-        super().__init__()
-        self.denoiser, self.session = denoiser, open_session(graph_path, torch.get_num_threads())
-        self.config, self.embed = denoiser.config, denoiser.embed
+        nn.Module.__init__(self)
+        self.session = open_session(graph_path, torch.get_num_threads())
+        self.config, self.embedding = denoiser.config, denoiser.embedding
 
     def forward(
         self, x_t: Embeddings, logsnr: LogSnr, x_0_prev: Embeddings, known: KnownMask,
@@ -46,7 +45,7 @@ def bound_of(context: EvalContext, graph_path: Path, num_rows: int) -> Numbers:
 
     Row by row, because a sampler's batch is at one noise level: 8-bit activations have one scale per call,
     and rows at other levels would spoil it."""
-    exported = cast(Denoiser, ExportedDenoiser(context.stored.denoiser, graph_path))
+    exported = ExportedDenoiser(context.stored.denoiser, graph_path)
     config = dataclasses.replace(context.config, batch_rows=1, bound_rows=num_rows, bound_levels=BOUND_LEVELS)
     stored = dataclasses.replace(context.stored, denoiser=exported)
     _, bound = measure_bound(dataclasses.replace(context, config=config, stored=stored))
