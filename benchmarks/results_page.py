@@ -210,7 +210,7 @@ def speeds(rows: list[Row]) -> str:
 
 def parity(export: Row) -> str:
     """Return how many ids differ from torch's."""
-    walks = export["parity"]["walks"]
+    walks = export["parity"]["samplers"]
     keys = list(walks[0])
     lines = ["| " + " | ".join(key.replace("_", " ") for key in keys) + " |", "|" + "---|" * len(keys)]
     lines += ["| " + " | ".join(str(walk[key]) for key in keys) + " |" for walk in walks]

@@ -88,7 +88,8 @@ def test_the_hub_is_read_from_a_stand_in_that_speaks_its_protocol(
         script = (
             "from tests.test_remote import *\n"
             f"run(real_section(Path({str(real_data)!r}), hub({DATASET!r})), Path({str(tmp_path)!r}))\n"
-            f"try: make_plan(real_section(Path({str(real_data)!r}), dataclasses.replace(hub({DATASET!r}), revision='v9')))\n"
+            f"other = dataclasses.replace(hub({DATASET!r}), revision='v9')\n"
+            f"try: make_plan(real_section(Path({str(real_data)!r}), other))\n"
             "except UserError as problem: print(problem)\n"
         )
         env = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}

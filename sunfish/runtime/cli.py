@@ -34,7 +34,7 @@ PLUGINS = click.option(
 LOADING_OPTIONS = [
     MODEL,
     PLUGINS,
-    click.option("--precision", default="fp32", show_default=True, help="fp32 or int8, which is smaller."),
+    click.option("--precision", help="fp32 or int8, which is smaller.  [default: fp32 if there is]"),
     click.option(
         "--provider", "providers", multiple=True, envvar="SUNFISH_PROVIDERS",
         help="Of ONNX Runtime, the preferred one first.",

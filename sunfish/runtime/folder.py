@@ -79,6 +79,13 @@ def _section(path: Path) -> dict[str, Any]:
     return values
 
 
+def choose_precision(folder: Path, wanted: str | None) -> str:
+    """Return the precision that is wanted, or else the most exact one that the folder holds."""
+    if wanted is not None:
+        return wanted
+    return next((each for each in PRECISIONS if weights_path(folder, each).exists()), PRECISIONS[0])
+
+
 def check_files(folder: Path, config: ExportedConfig, precision: str) -> None:
     """Hold the files that sampling at a precision needs against their digests.
 
@@ -87,10 +94,12 @@ def check_files(folder: Path, config: ExportedConfig, precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise UserError(f"--precision = {precision}: must be one of {', '.join(PRECISIONS)}")
-    if precision != PRECISIONS[0] and not weights_path(folder, precision).exists():
+    if not weights_path(folder, precision).exists():
         listed = _section(folder / DIGESTS)
         if weights_path(folder, precision).relative_to(folder).as_posix() not in listed:
-            raise UserError(f"{folder}: holds no {precision} graphs; export it with export.int8 set")
+            raise UserError(
+                f"{folder}: holds no {precision} graphs; take the other precision, or export it again"
+            )
     check_digests(folder, needed_files(folder, config, precision), REMEDY)
 
 

@@ -13,7 +13,13 @@ import numpy as np
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
 from sunfish.runtime.batches import Batches, Written
-from sunfish.runtime.folder import ExportedConfig, check_files, read_config, read_schedule
+from sunfish.runtime.folder import (
+    ExportedConfig,
+    check_files,
+    choose_precision,
+    read_config,
+    read_schedule,
+)
 from sunfish.runtime.frames import Frame, frames
 from sunfish.runtime.memory import require_room as require_memory
 from sunfish.runtime.memory import rows_at_once
@@ -76,14 +82,15 @@ class Sampler:
     def load(
         cls,
         folder: Path | str,
-        precision: str = "fp32",
+        precision: str | None = None,
         providers: Sequence[str] = CPU,
         num_threads: int | None = None,
         note: Callable[[str], None] = say_note,
     ) -> Sampler:
         """Load a folder, every file it needs held against its digest.
 
-        `precision` is fp32 or int8; `providers` are ONNX Runtime's, in order of preference.
+        `precision` is fp32 or int8, None the most exact one that there is; `providers` are ONNX Runtime's,
+        in order of preference.
 
         Raises:
             UserError: no such folder or precision; a missing, altered or foreign file, by name; a provider
@@ -91,6 +98,7 @@ class Sampler:
         """
         folder = Path(folder)
         config = read_config(folder)
+        precision = choose_precision(folder, precision)
         check_files(folder, config, precision)
         require_memory(weights_path(folder, precision).stat().st_size, f"the weights of {folder}")
         open_graph = cache(

@@ -15,6 +15,7 @@ from sunfish.runtime.folder import (
     REMEDY,
     ExportedConfig,
     check_files,
+    choose_precision,
     needed_files,
     read_config,
     read_schedule,
@@ -79,7 +80,7 @@ def read_info(folder: Path) -> Info:
         UserError: a missing, altered or foreign file, by name.
     """
     config = read_config(folder)
-    check_files(folder, config, PRECISIONS[0])
+    check_files(folder, config, choose_precision(folder, None))
     digests: dict[str, str] = read_json(folder / DIGESTS)
     small = weights_path(folder, PRECISIONS[1]).relative_to(folder).as_posix()
     needed = needed_files(folder, config, PRECISIONS[1]) if small in digests else []
