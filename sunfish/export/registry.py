@@ -83,6 +83,6 @@ def is_champion(store: Store, name: str, number: str) -> bool:
 
 def runtime_requirements() -> list[str]:
     """Return the packages that sampling an exported folder needs, at the versions installed here."""
-    lines = [line for line in requires("sunfish") or [] if "extra ==" not in line]
+    lines = [line for line in requires("sunfish-diffusion") or [] if "extra ==" not in line]
     names = [re.split(r"[><=! ;\[]", line)[0] for line in lines]
     return [f"{name}=={version(name)}" for name in names]

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -81,7 +82,8 @@ class CheckStep(nn.Module):
     without a rejected token are done: all of theirs is known.
 
     A *given* token may be rejected, too: the filling of the gap before it makes it improbable. Then that gap
-    is opened again, and nothing is corrected.
+    is opened again, and nothing is corrected; likewise if the gap's last token is rejected. So a filled gap
+    is accepted only with what follows it.
 
     x of what is still unknown becomes alpha e(token) + sigma noise, at the level to which the next draft goes
     back.
@@ -106,14 +108,12 @@ class CheckStep(nn.Module):
         answerable = ~given | (~given).long().cumsum(dim=1).ne(0)  # behind some position that was not given
         fails = improbable & answerable
         rejected = fails & (fails.long().cumsum(dim=1) == 1)
-        before = (
-            rejected.long().flip(1).cumsum(dim=1).flip(1) - rejected.long()
-        )  # 1 before the rejected token, else 0
-        passed = ~rejected.any(dim=1, keepdim=True)
+        before = 1 - rejected.long().cumsum(dim=1)  # 1 before the rejected token; everywhere if there is none
+        is_gap_end = rejected & ~given & F.pad(given[:, 1:], (0, 1))
         drawn = draw_tokens(probabilities, uniforms, cutoff)
-        ids = torch.where(rejected & ~given, drawn, ids)
-        known = given | passed | before.bool() | rejected
-        known = known & ~self._gap_before(rejected & given, given)
+        ids = torch.where(rejected & ~given & ~is_gap_end, drawn, ids)
+        reopened = self._gap_before((rejected & given) | F.pad(is_gap_end[:, :-1], (1, 0)), given)
+        known = (given | before.bool() | rejected) & ~reopened
         alpha, sigma = logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt()
         x_0 = self.denoiser.embed(ids)
         x = torch.where(known[..., None], x_0, alpha * x_0 + sigma * noise)
@@ -121,7 +121,7 @@ class CheckStep(nn.Module):
 
     @staticmethod
     def _gap_before(rejected: KnownMask, given: KnownMask) -> KnownMask:
-        """Return the positions of the last gap before a rejected given token, and nothing else."""
+        """Return the positions of the last gap before a given token, and nothing else."""
         position = torch.arange(given.shape[1], device=given.device)
         end = torch.where(rejected, position, -1).amax(dim=1, keepdim=True)  # -1: none was rejected
         last = torch.where(~given & (position < end), position, -1).amax(dim=1, keepdim=True)
