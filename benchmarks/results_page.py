@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sunfish.errors import report_errors
 from sunfish.files import write_text
 
@@ -48,9 +50,10 @@ def pages(read: Read) -> dict[str, str]:
         read_optional(read, f"results/benchmarks/{name}.json") for name in ("baselines", "seeds")
     )
     pretrain, export = (json.loads(read(f"results/metrics/{name}.json")) for name in ("pretrain", "export"))
+    rows_per_step = yaml.safe_load(read("params.yaml"))["pretrain"]["batch_rows"]
     samples = "\n>\n".join(f"> {sample['text']}" for sample in results["samples"][:SHOWN_SAMPLES])
     readme = fill(read("README.md"), "samples", samples)
-    readme = fill(readme, "numbers", headline(results, baselines, pretrain))
+    readme = fill(readme, "numbers", headline(results, baselines, pretrain, rows_per_step))
     return {"README.md": readme, "docs/RESULTS.md": results_page(results, baselines, pretrain, export, seeds)}
 
 
@@ -68,7 +71,7 @@ def fill(page: str, name: str, text: str) -> str:
     return marked.sub(lambda found: found[1] + text + found[2], page)
 
 
-def headline(results: Row, baselines: Row | None, pretrain: Row) -> str:
+def headline(results: Row, baselines: Row | None, pretrain: Row, rows_per_step: int) -> str:
     """Return the one table of the README."""
     draft, checked = results["draft"], results["headline"]
     rows = {"**SunFish, checked** (the default)": checked, "SunFish, the same drafts unchecked": draft}
@@ -77,8 +80,8 @@ def headline(results: Row, baselines: Row | None, pretrain: Row) -> str:
     rows |= {f"{FAMILY[row['family']]}, {row['name']}": row for row in best if row}
     rows["real stories, held out"] = results["real_text"]
     names = ("consistent", "valid", "unique", "entropy", "calls", "corrected", "ms a text")
-    minutes = pretrain["seconds"] / 60 if "seconds" in pretrain else None
-    trained = f" in {minutes:.1f} minutes on {pretrain['threads']} cores" if minutes else ""
+    minutes = pretrain["steps"] * rows_per_step / pretrain["rows_per_second"] / 60
+    trained = f" in {minutes:.0f} minutes on {pretrain['threads']} cores"
     size, tokens = results["about"]["parameters"], results["headline"]["tokens_per_sample"]
     return f"""{size:,} parameters, {pretrain["steps"]:,} steps{trained}, one seed, temperature 1.
 The grammar's own parser is the judge; it steers nothing.
