@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sunfish.digests import write_digests
 from sunfish.errors import report_errors
-from sunfish.files import read_json, replacing, write_json
+from sunfish.files import read_json, replacing, write_json, write_text
 from sunfish.runtime.folder import check_files, needed_files, read_config
 
 PRECISION = "int8"
@@ -39,6 +39,8 @@ def ship(exported: Path, out: Path) -> None:
         (folder / "onnx").mkdir(parents=True)
         for name in needed_files(exported, config, PRECISION):
             shutil.copyfile(exported / name, folder / name)
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        write_text(folder / "README.md", card.replace('sampler.onnx"', 'sampler_quantized.onnx"'))
         manifest = read_json(folder / "manifest.json")
         write_json(folder / "manifest.json", {**manifest, "bytes": {PRECISION: manifest["bytes"][PRECISION]}})
         write_digests(folder)
