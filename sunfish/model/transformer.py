@@ -40,7 +40,10 @@ class Norm(nn.Module):
         self.scale, self.shift = nn.Parameter(torch.empty(width)), nn.Parameter(torch.empty(width))
 
     def forward(self, x: Hidden) -> Hidden:
-        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, NORM_EPS)
+        dtype = torch.promote_types(
+            x.dtype, self.scale.dtype
+        )  # shards may travel in bf16, and CPUs refuse to mix so
+        return F.layer_norm(x, self.scale.shape, self.scale.to(dtype), self.shift.to(dtype), NORM_EPS)
 
 
 def rotary_angles(

@@ -83,7 +83,9 @@ def choose_precision(folder: Path, wanted: str | None) -> str:
     """Return the precision that is wanted, or else the most exact one that the folder holds."""
     if wanted is not None:
         return wanted
-    return next((each for each in PRECISIONS if weights_path(folder, each).exists()), PRECISIONS[0])
+    listed = _section(folder / DIGESTS) if (folder / DIGESTS).is_file() else {}
+    names = {each: weights_path(folder, each).relative_to(folder).as_posix() for each in PRECISIONS}
+    return next((each for each in PRECISIONS if names[each] in listed), PRECISIONS[0])
 
 
 def check_files(folder: Path, config: ExportedConfig, precision: str) -> None:

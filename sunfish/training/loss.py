@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from sunfish.config.schema.diffusion import DiffusionConfig
 from sunfish.diffusion.conditioning import StepRandomness
@@ -133,9 +134,13 @@ def self_conditioning_estimate(
 
     Source: [AnalogBits] section 3.1.
     """
-    x_0_prev, chosen = torch.zeros_like(x_t), torch.from_numpy(np.flatnonzero(rows)).to(x_t.device)
-    if len(chosen):
-        theirs = None if document is None else document[chosen]
-        args = x_t[chosen], logsnr[chosen], x_0_prev[chosen], known[chosen], None, theirs
-        x_0_prev[chosen] = denoiser(*args).x_0_hat.to(x_0_prev.dtype)
+    x_0_prev, is_sharded = torch.zeros_like(x_t), isinstance(denoiser, FSDPModule)
+    if not (rows.any() or is_sharded):
+        return x_0_prev
+    chosen = torch.from_numpy(np.flatnonzero(rows) if rows.any() else np.zeros(1, np.int64)).to(x_t.device)
+    theirs = None if document is None else document[chosen]
+    args = x_t[chosen], logsnr[chosen], x_0_prev[chosen], known[chosen], None, theirs
+    estimate = denoiser(*args).x_0_hat  # of shards every process takes part, as often as the others
+    if rows.any():
+        x_0_prev[chosen] = estimate.to(x_0_prev.dtype)
     return x_0_prev
