@@ -51,8 +51,8 @@ def test_the_check_is_the_next_token_cross_entropy_times_its_weight() -> None:
     logits = denoiser.next_token_logits(torch.from_numpy(IDS))
     nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(IDS).flatten())
     with_check, without = (loss_of(denoiser, randomness, check_weight=weight) for weight in (4.0, 0.0))
-    assert (with_check.total - without.total).item() == pytest.approx(4.0 * float(nats), rel=1e-4)
-    assert float(with_check.check_nats.mean()) == pytest.approx(float(nats), rel=1e-5)
+    assert (with_check.total - without.total).item() == pytest.approx(4.0 * nats.item(), rel=1e-4)
+    assert float(with_check.check_nats.mean()) == pytest.approx(nats.item(), rel=1e-5)
     assert not without.check_nats.any() and torch.equal(with_check.observed, without.observed)
 
 
