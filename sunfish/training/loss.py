@@ -52,9 +52,10 @@ class DiffusionLoss(nn.Module):
         x_0 = denoiser.embed(target)
         eps = draw_noise(randomness, x_0)
         x_t = torch.where(known[..., None], x_0, add_noise(x_0, eps, level))
-        x_0_prev = self_conditioning_estimate(
-            denoiser, x_t, level, known, document, randomness.self_conditioned
-        )
+        x_0_prev = torch.zeros_like(x_t)
+        if self.config.self_conditioning:
+            rows = randomness.self_conditioned
+            x_0_prev = self_conditioning_estimate(denoiser, x_t, level, known, document, rows)
         batch = NoisyBatch(denoiser, target, x_0, x_t, eps, level, drawn_with, known, x_0_prev, document)
         each = objective.loss(batch)
         total = (each * ~known).mean()
