@@ -127,7 +127,7 @@ def autoregressive_contenders(stored: StoredBaseline, temperature: float) -> lis
 
     def write(cutoff: float) -> SampleRows:
         return lambda num, length, rng: sample_autoregressive(
-            stored.baseline, num, length, rng, stored.config.end_id, temperature, cutoff
+            stored.baseline, Conditioning.nothing(num, length), rng, stored.config.end_id, temperature, cutoff
         )
 
     names = {0.0: "a token a call", EPSILON_CUTOFF: f"a token a call, none below {EPSILON_CUTOFF:g}"}

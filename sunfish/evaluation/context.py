@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sunfish.config.schema.data import DataConfig, Stories
+from sunfish.config.schema.data import DataConfig, Puzzles, Stories
 from sunfish.config.schema.evaluate import EvaluateConfig
 from sunfish.config.schema.sampler import SamplerConfig
 from sunfish.errors import UserError
@@ -56,6 +56,7 @@ class EvalContext:
     config: EvaluateConfig
     sampler: SamplerConfig  # without a check where the model has not learned one
     reference: ReferenceJudge | None = None
+    puzzle_size: int | None = None  # of solved grids; None: any other text
 
     @classmethod
     def read(
@@ -74,7 +75,8 @@ class EvalContext:
             )
         stored.denoiser.to(device)
         sampler = sampler if stored.config.can_check else dataclasses.replace(sampler, check=None)
-        return cls(stored, shards, RowDataset(shards, "heldout", data), grammar_of(data), config, sampler)
+        held_out, size = RowDataset(shards, "heldout", data), puzzle_size_of(data)
+        return cls(stored, shards, held_out, grammar_of(data), config, sampler, puzzle_size=size)
 
     def with_judge(self) -> EvalContext:
         """Return the context with the configured judge, if there is one, and what it makes of real texts.
@@ -156,6 +158,13 @@ def grammar_of(data: DataConfig) -> Grammar | None:
     names = {source.grammar if isinstance(source, Stories) else None for source in data.sources.values()}
     name = names.pop()
     return None if names or name is None else GRAMMARS[name]
+
+
+def puzzle_size_of(data: DataConfig) -> int | None:
+    """Return the size of the solved grids that the data are; None where they are anything else."""
+    sources = list(data.sources.values())
+    alone = len(sources) == 1 and isinstance(sources[0], Puzzles) and sources[0].prompt == "none"
+    return sources[0].size if alone else None
 
 
 def batches_of(lengths: np.ndarray, batch_rows: int) -> list[np.ndarray]:

@@ -31,6 +31,7 @@ from sunfish.evaluation.samplers import (
     measure_samplers,
     named,
 )
+from sunfish.evaluation.solving import measure_solving
 from sunfish.evaluation.speed import measure_speed
 from sunfish.evaluation.trajectory import Frame, pick_trajectory, thin
 from sunfish.files import require_writable, write_json, write_text
@@ -91,6 +92,7 @@ def measure_all(context: EvalContext) -> tuple[Bound, dict[str, Any], list[Frame
         **measure_tables(context, headline, draft),
         "infilling": {name: measure_infilling(context, name) for name in CUTS},
         "gap_bound": measure_gap_bound(context),
+        **({"solving": measure_solving(context)} if context.puzzle_size else {}),
         "samples": pairs(texts, drafts, context.config.shown_samples),
         "trajectory": [frame.to_json() for frame in frames],
     }
@@ -162,8 +164,9 @@ def track(config: TrackingConfig, context: EvalContext, results: dict[str, Any],
     tracker.log_metrics(
         {f"evaluate.{k}.{n}": v for k in tables for n, v in results.get(k, {}).items()}
         | {
-            f"evaluate.infilling.{k}.{n}": v
-            for k, row in results["infilling"].items()
+            f"evaluate.{table}.{k}.{n}": v
+            for table in ("infilling", "solving")
+            for k, row in results.get(table, {}).items()
             for n, v in row.items()
         }
     )

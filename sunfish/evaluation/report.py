@@ -33,6 +33,9 @@ MEASURES = {
         "percent",
         "whole texts that the grammar accepts from the first word to the last",
     ),
+    "grids_valid": Measure(
+        "grids valid", "percent", "rows, columns and boxes hold each digit once; nothing was given"
+    ),
     "judged_perplexity": Measure(
         "judged perplexity",
         "plain",
@@ -64,10 +67,11 @@ MEASURES = {
     "count": Measure("texts", "count", "how many were measured"),
 }
 COLUMNS = (
-    *("stories_consistent", "sentences_valid", "judged_perplexity", "entropy_corpus_nats", "unique"),
+    *("stories_consistent", "sentences_valid", "grids_valid"),
+    *("judged_perplexity", "entropy_corpus_nats", "unique"),
     *("calls_per_text", "corrected_per_text", "seconds_per_text", "count"),
 )
-QUALITY = COLUMNS[:5]
+QUALITY = COLUMNS[:6]
 
 
 @dataclass(frozen=True)

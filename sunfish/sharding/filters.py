@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sunfish.config.schema.sources import Filter, Length, Pattern, Range, Source, Values
+from sunfish.config.schema.filters import Filter, Length, Pattern, Range, Values
+from sunfish.config.schema.sources import Source
 from sunfish.documents import Record
 
 Rule = Callable[[Record], bool]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from sunfish.config.schema.sources import SOURCES
+from sunfish.config.schema.sources import Puzzles as Puzzles
 from sunfish.config.schema.sources import Stories as Stories
 from sunfish.errors import require
 

@@ -8,88 +8,16 @@ too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
+from sunfish.config.schema.filters import Filter, Selection
 from sunfish.documents import File, Record, Span, Unreadable
 from sunfish.errors import require
 
-STORIES_PER_TASK = 10_000  # written in about two seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Values:
-    """Keep documents whose column holds one of some values, such as language: en."""
-
-    kind: Literal["values"]
-    column: str
-    values: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        require(len(self.values) > 0, "values", "must name at least one value, or nothing would be kept")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """Keep documents whose column is a number from min to max, such as language_score from 0.65."""
-
-    kind: Literal["range"]
-    column: str
-    min: float | None
-    max: float | None
-
-    def __post_init__(self) -> None:
-        _require_order(self.min, self.max)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pattern:
-    """Keep documents in whose column a regular expression is found, or with `keep: false` all others."""
-
-    kind: Literal["pattern"]
-    column: str
-    pattern: str
-    keep: bool
-
-    def __post_init__(self) -> None:
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            require(False, "pattern", f"is no regular expression ({error})")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Length:
-    """Keep documents whose text has min to max characters."""
-
-    kind: Literal["length"]
-    min: int | None
-    max: int | None
-
-    def __post_init__(self) -> None:
-        _require_order(self.min, self.max)
-
-
-def _require_order(low: float | None, high: float | None) -> None:
-    require(low is not None or high is not None, "min", "or max must be set, or the filter keeps everything")
-    ordered = low is None or high is None or low <= high
-    require(ordered, "max", f"must not be below min = {low}, or nothing would be kept")
-
-
-Filter = Values | Range | Pattern | Length
-
-
-class Selection(NamedTuple):
-    """Which of a source's documents are kept; by default all, and what cannot be read ends the run."""
-
-    filters: tuple[Filter, ...] = ()
-    url_column: str | None = None
-    skip_unreadable: bool = False
-    max_documents: int | None = None
-    max_tokens: int | None = None
+GENERATED_PER_TASK = 10_000  # stories take about two seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +53,11 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stories(Source):
-    """An embedded story grammar; needs no network and no files."""
+class Generated(Source):
+    """Documents that are written as they are read; need no network and no files."""
 
     exchangeable: ClassVar[bool] = True
 
-    kind: Literal["stories"]
-    grammar: Literal["short", "long"]  # long: twice as many sentences, and more to keep track of
     num_documents: int
     seed: int
 
@@ -140,19 +66,52 @@ class Stories(Source):
         require(self.num_documents > 0, "num_documents", "must be at least 1")
 
     def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
-        """Divide the stories by their numbers."""
-        count = -(-self.num_documents // STORIES_PER_TASK)
+        """Divide the documents by their numbers."""
+        count = -(-self.num_documents // GENERATED_PER_TASK)
         cuts = [self.num_documents * part // count for part in range(count + 1)]
         return [(Span("", self.num_documents, cuts[i], cuts[i + 1]),) for i in range(count)]
 
     def read(self, span: Span) -> Iterator[Record | Unreadable]:
-        """Yield stories by number."""
-        write = import_module("sunfish.text.stories").write_stories
+        """Yield documents by number."""
+        for number, text in zip(range(span.start, span.stop), self.write(span.start), strict=False):
+            yield Record(text, {}, f"document {number}")
+
+    def write(self, first: int) -> Iterator[str]:
+        """Yield documents from the `first` on, without end; each depends on the seed and its number only."""
+        raise NotImplementedError(f"{type(self).__name__}.write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stories(Generated):
+    """An embedded story grammar."""
+
+    kind: Literal["stories"]
+    grammar: Literal["short", "long"]  # long: twice as many sentences, and more to keep track of
+
+    def write(self, first: int) -> Iterator[str]:
+        """Yield stories."""
         grammar = import_module("sunfish.text.lexicon").GRAMMARS[self.grammar]
-        stories = write(self.seed, span.start, grammar)
-        for number in range(span.start, span.stop):
-            text = next(stories)
-            yield Record(text, {}, f"story {number}")
+        stories: Iterator[str] = import_module("sunfish.text.stories").write_stories(
+            self.seed, first, grammar
+        )
+        return stories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Puzzles(Generated):
+    """Solved Sudoku grids, a line of digits each."""
+
+    kind: Literal["puzzles"]
+    size: Literal[4, 6, 9]  # rows, and digits
+    # before each grid, for models that write from left to right: the grid with open cells ('.'), of which
+    # random ones are given, or only those that one solution needs
+    prompt: Literal["none", "random", "unique"]
+
+    def write(self, first: int) -> Iterator[str]:
+        """Yield grids."""
+        write = import_module("sunfish.text.puzzles").write_puzzles
+        grids: Iterator[str] = write(self.seed, first, self.size, self.prompt)
+        return grids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +184,12 @@ class Hub(Columns):
         return _sharding("find").find_all(_sharding("hub").list_urls(self), where)
 
 
-SOURCES: dict[str, type] = {"stories": Stories, "files": Files, "hub": Hub}
+SOURCES: dict[str, type] = {
+    "stories": Stories,
+    "puzzles": Puzzles,
+    "files": Files,
+    "hub": Hub,
+}
 
 
 def _sharding(name: str) -> Any:
