@@ -11,7 +11,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from benchmarks.puzzles import behind, prompted, solve_autoregressive
+from benchmarks.puzzles import behind, compare, prompted
+from benchmarks.results_page import puzzle_rows
 from pipelines.baselines.train import train
 from sunfish.evaluation.context import EvalContext
 from sunfish.evaluation.evaluate import measure_all
@@ -93,10 +94,16 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def context(params: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> EvalContext:
+def folder(params: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of grids, and a denoiser of them."""
     folder = tmp_path_factory.mktemp("puzzles")
     make_shards(params, folder / "shards")
     run_all(params, folder, Shards(folder / "shards"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def context(params: dict[str, Any], folder: Path) -> EvalContext:
     sections = (params[name] for name in ("data", "evaluate", "sampler"))
     return EvalContext.read(folder / "denoiser", folder / "shards", *sections)
 
@@ -125,14 +132,14 @@ def test_an_evaluation_of_grids_counts_solved_puzzles(context: EvalContext) -> N
 
 
 @pytest.mark.slow
-def test_the_baseline_reads_the_same_puzzles(
-    params: dict[str, Any], context: EvalContext, tmp_path: Path
-) -> None:
+def test_the_baseline_reads_the_same_puzzles(params: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     longer = prompted(params, "random")
     make_shards(longer, tmp_path / "shards")
     train("autoregressive", longer, tmp_path / "shards", tmp_path / "baseline", prompt_length=16)
-    results = solve_autoregressive(context, read_baseline(tmp_path / "baseline"))
-    assert all(0.0 <= row["solved"] <= 1.0 and row["rows"] == 8 for row in results.values())
+    results = compare(params, folder, read_baseline(tmp_path / "baseline"))
+    assert all(0.0 <= row["solved"] <= 1.0 for row in results["autoregressive"].values())
+    assert {row["rows"] for name in ("solving", "autoregressive") for row in results[name].values()} == {8}
+    assert "autoregressive, a cell a call" in puzzle_rows(results)
 
 
 def test_a_prompt_of_the_baseline_is_the_puzzle_that_sunfish_sees() -> None:
