@@ -39,7 +39,7 @@ PATHS = ["data.sources.files.paths=[texts.txt]"]
 @pytest.mark.parametrize(
     ("experiment", "more"),
     [
-        ("founding", []), ("baselines_35m", []), ("real_text", PATHS), ("tinystories", PATHS),
+        ("founding", []), ("puzzles", []), ("baselines_35m", []), ("real_text", PATHS), ("tinystories", PATHS),
         ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
     ],
 )  # fmt: skip
