@@ -93,7 +93,7 @@ def test_a_causal_models_perplexity_is_that_of_its_own_loss(shards: Shards, caus
     model, nats, count = GPT2LMHeadModel.from_pretrained(causal).eval(), 0.0, 0
     for text in texts:
         ids = torch.tensor([[0, *(WORDS.index(word) for word in text.split())][:8]])  # it has eight positions
-        nats += float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+        nats += model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
         count += ids.shape[1] - 1
     assert judged.perplexity == pytest.approx(math.exp(nats / count), rel=1e-5)
     assert judged.features.shape == (4, 16)
