@@ -19,7 +19,6 @@ from sunfish.text.shards import Shards
 from tests.builders import REAL_DATA, composed, make_shards, run_all, run_stage
 from tests.corpora import digest, files, real_section, run
 
-
 torch.set_warn_always(True)  # a warning that comes once in a process would fail whichever test is first
 
 

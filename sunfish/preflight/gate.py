@@ -20,10 +20,10 @@ from sunfish.text.shards import Shards
 from sunfish.training.train_step import Recipe, Run, start_run
 
 NOTHING_KNOWN = KnownConfig(
-    conditioned_fraction=0.0, prefix=1.0, span=0.0, scattered=0.0, pure_noise_fraction=0.0
+    conditioned_fraction=0.0, prefix=1.0, suffix=0.0, span=0.0, scattered=0.0, pure_noise_fraction=0.0
 )
 EVERY_KIND_KNOWN = KnownConfig(
-    conditioned_fraction=0.5, prefix=1.0, span=1.0, scattered=1.0, pure_noise_fraction=0.0
+    conditioned_fraction=0.5, prefix=1.0, suffix=1.0, span=1.0, scattered=1.0, pure_noise_fraction=0.0
 )
 NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
 MAX_LOGITS = (

@@ -49,7 +49,7 @@ SAMPLER_OPTIONS: dict[str, tuple[type, str]] = {  # each is the model's own unle
     "--temperature": (float, "Below 1: safer words, less variety."),
     "--confidence-threshold": (float, "A position keeps its token once it is surer; 1: never early."),
     "--epsilon-cutoff": (float, "Of ddpm-categorical: never draw tokens less probable."),
-    "--check-epsilon": (float, "Reject a token below this share of the likeliest one's probability."),
+    "--check-epsilon": (float, "Reject more surprising tokens: 0 none, near 1 many."),
     "--redraft-steps": (int, "Calls of each later draft."),
     "--restart-time": (float, "Noise level that later drafts go back to; 1: pure noise."),
     "--max-rounds": (int, "Checks per text at most."),

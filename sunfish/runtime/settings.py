@@ -19,7 +19,7 @@ CHECK_KEYS = {
     "max_rounds": "max_rounds",
 }  # fmt: skip
 USUAL_CHECK = CheckConfig(
-    epsilon=0.05, steps=1, restart_time=0.7, max_rounds=None
+    epsilon=0.4, steps=1, restart_time=0.7, max_rounds=None
 )  # conf/sampler/checked.yaml
 
 

@@ -14,6 +14,7 @@ class KnownConfig:
 
     conditioned_fraction: float  # of the rows; the others are all unknown
     prefix: float  # weight of rows whose beginning is known
+    suffix: float  # weight of rows whose end is known
     span: float  # weight of rows in which all but one gap is known
     scattered: float  # weight of rows in which each position is known with one probability, drawn per row
     pure_noise_fraction: float  # of the conditioned rows: t = 1 wherever nothing is known
@@ -21,11 +22,11 @@ class KnownConfig:
     def __post_init__(self) -> None:
         for key in ("conditioned_fraction", "pure_noise_fraction"):
             require(0.0 <= getattr(self, key) <= 1.0, key, "must lie between 0 and 1")
-        weights = (self.prefix, self.span, self.scattered)
+        weights = (self.prefix, self.suffix, self.span, self.scattered)
         require(
             min(weights) >= 0 and sum(weights) > 0,
             "prefix",
-            "span and scattered are weights: none below 0, one above",
+            "suffix, span and scattered are weights: none below 0, one above",
         )
 
 

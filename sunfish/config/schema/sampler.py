@@ -15,7 +15,7 @@ from sunfish.sampling.solvers import MAX_STEPS, SAMPLERS
 class CheckConfig:
     """Draft, check, correct, draft again: `sampling.loop`."""
 
-    epsilon: float  # a token less probable than this share of the likeliest one's probability is rejected
+    epsilon: float  # a token below exp(-entropy) epsilon^(1 + its deviation) is rejected, METHOD 5
     steps: int  # of each later draft
     restart_time: float  # noise level t to which later drafts go back; 1: pure noise
     max_rounds: int | None  # checks per text at most; null: one for each position
