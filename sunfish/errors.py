@@ -16,9 +16,7 @@ class UserError(ValueError):
 
 
 class InvalidValue(ValueError):
-    """Raised by a section about one of its own keys; reading a section adds the file, the section and the
-    value.
-    """
+    """Raised by a section about one of its keys; its reader adds the file, the section and the value."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"{key} {reason}")
@@ -32,9 +30,7 @@ def require(holds: bool, key: str, reason: str) -> None:
 
 
 def report_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Make a command say a `UserError` in one line and exit with code 1, and with 130, as shells do, when it
-    is interrupted.
-    """
+    """Make a command say a `UserError` in one line and exit with 1; with 130 where it is interrupted."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -144,7 +144,5 @@ def _steers(sign: str) -> bool:
 
 
 def project_root() -> Path:
-    """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the
-    current one.
-    """
+    """Return the project's folder: DVC's root where DVC runs us, else the current one."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()

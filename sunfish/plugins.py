@@ -1,6 +1,4 @@
-"""Modules of the user's own that add samplers, schedules, objectives, sources or metrics to the
-registries.
-"""
+"""Modules of the user's own that add samplers, schedules, objectives, sources or metrics."""
 
 from __future__ import annotations
 

@@ -106,9 +106,7 @@ def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) 
 
 
 def _nearest_key(message: str, params_path: Path) -> str:
-    """Return a hint for "Could not override 'model.num_hed'" from the keys of the params.yaml that is
-    there.
-    """
+    """Return a hint for "Could not override 'model.num_hed'" from the params.yaml that is there."""
     key = message.split("'")[1] if message.startswith("Could not override '") else ""
     section, _, rest = key.rpartition(".")
     values: Any = _load(params_path) if rest and params_path.is_file() else {}
@@ -132,9 +130,7 @@ def _refuse_aliases(path: Path) -> None:
 
 
 def check(params_path: Path) -> dict[str, Any]:
-    """Return every section of params.yaml as its dataclass, or raise ConfigError for the first that cannot
-    run.
-    """
+    """Return every section of params.yaml as its dataclass, or raise ConfigError for the first bad one."""
     params = _load(params_path)
     built = {name: convert(_type_of(name), params.get(name), f"{params_path}: {name}") for name in SECTIONS}
     _require_consistent(built, params_path)

@@ -61,9 +61,7 @@ def build(cls: type[T], values: Any, where: str) -> T:
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """Return `value` as the type `hint`, or say what it should be. 1 is a float; True and NaN are no
-    numbers.
-    """
+    """Return `value` as the type `hint`, or say what it should be. 1 is a float; True and NaN are none."""
     origin, choices = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(choices, value, where)

@@ -1,6 +1,4 @@
-"""Evaluate a denoiser: likelihoods, the texts it writes, the gaps it fills, its speed; tables, pictures,
-samples.
-"""
+"""Evaluate a denoiser: likelihoods, the texts it writes, the gaps it fills, its speed; with pictures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Given parts of real held-out texts, the rest is sampled: a gap filled, a beginning written for a given
-end.
-"""
+"""Given parts of real held-out texts, the rest is sampled: a gap, or a beginning for a given end."""
 
 from __future__ import annotations
 

@@ -22,10 +22,7 @@ Shares = dict[Hashable, float]
 
 
 def story_metrics(texts: Sequence[str], grammar: Grammar) -> dict[str, float]:
-    """Return the share of sentences valid under the grammar, of stories consistent from the first word to the
-    last, and how far the people, objects and sentence forms are from the grammar's frequencies (total
-    variation: 0 alike, 1 nothing in common).
-    """
+    """Return valid sentences, consistent stories, and the total variation from the grammar's frequencies."""
     verdicts = [judge(text, grammar) for text in texts]
     sentences = [valid for verdict in verdicts for valid in verdict.valid]
     ours, grammars = count_story_words(texts, grammar), _grammar_shares(grammar)

@@ -1,6 +1,4 @@
-"""One text as it comes out of the noise: what stands where after each call, and how sure the model is of
-it.
-"""
+"""One text as it comes out of the noise: what stands where after each call, and how sure the model is."""
 
 from __future__ import annotations
 

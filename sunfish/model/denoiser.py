@@ -1,6 +1,4 @@
-"""The network: a bidirectional pass that denoises, and a causal pass of the same weights that scores clean
-text.
-"""
+"""The network: a bidirectional pass that denoises, and a causal pass that scores clean text."""
 
 from __future__ import annotations
 
@@ -93,9 +91,7 @@ class Denoiser(nn.Module):
         weight: PerPosition,
         document: DocumentIds | None = None,
     ) -> PerPosition:
-        """Return -log p(ids), nats; the loss must be a number times sum(weight * nats), see
-        `readout.token_nats`.
-        """
+        """Return -log p(ids), nats; the loss must be a number times sum(weight * nats)."""
         return self._nats(self._hidden(x_t, logsnr, x_0_prev, known, document), ids, weight)
 
     def next_token_logits(self, ids: TokenIds, document: DocumentIds | None = None) -> Logits:
@@ -124,9 +120,7 @@ class Denoiser(nn.Module):
         document: DocumentIds | None = None,
         temperature: PerRow | None = None,
     ) -> Hidden:
-        """Return what the readout reads at each position: the trunk's answer, over T, and the prior's
-        evidence.
-        """
+        """Return what the readout reads: the trunk's answer, over T, and the prior's evidence."""
         is_known = known[..., None]
         x = torch.where(
             is_known, x_t, alpha(logsnr)[:, None, None] * x_t
@@ -144,9 +138,7 @@ class Denoiser(nn.Module):
         return self.head(hidden) + prior if self.config.tied_head else torch.cat((hidden, prior), dim=-1)
 
     def _causal_hidden(self, ids: TokenIds, document: DocumentIds | None) -> Hidden:
-        """Return the same of a clean text: the inputs of position i are the tokens before i, nothing for the
-        first.
-        """
+        """Return the same of a clean text: position i reads the tokens before i."""
         x = shift(self.embed(ids), 1)
         absent = torch.zeros_like(x)
         inputs = [x, absent, *self._neighbours(x, document, is_causal=True)]
@@ -211,9 +203,7 @@ class Denoiser(nn.Module):
 
 
 def shift(x: Tensor, by: int) -> Tensor:
-    """Return x, (batch, pos, ...), moved `by` positions to the right (left if negative), zeros where nothing
-    comes from.
-    """
+    """Return x, (batch, pos, ...), moved `by` positions to the right (left if negative), zeros moved in."""
     if by > 0:
         return F.pad(x, (0, 0, by, 0))[:, : x.shape[1]]
     return F.pad(x, (0, 0, 0, -by))[:, -by:]
@@ -228,9 +218,7 @@ def shift_within(x: Embeddings, by: int, document: DocumentIds | None) -> Embedd
 
 
 def posterior_logit_scale(logsnr: LogSnr) -> LogSnr:
-    """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) (1 + exp(logsnr)), the weight of x_t in its posterior's
-    logits.
-    """
+    """Return alpha / sigma^2, the weight of x_t in the logits of its posterior."""
     return alpha(logsnr) * (1 + logsnr.exp())
 
 

@@ -21,9 +21,7 @@ def count_parameters(config: ModelConfig, vocab_size: int) -> int:
 
 
 def init_weights(model: nn.Module, seed: int) -> None:
-    """Draw the initial weights from `seed`; all that writes to the residual stream or the logits starts at
-    zero.
-    """
+    """Draw weights from `seed`; all that writes to the residual stream or the logits starts at zero."""
     generator = torch.Generator().manual_seed(seed)
     zeros = (
         "attention.out.weight",

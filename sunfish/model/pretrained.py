@@ -1,6 +1,4 @@
-"""A trained denoiser on disk: weights, configuration, tokenizer and noise schedule, all that sampling
-needs.
-"""
+"""A trained denoiser on disk: weights, configuration, tokenizer and noise schedule."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Hidden states -> -log p(token), a piece of positions at a time where all logits together would fill the
-memory.
-"""
+"""Hidden states -> -log p(token), a piece of positions at a time where all logits would fill the memory."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ Flat = Float[Tensor, " positions"]
 
 
 class Readout(NamedTuple):
-    """How logits are read from hidden states, hidden @ weight.T + bias, and the embeddings of the same
-    tokens.
-    """
+    """How logits are read, hidden @ weight.T + bias, and the embeddings of the same tokens."""
 
     weight: Float[Tensor, "vocab width"]
     bias: Float[Tensor, " vocab"]
@@ -35,9 +31,7 @@ class Readout(NamedTuple):
 
 
 def padded_readout(readout: Readout) -> Readout:
-    """Return a readout as products read it fastest on its device: in autocast's type, and on a GPU with
-    tokens that do not exist, and are impossible, up to a round number.
-    """
+    """Return a readout in autocast's type and, on a GPU, with impossible tokens up to a round number."""
     weight, bias, table = (part.detach() for part in readout)
     device = weight.device.type
     weight = weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight

@@ -55,9 +55,7 @@ def rotary_angles(
 
 
 def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float[Tensor, "*axes pos dim"]:
-    """Turn each pair (first half, second half) of a head by its position's angle; sin is negative for the
-    first half.
-    """
+    """Turn each pair of (first, second half) by its position's angle; sin is negative for the first half."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
@@ -151,15 +149,11 @@ class Transformer(nn.Module):
 
 
 def _uncached(compute: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
-    """Compute so that autocast converts weights each time: with its cache the second pass would find other
-    operations.
-    """
+    """Compute without autocast's cache, with which the second pass would find other operations."""
     with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type), cache_enabled=False):
         return compute(x, *rest)
 
 
 def _keep_products() -> Any:
-    """Selective checkpointing: matrix products and attention are kept, all that is cheap is computed
-    again.
-    """
+    """Keep matrix products and attention; compute again all that is cheap."""
     return create_selective_checkpoint_contexts(PRODUCTS)

@@ -101,9 +101,7 @@ def check_data(
 
 
 def check_gradients(gate: Gate) -> tuple[str, float | None]:
-    """Forward and backward are finite, and every parameter gets a gradient once the zero-initialised ones
-    have moved.
-    """
+    """Forward and backward are finite, and a gradient reaches every parameter within a few steps."""
     run = gate.run(gate.recipe.diffusion.objective, 8, 10, EVERY_KIND_KNOWN)
     grads: dict[str, float] = {}
     for name, parameter in run.denoiser.named_parameters():

@@ -77,9 +77,7 @@ def _frame(
 
 
 def split_words(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """Return what each token adds to the text of those before it; a character that takes several comes
-    with its last one.
-    """
+    """Return what each token adds to the text; a character of several tokens comes with its last one."""
     begun = [tokenizer.decode(ids[: n + 1]).rstrip("\ufffd") for n in range(len(ids) - 1)]
     texts = ["", *begun, tokenizer.decode(ids)] if ids else [""]
     return [text[len(before) :] for before, text in pairwise(texts)]

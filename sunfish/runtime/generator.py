@@ -13,13 +13,7 @@ import numpy as np
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
 from sunfish.runtime.batches import Batches, Written
-from sunfish.runtime.folder import (
-    ExportedConfig,
-    check_files,
-    choose_precision,
-    read_config,
-    read_schedule,
-)
+from sunfish.runtime.folder import ExportedConfig, check_files, choose_precision, read_config, read_schedule
 from sunfish.runtime.frames import Frame, frames
 from sunfish.runtime.memory import require_room as require_memory
 from sunfish.runtime.memory import rows_at_once
@@ -203,9 +197,7 @@ class Sampler:
     def _write_long(
         self, length: int, prompt: str | None, rngs: list[np.random.Generator], how: Resolved
     ) -> list[Text]:
-        """Return texts of more tokens than a row has: of each row the last half of a row's length is given to
-        the next one.
-        """
+        """Return texts longer than a row: each row is given the last half row of the one before."""
         longest, begun = self.lengths.longest, [] if prompt is None else prompt_ids(self.tokenizer, prompt)
         require_room(begun, length)
         texts = [Written(np.array(begun, np.int64), 0, 0, 0.0) for _ in rngs]

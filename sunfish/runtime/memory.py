@@ -47,9 +47,7 @@ def require_room(size: int, what: str) -> None:
 
 
 def free_bytes() -> int | None:
-    """Return the memory this process may still take: the machine's or its control group's, whichever is less;
-    None where nobody says.
-    """
+    """Return the memory that machine and control group still allow; None where nobody says."""
     meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if not meminfo.is_file():
         return None

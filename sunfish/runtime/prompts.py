@@ -19,9 +19,7 @@ SHOWN_WORDS = 5
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row to be sampled: ids, (pos,), where `known`, (pos,), is true; the rest is written by the
-    model.
-    """
+    """One row to be sampled: ids, (pos,), given where `known`, (pos,), is true."""
 
     ids: np.ndarray
     known: np.ndarray

@@ -1,6 +1,4 @@
-"""Show a text come out of the noise in a terminal: dots, faint words, plain words, as the model grows sure;
-bold words stay, and a word that the check rejects is struck through.
-"""
+"""Show a text come out of the noise in a terminal: dots, faint, plain, and bold words, which stay."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ SLOWER = {"denoise": 1, "check": 8, "correct": 8}  # times as long: a reader loo
 
 
 def watch(frames: Iterable[Frame], out: TextIO, step_seconds: float = 0.05) -> None:
-    """Draw each frame over the one before, at least `step_seconds` apart; what remains of every text is its
-    last frame, plain.
-    """
+    """Draw each frame over the one before, `step_seconds` apart at least; leave the last one, plain."""
     height = 0
     for frame in frames:
         started = time.monotonic()

@@ -76,9 +76,7 @@ Within = dict[
 
 
 def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
-    """Return what a source's limits let in; pieces behind the one that reaches a limit, done or not, are left
-    out.
-    """
+    """Return what a source's limits let in, without the pieces behind the one that reaches a limit."""
     within: Within = {}
     _, _, _, max_documents, max_tokens = source.selection()
     num_documents = num_tokens = 0
@@ -163,9 +161,7 @@ def _rows(documents: np.ndarray) -> np.ndarray:
 
 
 def _budgets(section: DataConfig, totals: dict[str, int]) -> dict[str, int]:
-    """Return how many tokens each source gives: all without weights, else as many as the weights allow
-    without repeating any.
-    """
+    """Return each source's tokens: all without weights, else as many as go without repeating any."""
     weights = {name: section.sources[name].weight for name in totals}
     given = {name: weight for name, weight in weights.items() if weight is not None}
     if not given:
@@ -177,9 +173,7 @@ def _budgets(section: DataConfig, totals: dict[str, int]) -> dict[str, int]:
 def _placed(
     blocks: Iterator[Block], budget: int, account: SourceAccount, seed: tuple[int, int]
 ) -> Iterator[Block]:
-    """Yield blocks with each document's place, a seeded point within its own stretch of the source, up to the
-    budget.
-    """
+    """Yield blocks with places, seeded points in each document's stretch of the source, up to the budget."""
     for piece, rows in blocks:
         within = int(np.searchsorted(rows["before"], budget))
         account.keep(rows[within:], -1)

@@ -91,7 +91,5 @@ def merge_counts(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _most_common(hosts: Counter[str]) -> dict[str, int]:
-    """Return the hosts of most documents, of like ones in alphabetical order, so that the order of tasks has
-    no say.
-    """
+    """Return the most frequent hosts, like ones by name: the order of tasks has no say."""
     return dict(sorted(hosts.items(), key=lambda item: (-item[1], item[0]))[:HOSTS_KEPT])

@@ -43,9 +43,7 @@ class SourceLook:
         return int(LENGTHS[int(np.searchsorted(np.cumsum(self.lengths), share * self.documents))])
 
     def entropy_nats(self) -> float:
-        """Return the entropy of single tokens: what a model that knows nothing but their frequencies would
-        pay.
-        """
+        """Return the entropy of single tokens: what a model that knows only their frequencies would pay."""
         p = self.unigrams[self.unigrams > 0] / self.unigrams.sum()
         return float(-(p * np.log(p)).sum())
 
@@ -115,9 +113,7 @@ def write_data_report(
 
 
 def single_bytes(shards: Shards) -> np.ndarray:
-    """Return the ids of a byte-level vocabulary that are one byte each: what the tokenizer has no better word
-    for.
-    """
+    """Return the ids of single bytes: what the tokenizer has no better word for."""
     vocab = shards.tokenizer.backend.get_vocab()
     return np.array(
         [index for entry, index in vocab.items() if len(entry) == 1 and not entry.isalnum()] or [0]
@@ -138,9 +134,7 @@ def top_tokens(source: SourceLook, shards: Shards) -> list[tuple[str, float]]:
 
 
 def row_fill(shards: Shards, split: str, section: DataConfig) -> dict[str, float]:
-    """Return how many rows training cuts from a split and which share of their positions, and of the split's
-    tokens, is used.
-    """
+    """Return how many rows a split has, and which share of their positions and of its tokens is used."""
     rows = RowDataset(shards, split, section)
     used = rows.tokens_in_rows()
     return {
@@ -152,10 +146,7 @@ def row_fill(shards: Shards, split: str, section: DataConfig) -> dict[str, float
 
 def _line(number: int) -> dict[str, str]:
     """Return how a source's line looks, unlike any other's up to the twenty-fourth."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": LINES[number // len(COLOURS) % len(LINES)],
-    }
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
 
 
 def draw_lengths(path: Path, sources: list[SourceLook]) -> None:

@@ -63,9 +63,7 @@ class Words(WordTokenizer):
 
 
 class _ExactSignatures(ExactDedupSignature):
-    """Write a task's hashes, and pass its documents on; an earlier task's documents come before a later
-    one's.
-    """
+    """Write a task's hashes and pass its documents on; earlier tasks' documents come first."""
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         self.config.document_priority = _Priority(rank)
@@ -99,9 +97,7 @@ class Duplicates:
         self.near = MinhashConfig()
 
     def signatures(self) -> list[Any]:
-        """Return the steps that write what documents are compared by; they stand behind the tokenizing of
-        each task.
-        """
+        """Return the steps behind the tokenizing that write what documents are compared by."""
         if self.which == "keep":
             return []
         steps: list[Any] = [_ExactSignatures(self._path("exact"), self.exact, self.finders)]
@@ -110,9 +106,7 @@ class Duplicates:
         return steps
 
     def find(self, engine: Engine, within: dict[int, int]) -> None:
-        """Find duplicates among the documents that count: of each task that is named, so many from its first
-        on.
-        """
+        """Find duplicates among the documents that count: of each task, so many from its first on."""
         if self.which == "keep":
             return
         self._forget_others(within)
@@ -135,9 +129,7 @@ class Duplicates:
             engine.run("near_clusters", [cluster], 1, _nothing, "documents")
 
     def _forget_others(self, within: dict[int, int]) -> None:
-        """Cut signatures to the documents that count: others are perhaps there and perhaps not, and must not
-        outdo one that is kept.
-        """
+        """Cut signatures to the documents that count: no other may outdo one that is kept."""
         near = np.dtype([("hashes", "<u8", self.near.hashes_per_bucket), ("doc", "<u4")])
         for pattern, dtype in (
             ("exact/*/*.c4_sig", get_sig_dtype(self.exact.hash_config)),

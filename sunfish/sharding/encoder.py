@@ -109,9 +109,7 @@ def _is_byte_level(tokenizer: Tokenizer) -> bool:
 
 
 def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray] | None:
-    """Return tiktoken's encoding by merge order, and the id of each of its ranks; None where it would not
-    give the tokenizer's ids.
-    """
+    """Return tiktoken's encoding and the id of each of its ranks; None where ids would differ."""
     backend = tokenizer.backend
     model = json.loads(backend.to_str())["model"]
     changed = ("dropout", "ignore_merges", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
@@ -141,9 +139,7 @@ def _are_made_of_their_bytes(model: models.BPE, entries: list[str]) -> bool:
 
 
 def _bytes_of_letters() -> dict[str, int]:
-    """Return which byte each letter of a byte-level vocabulary stands for: printable ones for themselves,
-    others from 256 on, in order.
-    """
+    """Return each letter's byte in a byte-level vocabulary: printable ones their own, others from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {

@@ -1,6 +1,4 @@
-"""Run a datatrove pipeline over all tasks: here, on Slurm or on Ray; run again, it does only what is
-missing.
-"""
+"""Run a datatrove pipeline over all tasks that are not done: here, on Slurm or on Ray."""
 
 from __future__ import annotations
 
@@ -79,9 +77,7 @@ class _Local(LocalPipelineExecutor):
 
 
 def _end_with_the_parent() -> None:
-    """Leave interruptions to the process that began this worker, and end when it does, even if it is
-    killed.
-    """
+    """Leave interruptions to the parent of this worker, and end when it does, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

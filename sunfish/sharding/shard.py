@@ -1,6 +1,4 @@
-"""Sources -> a folder of shards: plan, tokenizer, tasks, duplicates, choice, shards, manifest; each carried
-on where it was left.
-"""
+"""Sources -> a folder of shards: plan, tokenizer, tasks, duplicates, choice, shards, manifest."""
 
 from __future__ import annotations
 
@@ -182,9 +180,7 @@ def _write_shards(
 
 
 def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, Any]:
-    """Return what became of one source's documents. Tokens are counted of what was tokenized: what the
-    filters leave.
-    """
+    """Return what became of a source's documents; tokens are counted of what the filters leave."""
     filtered: Counter[str] = sum((Counter(part["dropped"]) for part in read), Counter())
     later = {kind: count for kind, count in account.dropped.items() if count}
     return {
@@ -199,9 +195,7 @@ def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, An
 
 
 def _settings(section: DataConfig) -> dict[str, Any]:
-    """Return the settings that shape the shards; not where documents were found, which changes nothing in
-    them.
-    """
+    """Return the settings that shape the shards; where documents were found changes nothing in them."""
     return {
         key: getattr(section, key) for key in ("held_out_share", "duplicates", "mixing_seed", "shard_tokens")
     }

@@ -1,6 +1,4 @@
-"""One task as a datatrove pipeline: read a task's documents, keep those that the filters keep, write their
-ids as a piece.
-"""
+"""One task as a datatrove pipeline: read documents, keep those that the filters keep, write their ids."""
 
 from __future__ import annotations
 
@@ -119,9 +117,7 @@ class ReadDocuments(PipelineStep):
                 return
 
     def _count_before(self, name: str, rank: int) -> tuple[int, int]:
-        """Return the documents and tokens of a source's finished tasks, from its first to the first
-        unfinished one or `rank`.
-        """
+        """Return the documents and tokens of a source's finished tasks before the first unfinished one."""
         selection, documents, tokens = self.section.sources[name].selection(), 0, 0
         if selection.max_documents is None and selection.max_tokens is None:
             return 0, 0
@@ -173,9 +169,7 @@ class WritePiece(PipelineStep):
 
 
 def place_of(text: bytes) -> int:
-    """Return a document's place in [0, 2^64) by its hash: equal documents always fall on the same side of a
-    split.
-    """
+    """Return a document's place in [0, 2^64), by its hash: equal documents share a side of a split."""
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 

@@ -56,9 +56,7 @@ class RowDataset:
         return self.layout.lengths()
 
     def num_tokens(self, indices: np.ndarray) -> np.ndarray:
-        """Return how many tokens rows hold, end tokens behind the text left out but for the document's
-        own.
-        """
+        """Return how many tokens rows hold, the document's own end token included, further ones not."""
         return self.layout.locate(indices)[2]
 
     def tokens_in_rows(self) -> int:
@@ -126,9 +124,7 @@ class _Documents:
 
 
 class _Stream:
-    """Each shard's documents one after another, cut into equal rows; less than a row at a shard's end is left
-    out.
-    """
+    """A shard's documents one after another, cut into equal rows; less than a row at its end is left out."""
 
     def __init__(self, shards: list[Shard], row_length: int, row_multiple: int) -> None:
         self.row_length = row_length
@@ -187,10 +183,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     arguments = parser.parse_args()
-    data, pretrain = (
-        read_section(arguments.params, "data"),
-        read_section(arguments.params, "pretrain"),
-    )
+    data, pretrain = (read_section(arguments.params, "data"), read_section(arguments.params, "pretrain"))
     shards = Shards(arguments.shards)
     rows = RowDataset(shards, "train", data)
     for row in rows.read(rows.order(pretrain.batch_rows, pretrain.seed).indices(arguments.step)).tolist():

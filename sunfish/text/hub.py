@@ -1,6 +1,4 @@
-"""The Hugging Face Hub, or its absence: without a network its libraries retry for half a minute before they
-say so.
-"""
+"""The Hugging Face Hub, or its absence, which its libraries take half a minute to say."""
 
 from __future__ import annotations
 

@@ -16,18 +16,14 @@ class Order(Protocol):
 
 
 class EvenOrder:
-    """Batches of rows that are all of one length, in a seeded order for each epoch, in constant time and
-    memory.
-    """
+    """Batches of rows of one length, in a seeded order for each epoch, in constant time and memory."""
 
     def __init__(self, num_rows: int, batch_rows: int, seed: int) -> None:
         self.num_rows, self.batch_rows, self.seed = num_rows, batch_rows, seed
         self.batches_per_epoch = max(1, num_rows // batch_rows)
 
     def indices(self, step: int) -> np.ndarray:
-        """Return the row indices of a step's batch, (batch_rows,); rows come twice only where there are less
-        than a batch.
-        """
+        """Return a step's rows, (batch_rows,), twice the same only where there are less than a batch."""
         epoch, batch = divmod(step, self.batches_per_epoch)
         positions = np.arange(batch * self.batch_rows, (batch + 1) * self.batch_rows) % self.num_rows
         return Shuffle(self.num_rows, (self.seed, epoch))(positions)

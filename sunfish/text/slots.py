@@ -75,9 +75,7 @@ def _uniform(choices: list[Choice]) -> tuple[Option, ...]:
 
 
 def _by_rank(groups: list[list[Choice]]) -> tuple[Option, ...]:
-    """Give each group the same share and, inside it, the k-th word 1/k of the first one's, as real texts do
-    (Zipf's law).
-    """
+    """Give groups the same share and, inside each, the k-th word 1/k of the first one's (Zipf's law)."""
     drawn: list[Option] = []
     for group in groups:
         total = sum(1 / rank for rank in range(1, len(group) + 1)) * len(groups)

@@ -134,9 +134,7 @@ def split_sentences(text: str) -> list[list[str]]:
 
 
 def judge(text: str, grammar: Grammar = SHORT) -> Verdict:
-    """Return the oracle's verdict: valid sentences, a consistent story, where it breaks, its exact
-    log-probability.
-    """
+    """Return the oracle's verdict on a text."""
     sentences = split_sentences(text)
     valid = tuple(_is_valid(" ".join(s), grammar) for s in sentences)
     if not sentences:

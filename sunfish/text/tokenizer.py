@@ -149,9 +149,7 @@ def unknown_id(tokenizer: Tokenizer) -> int | None:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` loads as they
-    are.
-    """
+    """Write tokenizer.json and tokenizer_config.json, as `transformers.AutoTokenizer` loads them."""
     tokenizer.backend.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -120,9 +120,7 @@ class Checkpoints:
 
 
 def make_stager(fabric: Fabric) -> DefaultStager:
-    """Return what copies tensors to the host's memory: from a GPU through pages that it can read by itself,
-    kept for the next time.
-    """
+    """Return what copies tensors to the host's memory: from a GPU through pinned pages."""
     on_gpu = fabric.device.type == "cuda"
     return DefaultStager(
         StagingOptions(
@@ -155,9 +153,7 @@ def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:
 
 
 def damage(folder: Path) -> str | None:
-    """Say what is wrong with a checkpoint, or None: a missing file, another size than was written, an
-    unreadable header.
-    """
+    """Say what is wrong with a checkpoint, or None: a missing file, another size, an unreadable header."""
     try:
         for name, size in read_json(folder / "state.json")["bytes"].items():
             if (folder / name).stat().st_size != size:
@@ -190,9 +186,7 @@ def load_tensors(fabric: Fabric, folder: Path, into: Tensors) -> None:
 
 
 def finish_run(run_dir: Path) -> None:
-    """Keep a finished run's last checkpoint to be extended, no longer to be resumed: training again means
-    training anew.
-    """
+    """Keep a finished run's last checkpoint to be extended, no longer to be resumed."""
     (run_dir / "LATEST").replace(run_dir / "FINAL")
     for folder in sorted(run_dir.glob("step-*"))[:-1]:
         shutil.rmtree(folder)

@@ -1,6 +1,4 @@
-"""What a step costs: floating-point operations, memory, share of the hardware's peak; said before training,
-and measured while it runs.
-"""
+"""What a step costs: floating-point operations, memory, share of the peak; planned, and measured."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ GIB = 2**30
 
 
 def forward_operations(model: ModelConfig, vocab_size: int, length: int) -> float:
-    """Return the operations of one forward pass per token that a cross-entropy needs: two per weight and
-    product.
-    """
+    """Return the operations of one forward pass per token: two per weight and product."""
     attention = 2 * 2 * length * model.width
     block = 2 * 12 * model.width**2 + attention
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
@@ -65,9 +61,7 @@ def passes(diffusion: DiffusionConfig) -> int:
 
 
 def peak_operations(device: torch.device) -> float:
-    """Return the operations per second that the hardware could do: a GPU's data sheet, or a measured fp32
-    product.
-    """
+    """Return the hardware's operations per second: a GPU's data sheet, or a measured fp32 product."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         for known, peak in DENSE_BF16.items():
@@ -143,10 +137,7 @@ class Plan:
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
-        """Return GiB by what holds it: weights, gradients, averages and optimiser states in fp32; a
-        micro-batch's activations and logits, or, once these are gone, what Muon works on: the matrices' whole
-        gradients, their directions and the updates.
-        """
+        """Return GiB by what holds it; activations and logits are gone when Muon's update is made."""
         matrices = self.model.num_layers * 12 * self.model.width**2
         rest = self.parameters - matrices
         whole_gradients = 4 * matrices if self.shards > 1 else 0  # of the matrices that a process owns

@@ -11,9 +11,7 @@ from sunfish.tracking import Tracker
 
 
 class RunLog:
-    """Append a line per logged step; on resuming, drop the lines after the step that is resumed from. One
-    process writes.
-    """
+    """One line per logged step, those after the step that is resumed from dropped; one process writes."""
 
     def __init__(self, run_dir: Path, step: int, tracker: Tracker, writes: bool = True) -> None:
         self.path, self.samples_path, self.events_path = (
@@ -35,9 +33,7 @@ class RunLog:
         self.tracker.log_artifacts(self.samples_path, "pretrain")
 
     def write_event(self, step: int, kind: str, loss: float, grad_norm: float) -> None:
-        """Log a step that was `skipped` or whose loss was a `spike`; its batch is the one of `step` - 1,
-        counted from 0.
-        """
+        """Log a step that was `skipped` or a `spike`; its batch is that of `step` - 1, counted from 0."""
         self._append(
             self.events_path, {"step": step, "event": kind, "loss": repr(loss), "grad_norm": repr(grad_norm)}
         )

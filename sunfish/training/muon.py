@@ -86,9 +86,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Return every matrix with the same singular vectors and singular values near 1, in `dtype`; those of one
-    shape go together.
-    """
+    """Return each matrix with its singular vectors and singular values near 1; like shapes go together."""
     wide = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
     results: list[Tensor] = [m for m in matrices]
     for (rows, columns), equals in groupby(
@@ -105,9 +103,7 @@ def orthogonalize(matrices: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
 
 
 def newton_schulz(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Iterate x <- a x + b (x x^T) x + c (x x^T)^2 x on a stack of wide matrices, (stack, rows, columns).
-    Source: [Muon].
-    """
+    """Iterate x <- a x + b (x x^T) x + c (x x^T)^2 x on wide matrices, (stack, rows, columns). [Muon]"""
     a, b, c = COEFFICIENTS
     x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)).to(dtype)
     for _ in range(ITERATIONS):

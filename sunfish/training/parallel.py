@@ -84,9 +84,7 @@ def flushing_denormals() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what tensors free for the tensors of the next step; handing pages back and forth took a
-    sixth of one.
-    """
+    """Let glibc keep freed memory for the next step; handing pages back took a sixth of one."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         for setting, size in {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**27}.items():
@@ -105,9 +103,7 @@ def find_gpu(launch: LaunchConfig) -> bool:
 
 
 def count_devices(launch: LaunchConfig, has_gpu: bool) -> tuple[int, int]:
-    """Return (processes per node, nodes): what torchrun or srun has started, or else what the configuration
-    asks for.
-    """
+    """Return (processes per node, nodes): as torchrun or srun started them, else as configured."""
     told = os.environ
     if "LOCAL_WORLD_SIZE" in told and "TORCHELASTIC_RUN_ID" in told:
         return int(told["LOCAL_WORLD_SIZE"]), int(told["WORLD_SIZE"]) // int(told["LOCAL_WORLD_SIZE"])
@@ -192,9 +188,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, shape: tuple[int, int] | None, in
 
 
 def reshard(denoiser: nn.Module) -> None:
-    """Let go of weights gathered for a pass without a backward one: the next pass must not find what they
-    were then.
-    """
+    """Let go of weights gathered for a pass without a backward one: the next must not find them outdated."""
     for module in denoiser.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -1,6 +1,4 @@
-"""One pretraining from shards to a denoiser's folder; an interrupted one is carried on from its run
-folder.
-"""
+"""One pretraining from shards to a denoiser's folder, carried on from its run folder if interrupted."""
 
 from __future__ import annotations
 
@@ -71,9 +69,7 @@ class Job:
 
 @flushing_denormals()
 def pretrain(job: Job, places: Places) -> None:
-    """Train and write the averaged weights, the final numbers and the loss curve; the first process
-    writes.
-    """
+    """Train and write the averaged weights, the final numbers and the loss curve."""
     shards, config = open_shards(places.shards, job.data), job.recipe.pretrain
     rows = RowDataset(shards, "train", job.data)
     require_divisible(job)
@@ -138,9 +134,7 @@ def require_divisible(job: Job) -> None:
 def write_results(
     run: Run, log: RunLog, places: Places, shards: Shards, rows: RowDataset, tracker: Tracker
 ) -> None:
-    """Write the averaged weights, the final numbers and the curve; every process gives its shards, one
-    writes.
-    """
+    """Write weights, numbers and curve; every process gives its shards, the first writes."""
     weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
     if run.fabric.is_global_zero:
         write_denoiser(
@@ -172,9 +166,7 @@ def open_shards(folder: Path, data: DataConfig) -> Shards:
 
 
 def fingerprint(shards: Shards, job: Job) -> str:
-    """Return the name of a run: a hash of its data and its configuration. Another configuration is another
-    run.
-    """
+    """Return the name of a run: a hash of its data and its configuration."""
     params = {"shards": shards.digest(), **job.params()}
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -19,9 +19,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensors:
-    """Return all tensors of a run by name, the live ones; states an optimiser has not made yet are left
-    out.
-    """
+    """Return all live tensors of a run by name, without states that an optimiser has not made yet."""
     live, states = dict(denoiser.named_parameters()), optimizers.adamw.state
     momenta = optimizers.muon.state if optimizers.muon else {}
     return {

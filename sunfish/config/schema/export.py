@@ -1,6 +1,4 @@
-"""`export`: the graphs, and how closely they are held against torch. What the folder samples with is
-`sampler`.
-"""
+"""`export`: the graphs, and how closely they are held against torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`launch`: the machine a run happens on. Not a parameter of any stage: the same experiment on any
-machine.
-"""
+"""`launch`: the machine a run happens on; not a parameter of any stage."""
 
 from __future__ import annotations
 

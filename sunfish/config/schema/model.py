@@ -26,9 +26,7 @@ class ModelConfig:
 
     @property
     def in_features(self) -> int:
-        """Return how many numbers a position reads: its own embedding, the previous estimate, the
-        neighbours'.
-        """
+        """Return how many numbers a position reads: its embedding, the previous estimate, the neighbours'."""
         return (2 + 2 * self.input_window) * self.emb_dim
 
     def __post_init__(self) -> None:
