@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from sunfish.documents import File, Record, Span, Unreadable
-from sunfish.errors import require
+from sunfish.errors import AT_LEAST_1, require, require_each
 
 STORIES_PER_TASK = 10_000  # written in about two seconds
 
@@ -137,7 +137,7 @@ class Stories(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.num_documents > 0, "num_documents", "must be at least 1")
+        require_each(self, AT_LEAST_1, "num_documents")
 
     def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
         """Divide the stories by their numbers."""
