@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 from sunfish.errors import UserError
 
 REMEMBERED_BYTES = 2**20  # smaller files are read again each time
-TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @contextmanager
@@ -130,17 +128,6 @@ def known_sha256(path: Path, again: bool) -> str:
         with suppress(UserError, OSError):  # only time is lost
             write_json(memory, known | {name: [*state, found]})
     return found
-
-
-def escape_controls(text: str) -> str:
-    r"""Return a text for a page or a terminal: what would steer it stands as an escape, such as \x1b for ESC
-    or \u202e for what turns the direction of writing. Ends of lines and tabs stay.
-    """
-    return "".join(ascii(sign)[1:-1] if _steers(sign) else sign for sign in text)
-
-
-def _steers(sign: str) -> bool:
-    return sign in TURNING or (sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cs"))
 
 
 def project_root() -> Path:

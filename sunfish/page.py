@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +50,3 @@ def show(value: float | None, form: str) -> str:
 def embed(path: Path) -> str:
     """Return a picture as a data URL."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def flat(config: Any) -> dict[str, Any]:
-    """Return a configuration's keys and values for people, inner ones as `key.key`."""
-
-    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for key, value in values.items():
-            rows |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        return rows
-
-    return walk(dataclasses.asdict(config), "")

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sunfish.config.convert import flatten
 from sunfish.config.schema.data import DataConfig
 from sunfish.errors import UserError
 from sunfish.files import read_json, write_text
-from sunfish.page import flat, render
+from sunfish.page import render
 
 TEMPLATE = Path(__file__).with_name("report.html")
-DISTANCE = (
-    "total variation from the grammar's frequencies: 0 alike, 1 nothing in common; few texts are never at 0"
-)
+DISTANCE = "total variation from the grammar's frequencies: 0 alike, 1 nothing in common"
+DISTANCE += "; few texts are never at 0"
 
 
 class Measure(NamedTuple):
@@ -87,15 +87,14 @@ def write_report(path: Path, inputs: Inputs, data: DataConfig, settings: dict[st
     """
     results, pretrain = read_json(inputs.results), read_json(inputs.pretrain)
     if not isinstance(results, dict) or "headline" not in results:
-        raise UserError(
-            f"{inputs.results}: holds no evaluation of this version; run the evaluate stage again"
-        )
+        says = "holds no evaluation of this version"
+        raise UserError(f"{inputs.results}: {says}; run the evaluate stage again")
     try:
         page = render(
             TEMPLATE, inputs.plots, r=results, about=results["about"], pretrain=pretrain,
             sources=describe_sources(data), measures=MEASURES, own=own_measures(results),
             columns=columns_in(COLUMNS, results), quality=columns_in(QUALITY, results),
-            settings={name: flat(section) for name, section in settings.items()},
+            settings={name: flatten(section) for name, section in settings.items()},
         )  # fmt: skip
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such picture; run the evaluate stage again") from error

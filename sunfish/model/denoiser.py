@@ -122,18 +122,15 @@ class Denoiser(nn.Module):
     ) -> Hidden:
         """Return what the readout reads: the trunk's answer, over T, and the prior's evidence."""
         is_known = known[..., None]
-        x = torch.where(
-            is_known, x_t, alpha(logsnr)[:, None, None] * x_t
-        )  # best linear estimate: fades with the noise
+        # where not known the best linear estimate, which fades with the noise
+        x = torch.where(is_known, x_t, alpha(logsnr)[:, None, None] * x_t)
         levels = torch.where(is_known, self.known_embedding, self.noise_level(logsnr)[:, None])
         inputs = [x, torch.where(is_known, 0.0, x_0_prev), *self._neighbours(x, document)]
         hidden = self._trunk(inputs, levels, document_mask(document))
         hidden = hidden if temperature is None else hidden / temperature[:, None, None]
         if not self.config.output_prior:
             return self.head(hidden) if self.config.tied_head else hidden
-        scale = torch.where(
-            known, 0.0, posterior_logit_scale(logsnr)[:, None]
-        )  # known positions need no evidence
+        scale = torch.where(known, 0.0, posterior_logit_scale(logsnr)[:, None])  # known needs no evidence
         prior = scale[..., None] * x_t
         return self.head(hidden) + prior if self.config.tied_head else torch.cat((hidden, prior), dim=-1)
 
@@ -151,15 +148,10 @@ class Denoiser(nn.Module):
     def _neighbours(
         self, x: Embeddings, document: DocumentIds | None, is_causal: bool = False
     ) -> list[Embeddings]:
-        """Return the embeddings 1 .. `input_window` positions before and after each position, zeros where
-        there is none.
-
-        None comes from another document, nor, if causal, from behind.
-        """
-        found = []
-        for by in (by for k in range(1, self.config.input_window + 1) for by in (k, -k)):
-            found.append(torch.zeros_like(x) if is_causal and by < 0 else shift_within(x, by, document))
-        return found
+        """Return the embeddings around each position, zeros for another document's or later ones."""
+        offsets = [by for k in range(1, self.config.input_window + 1) for by in (k, -k)]
+        absent = torch.zeros_like(x)
+        return [absent if is_causal and by < 0 else shift_within(x, by, document) for by in offsets]
 
     def _trunk(self, inputs: list[Embeddings], levels: Tensor, mask: AttentionMask) -> Hidden:
         """Return the transformer's answer to embeddings side by side and an embedding of the noise level."""
@@ -175,11 +167,9 @@ class Denoiser(nn.Module):
         return nats.view(ids.shape)
 
     def readout(self) -> Readout:
-        """Return how logits are read: by the embedding table, by a head's own weights, or by both side by
-        side.
+        """Return how logits are read: by the embedding table, a head's own weights, or both side by side.
 
-        Head and prior are one product, because two would write the logits twice and add them.
-        """
+        Head and prior are one product, because two would write the logits twice and add them."""
         if self._cached_readout is not None:
             return self._cached_readout
         table = self.embedding.table()

@@ -12,11 +12,8 @@ from torch import Tensor
 from sunfish.model.transformer import MASKED
 from sunfish.types import EmbeddingTable
 
-PIECE = {
-    "cpu": 2**24,
-    "cuda": 2**27,
-}  # logits at once: what a CPU's caches nearly hold, and what keeps a GPU busy
-
+# logits at once: what a CPU's caches nearly hold, and what keeps a GPU busy
+PIECE = {"cpu": 2**24, "cuda": 2**27}
 ALIGNED = {"cuda": 64}  # a GPU's products take longer where an odd number of tokens lies side by side
 
 Flat = Float[Tensor, " positions"]
@@ -77,11 +74,8 @@ class _InPieces(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, ids: Tensor, share: Tensor) -> Tensor:
         wanted, rows = any(ctx.needs_input_grad), max(1, _most(hidden) // len(weight))
         nats = torch.empty(len(ids), device=hidden.device)
-        of_hidden, of_weight, of_bias = (
-            torch.empty_like(hidden),
-            torch.zeros_like(weight, dtype=torch.float32),
-            torch.zeros_like(bias),
-        )
+        of_hidden, of_bias = torch.empty_like(hidden), torch.zeros_like(bias)
+        of_weight = torch.zeros_like(weight, dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(ids), rows):
                 piece = slice(start, start + rows)

@@ -53,9 +53,8 @@ class TextCounts:
 
     def _count_ids(self) -> None:
         if self._waiting:
-            self._unigrams += np.bincount(np.concatenate(self._waiting), minlength=self.vocab_size).astype(
-                np.uint64
-            )
+            counts = np.bincount(np.concatenate(self._waiting), minlength=self.vocab_size)
+            self._unigrams += counts.astype(np.uint64)
         self._waiting, self._num_waiting = [], 0
 
     def unigrams(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import tiktoken
-from tokenizers import models, pre_tokenizers
+from tokenizers import pre_tokenizers
 
 from sunfish.documents import reason_of
 from sunfish.text.shards import token_dtype
@@ -24,9 +24,8 @@ from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 # The library's pattern for ByteLevel, with possessive repeats where they match the same.
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 LONG_CHARACTERS = 2**20  # a longer document is encoded in parts: the tokenizer holds a hundred bytes a token
-WORD_BREAK = re.compile(
-    r"(?<=[^\W_]) (?=[^\W_])"
-)  # a space between letters or digits begins a word in every byte-level pre-tokenizer
+# a space between letters or digits begins a word in every byte-level pre-tokenizer
+WORD_BREAK = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
 
 
 class Encoder:
@@ -114,19 +113,13 @@ def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray]
     model = json.loads(backend.to_str())["model"]
     changed = ("dropout", "ignore_merges", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
     usual = model.get("type") == "BPE" and not any(model.get(key) for key in changed)
-    splitter = backend.pre_tokenizer
-    if not (
-        usual
-        and _is_byte_level(tokenizer)
-        and isinstance(splitter, pre_tokenizers.ByteLevel)
-        and splitter.use_regex
-    ):
+    if not (usual and _is_byte_level(tokenizer) and getattr(backend.pre_tokenizer, "use_regex", False)):
         return None
     vocab: dict[str, int] = model["vocab"]
     merged = ["".join(merge if isinstance(merge, list) else merge.split(" ")) for merge in model["merges"]]
     entries = list(dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *merged]))
     made_once = len(set(merged)) == len(merged) and all(entry in vocab for entry in entries)
-    if not made_once or not _are_made_of_their_bytes(backend.model, entries):
+    if not made_once or any(len(backend.model.tokenize(entry)) != 1 for entry in entries):
         return None
     of_letter = _bytes_of_letters()
     ranks = {bytes(of_letter[letter] for letter in entry): rank for rank, entry in enumerate(entries)}
@@ -134,14 +127,8 @@ def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray]
     return encoding, np.array([vocab[entry] for entry in entries], token_dtype(tokenizer.vocab_size))
 
 
-def _are_made_of_their_bytes(model: models.BPE, entries: list[str]) -> bool:
-    return all(len(model.tokenize(entry)) == 1 for entry in entries)
-
-
 def _bytes_of_letters() -> dict[str, int]:
     """Return each letter's byte in a byte-level vocabulary: printable ones their own, others from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + number): byte for number, byte in enumerate(others)
-    }
+    return {chr(byte): byte for byte in printable} | {chr(256 + k): byte for k, byte in enumerate(others)}

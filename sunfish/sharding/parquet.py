@@ -68,20 +68,17 @@ def _find_columns(source: Columns, file: str, schema: Any) -> dict[str, Path]:
         UserError: a column is not there, or that of the text holds something else.
     """
     found: dict[str, Path] = {}
+    filtered = [rule.column for rule in source.filters if hasattr(rule, "column")]
     for name in (source.text_column, *columns_of(source)):
         path = _path_of(schema, name)
         if path:
             found["" if not found else name] = path
-        elif not found or name != source.url_column or any(name == rule for rule in _filtered(source)):
+        elif not found or name != source.url_column or name in filtered:
             setting = "filters" if found else "text_column"
             there = ", ".join(schema.names)
             raise UserError(f"{file}: has no column {name!r}; set the source's {setting} to one of: {there}")
     _require_text(file, source.text_column, schema, found[""])
     return found
-
-
-def _filtered(source: Columns) -> list[str]:
-    return [rule.column for rule in source.filters if hasattr(rule, "column")]
 
 
 def _path_of(schema: Any, name: str) -> Path:

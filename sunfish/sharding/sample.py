@@ -133,8 +133,5 @@ def require_fidelity(found: Fidelity, config: TokenizerConfig) -> None:
         if share > getattr(config, key):
             setting = f"params.yaml: data.tokenizer.{key} = {getattr(config, key)}"
             sample = f"of a sample of {found.documents} documents, {100 * share:.1f} % {what}"
-            advice = "Use a tokenizer that was made for them, or null to train one"
-            raise UserError(
-                f"{setting}: {name} does not fit these texts: {sample}. {advice}; to use it all the same, "
-                f"set {key} higher"
-            )
+            advice = "Use a tokenizer that was made for them, or null to train one; to use it all the same, "
+            raise UserError(f"{setting}: {name} does not fit these texts: {sample}. {advice}set {key} higher")

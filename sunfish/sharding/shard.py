@@ -34,36 +34,18 @@ from sunfish.text.tokenizer import (
 SMALL_TOKENS = 2**28  # copied in about a second
 
 
-@dataclass(frozen=True)
 class Work:
     """The working folder of one plan: everything that is done stays here until the shards are."""
 
-    folder: Path
-
-    @property
-    def tasks(self) -> Path:
-        """The tasks, for those who do them."""
-        return self.folder / "tasks.json"
-
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer's folder."""
-        return self.folder / "tokenizer"
-
-    @property
-    def pieces(self) -> Path:
-        """One piece a task."""
-        return self.folder / "pieces"
-
-    @property
-    def choices(self) -> Path:
-        """Which documents make which shard."""
-        return self.folder / "choices"
-
-    @property
-    def shards(self) -> Path:
-        """Shards as they are finished."""
-        return self.folder / "shards"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tasks = folder / "tasks.json"
+        self.tokenizer = folder / "tokenizer"
+        self.pieces = folder / "pieces"  # one a task
+        self.choices = folder / "choices"  # which documents make which shard
+        self.shards = folder / "shards"  # as they are finished
+        for made in (self.pieces, self.choices, self.shards):
+            made.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -90,9 +72,7 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
     begun = time.monotonic()
     require_writable(out_dir)
     plan = make_plan(section)
-    work = Work(runs / f"shard-{plan.fingerprint}")
-    for folder in (work.pieces, work.choices, work.shards):
-        folder.mkdir(parents=True, exist_ok=True)
+    work = Work((runs / f"shard-{plan.fingerprint}").resolve())
     write_tasks(plan, work.tasks)
     tokenizer = _tokenizer(plan, work)
     fidelity = measure_fidelity(tokenizer, plan)
@@ -104,23 +84,12 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
     duplicates.find(engine, {rank: count for counts in within.values() for rank, count in counts.items()})
     names, accounts = choose(work.pieces, section, within, duplicates.of_task, work.choices)
     _write_shards(work, names, tokenizer, engine, sum(account.tokens for account in accounts.values()))
-    read = {
-        name: [read_account(work.pieces, rank) for rank in account.pieces]
-        for name, account in accounts.items()
-    }
-    about = {
-        "sources": {name: _account(read[name], account) for name, account in accounts.items()}
-    } | _settings(section)
-    manifest = _gather(work, names, tokenizer, about, out_dir)
+    pieces = {name: account.pieces for name, account in accounts.items()}
+    read = {name: [read_account(work.pieces, rank) for rank in of] for name, of in pieces.items()}
+    sources = {name: _account(read[name], account) for name, account in accounts.items()}
+    manifest = _gather(work, names, tokenizer, {"sources": sources, **_settings(section)}, out_dir)
     counts = {name: merge_counts([account["text"] for account in parts]) for name, parts in read.items()}
-    return Result(
-        manifest,
-        counts,
-        work,
-        {name: account.pieces for name, account in accounts.items()},
-        fidelity,
-        time.monotonic() - begun,
-    )
+    return Result(manifest, counts, work, pieces, fidelity, time.monotonic() - begun)
 
 
 def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
@@ -147,21 +116,15 @@ def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
 def _write_pieces(
     plan: Plan, work: Work, tokenizer: Tokenizer, engine: Engine, duplicates: Duplicates
 ) -> None:
-    lost = [
-        rank for rank in engine.completed("tokenize") if not is_whole(work.pieces, rank, tokenizer.vocab_size)
-    ]
-    engine.forget("tokenize", lost)
-    reader = ReadDocuments(work.tasks.resolve(), work.pieces.resolve(), plan.section, sources_in_order(plan))
-    writer = WritePiece(reader, work.tokenizer.resolve(), plan.section.held_out_share)
-    itemsize = token_dtype(tokenizer.vocab_size).itemsize
+    done_before, vocab_size = engine.completed("tokenize"), tokenizer.vocab_size
+    engine.forget("tokenize", [k for k in done_before if not is_whole(work.pieces, k, vocab_size)])
+    reader = ReadDocuments(work.tasks, work.pieces, plan.section, sources_in_order(plan))
+    writer = WritePiece(reader, work.tokenizer, plan.section.held_out_share)
 
     def done() -> int:
-        sizes = [
-            path.stat().st_size
-            for path in [*work.pieces.glob("*.bin"), *work.pieces.glob(".*.bin.*.tmp")]
-            if path.exists()
-        ]
-        return sum(sizes) // itemsize
+        paths = [*work.pieces.glob("*.bin"), *work.pieces.glob(".*.bin.*.tmp")]
+        size = sum(path.stat().st_size for path in paths if path.exists())
+        return size // token_dtype(vocab_size).itemsize
 
     engine.run("tokenize", [reader, writer, *duplicates.signatures()], len(plan.tasks), done, "tokens")
 
@@ -169,14 +132,12 @@ def _write_pieces(
 def _write_shards(
     work: Work, names: list[str], tokenizer: Tokenizer, engine: Engine, num_tokens: int
 ) -> None:
-    writer = WriteShard(
-        work.choices.resolve(), names, work.pieces.resolve(), work.shards.resolve(), tokenizer.vocab_size
-    )
+    writer = WriteShard(work.choices, work.pieces, work.shards, names, tokenizer.vocab_size)
 
     def done() -> int:
         return len(list(work.shards.glob("*.json")))
 
-    engine.run("shards", [writer], len(names), done, "shards", is_small=num_tokens <= SMALL_TOKENS)
+    engine.run("shards", [writer], len(names), done, "shards", small=num_tokens <= SMALL_TOKENS)
 
 
 def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, Any]:
@@ -196,9 +157,8 @@ def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, An
 
 def _settings(section: DataConfig) -> dict[str, Any]:
     """Return the settings that shape the shards; where documents were found changes nothing in them."""
-    return {
-        key: getattr(section, key) for key in ("held_out_share", "duplicates", "mixing_seed", "shard_tokens")
-    }
+    keys = ("held_out_share", "duplicates", "mixing_seed", "shard_tokens")
+    return {key: getattr(section, key) for key in keys}
 
 
 def _gather(

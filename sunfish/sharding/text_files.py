@@ -28,10 +28,8 @@ def read_txt(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
         rest = rest[end:]
         searched = max(0, len(rest) - 2 * len(separator.pattern)) if separator else 0
         if len(rest) > MAX_DOCUMENT_CHARACTERS:
-            limit = f"{MAX_DOCUMENT_CHARACTERS:,}"
-            yield Unreadable(
-                f"{span.path}: document {number} is longer than {limit} characters; is `separator` right?"
-            )
+            limit = f"is longer than {MAX_DOCUMENT_CHARACTERS:,} characters"
+            yield Unreadable(f"{span.path}: document {number} {limit}; is `separator` right?")
             return
     yield Record(rest, {}, f"{span.path}: document {number}")
 
@@ -56,9 +54,8 @@ def _decoded(span: Span) -> Iterator[str]:
                 yield decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 place = f"{error.reason} at byte {at - pending + error.start}"
-                utf16 = (
-                    "; it looks like UTF-16" if at == 0 and chunk[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-                )
+                is_utf16 = at == 0 and chunk[:2] in (b"\xff\xfe", b"\xfe\xff")
+                utf16 = "; it looks like UTF-16" if is_utf16 else ""
                 raise DamagedFile(f"is not UTF-8 text ({place}){utf16}; what stands there is lost") from error
             if not chunk:
                 return

@@ -51,15 +51,10 @@ def make_optimizers(model: nn.Module, section: Optim, in_bf16: bool) -> Optimize
     if section.muon_lr is None:
         groups.append({"params": matrices, "weight_decay": section.weight_decay})
     else:
-        muon = Muon(
-            matrices,
-            section.muon_lr,
-            section.weight_decay,
-            dtype=torch.bfloat16 if in_bf16 else torch.float32,
-        )
-    return Optimizers(
-        section, muon, torch.optim.AdamW(groups, section.adamw_lr, (section.beta1, section.beta2), fused=True)
-    )
+        dtype = torch.bfloat16 if in_bf16 else torch.float32
+        muon = Muon(matrices, section.muon_lr, section.weight_decay, dtype=dtype)
+    adamw = torch.optim.AdamW(groups, section.adamw_lr, (section.beta1, section.beta2), fused=True)
+    return Optimizers(section, muon, adamw)
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> float:
