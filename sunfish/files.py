@@ -19,8 +19,7 @@ REMEMBERED_BYTES = 2**20  # smaller files are read again each time
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path (a file or a folder to be made) that takes `path`'s place when the block ends
-    well.
+    """Yield a temporary path that takes `path`'s place when the block ends well.
 
     Raises:
         UserError: the folder cannot be written.
@@ -36,9 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(path.parent)):
             raise
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder or free it"
-        ) from error
+        says = f"{path}: cannot be written ({error.strerror})"
+        raise UserError(f"{says}; choose another folder or free it") from error
     finally:
         _remove(temporary)
 

@@ -18,7 +18,5 @@ def load_plugins(names: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(
-                f"plugin {name!r} cannot be imported ({reason}); it must lie on the Python path"
-            ) from error
+            reason = f"cannot be imported ({type(error).__name__}: {error})"
+            raise UserError(f"plugin {name!r} {reason}; it must lie on the Python path") from error

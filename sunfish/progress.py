@@ -27,9 +27,8 @@ class Progress:
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(
-                desc=what, total=total, unit=f" {unit}", initial=done, dynamic_ncols=True, leave=False
-            )
+            look = {"dynamic_ncols": True, "leave": False}
+            self.bar = tqdm(desc=what, total=total, unit=f" {unit}", initial=done, **look)
 
     def __enter__(self) -> Progress:
         return self
@@ -64,11 +63,8 @@ class Progress:
         of = f"/{self.total:,}" if self.total else ""
         left = f", {clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
         note = f", {self.note}" if self.note else ""
-        print(
-            f"{self.what}: {self.done:,}{of} {self.unit} ({rate:,.1f}/s{left}){note}",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{self.what}: {self.done:,}{of} {self.unit} ({rate:,.1f}/s{left}){note}"
+        print(line, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], what: str, unit: str, total: int | None = None) -> Iterator[T]:

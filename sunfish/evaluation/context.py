@@ -69,9 +69,8 @@ class EvalContext:
         """
         stored, shards = read_denoiser(denoiser), Shards(shards_dir)
         if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
-            raise UserError(
-                f"{denoiser}: has another tokenizer than {shards_dir}; run the pretrain stage again"
-            )
+            says = f"{denoiser}: has another tokenizer than {shards_dir}"
+            raise UserError(f"{says}; run the pretrain stage again")
         stored.denoiser.to(device)
         sampler = sampler if stored.config.can_check else dataclasses.replace(sampler, check=None)
         return cls(stored, shards, RowDataset(shards, "heldout", data), grammar_of(data), config, sampler)

@@ -20,10 +20,8 @@ LONG = 500  # steps, from which one run is timed
 def measure_speed(context: EvalContext, samplers: dict[str, SamplerConfig]) -> dict[str, Numbers]:
     """Time one text of the longest row, batch 1: the median of `speed_runs` after a warm-up."""
     _sample_one(context, next(iter(samplers.values())), 0)
-    return {
-        name: time_one(context, sampler)
-        for name, sampler in track(samplers.items(), "speed", "samplers", len(samplers))
-    }
+    shown = track(samplers.items(), "speed", "samplers", len(samplers))
+    return {name: time_one(context, sampler) for name, sampler in shown}
 
 
 def time_one(context: EvalContext, sampler: SamplerConfig) -> Numbers:

@@ -71,9 +71,8 @@ def _frame(
     ids, probability, known, rejected = (part[0] for part in seen[1:])
     where = shown(ids)
     words = split_words(tokenizer, ids[where].tolist())
-    return Frame(
-        kind, draft, *counts, words, np.where(known, 1.0, probability)[where], known[where], rejected[where]
-    )
+    sure = np.where(known, 1.0, probability)
+    return Frame(kind, draft, *counts, words, sure[where], known[where], rejected[where])
 
 
 def split_words(tokenizer: Tokenizer, ids: list[int]) -> list[str]:

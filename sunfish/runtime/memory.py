@@ -40,10 +40,8 @@ def require_room(size: int, what: str) -> None:
     """
     free = free_bytes()
     if free is not None and size > free:
-        raise UserError(
-            f"{what} take about {size / GIB:,.1f} GiB, {free / GIB:,.1f} are free; "
-            "lower --batch, --length or take --precision int8"
-        )
+        says = f"{what} take about {size / GIB:,.1f} GiB, {free / GIB:,.1f} are free"
+        raise UserError(f"{says}; lower --batch, --length or take --precision int8")
 
 
 def free_bytes() -> int | None:

@@ -11,9 +11,8 @@ from typing import TextIO
 from sunfish.runtime.frames import Frame
 
 DRAFTED, LIKELY = 0.2, 0.6  # probabilities from which a word is shown, and shown in full
-BOLD, FAINT, STRUCK, PLAIN, CLEAR_BELOW = (
-    "\x1b[1m", "\x1b[2m", "\x1b[9m", "\x1b[0m", "\x1b[J",
-)  # no colours: they depend on the terminal's ground  # fmt: skip
+# no colours: they depend on the terminal's ground
+BOLD, FAINT, STRUCK, PLAIN, CLEAR_BELOW = (f"\x1b[{code}" for code in ("1m", "2m", "9m", "0m", "J"))
 SAYS = {
     "denoise": "draft {draft}, call {calls}",
     "check": "check, call {calls}",
@@ -35,9 +34,8 @@ def watch(frames: Iterable[Frame], out: TextIO, step_seconds: float = 0.05) -> N
         out.flush()
         time.sleep(max(0.0, SLOWER[frame.kind] * step_seconds - (time.monotonic() - started)))
         if frame.is_last:
-            out.write(
-                f"\x1b[{height}A\r{CLEAR_BELOW}{frame.text}\n{summary(frame.calls, frame.corrected)}\n\n"
-            )
+            took = summary(frame.calls, frame.corrected)
+            out.write(f"\x1b[{height}A\r{CLEAR_BELOW}{frame.text}\n{took}\n\n")
             height = 0
 
 

@@ -22,14 +22,9 @@ from sunfish.sharding.pieces import is_whole, read_account
 from sunfish.sharding.plan import Plan, make_plan, sources_in_order, write_tasks
 from sunfish.sharding.sample import Fidelity, measure_fidelity, require_fidelity, training_sample
 from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard
+from sunfish.text import tokenizer as tokenizers
 from sunfish.text.shards import read_record, token_dtype, write_manifest
-from sunfish.text.tokenizer import (
-    Tokenizer,
-    load_pretrained,
-    read_tokenizer,
-    train_tokenizer,
-    write_tokenizer,
-)
+from sunfish.text.tokenizer import Tokenizer
 
 SMALL_TOKENS = 2**28  # copied in about a second
 
@@ -95,13 +90,13 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
 def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
     """Return the tokenizer: the working folder's, a pretrained one, or one trained on a sample."""
     if work.tokenizer.is_dir():
-        return read_tokenizer(work.tokenizer)
+        return tokenizers.read_tokenizer(work.tokenizer)
     wanted = plan.section.tokenizer
     if wanted.pretrained is None:
         sample = training_sample(plan, wanted.train_documents)
-        tokenizer = train_tokenizer(sample, wanted.vocab_size, wanted.unit)
+        tokenizer = tokenizers.train_tokenizer(sample, wanted.vocab_size, wanted.unit)
     else:
-        tokenizer = load_pretrained(wanted.pretrained)
+        tokenizer = tokenizers.load_pretrained(wanted.pretrained)
         if tokenizer.vocab_size != wanted.vocab_size:
             raise ConfigError(
                 f"params.yaml: data.tokenizer.vocab_size = {wanted.vocab_size}: {wanted.pretrained} has "
@@ -109,7 +104,7 @@ def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
             )
     with replacing(work.tokenizer) as folder:
         folder.mkdir()
-        write_tokenizer(tokenizer, folder)
+        tokenizers.write_tokenizer(tokenizer, folder)
     return tokenizer
 
 

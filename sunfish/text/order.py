@@ -30,8 +30,7 @@ class EvenOrder:
 
 
 class Shuffle:
-    """A seeded permutation of range(size), any part of it at once: a Feistel network, walked until it lands
-    inside the range.
+    """A seeded permutation of range(size), any part of it at once: a Feistel network, walked into range.
 
     Source: [LubyRackoff] (the network), [BlackRogaway] section 3 (cycle walking).
     """
@@ -66,8 +65,7 @@ def _scramble(values: np.ndarray) -> np.ndarray:
 
 
 class BatchOrder:
-    """Batches of rows of like length, in a seeded order for each epoch; a position in it is one integer, on
-    any number of devices.
+    """Batches of rows of like length, in a seeded order for each epoch; a position in it is one integer.
 
     Each epoch sorts a fresh permutation by length and cuts it into batches; less than one batch, at random,
     is left out."""
@@ -80,9 +78,8 @@ class BatchOrder:
     def _arrange(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, epoch))
         count = self.batches_per_epoch * self.batch_rows
-        rows = np.resize(
-            rng.permutation(len(self.lengths)), count
-        )  # repeated where all rows together are less than a batch
+        # repeated where all rows together are less than a batch
+        rows = np.resize(rng.permutation(len(self.lengths)), count)
         rows = rows[np.argsort(self.lengths[rows], kind="stable")]
         return rng.permutation(rows.reshape(self.batches_per_epoch, self.batch_rows))
 

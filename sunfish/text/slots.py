@@ -65,9 +65,8 @@ def _options(slot: str, known_items: tuple[tuple[str, str], ...]) -> tuple[Optio
 def _numbers(kind: str, known: Bindings) -> tuple[Option, ...]:
     """The number there is, or one fewer, which is then the number there is."""
     now = [NUMBERS.index(known["number"])] if "number" in known else range(1, len(NUMBERS))
-    return _uniform(
-        [((NUMBERS[n],), (("number", NUMBERS[n]),)) for n in (at - (kind == "fewer") for at in now)]
-    )
+    numbers = [NUMBERS[at - (kind == "fewer")] for at in now]
+    return _uniform([((number,), (("number", number),)) for number in numbers])
 
 
 def _uniform(choices: list[Choice]) -> tuple[Option, ...]:
