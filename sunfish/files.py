@@ -110,8 +110,7 @@ def known_sha256(path: Path, again: bool) -> str:
     """Return a file's digest, without reading it if it was read before and its size and time are the same.
 
     What is known stands in the project's runs/digests.json, which may be removed at any time; `again` reads
-    the file in any case.
-    """
+    the file in any case."""
     memory, status, name = project_root() / "runs" / "digests.json", path.stat(), str(path.resolve())
     try:
         known = read_json(memory)

@@ -15,8 +15,7 @@ MISSING = "-"
 def render(template: Path, pictures_dir: Path, **values: Any) -> str:
     """Return a page; everything a template prints is escaped, control characters included.
 
-    In the template `name|picture` is a picture of that folder, `number|show(form)` a number for people.
-    """
+    In the template `name|picture` is a picture of that folder, `number|show(form)` a number for people."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

@@ -15,8 +15,7 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Count units of work towards a total (None: unknown); `say` prints a line without breaking the bar.
 
-    Everything goes to standard error, so that standard output stays for results.
-    """
+    Everything goes to standard error, so that standard output stays for results."""
 
     def __init__(self, what: str, total: int | None, unit: str, done: int = 0, shown: bool = True) -> None:
         self.what, self.total, self.unit, self.done, self.first = what, total, unit, done, done

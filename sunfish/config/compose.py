@@ -76,8 +76,7 @@ def _load(params_path: Path) -> dict[str, Any]:
 def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) -> None:
     """Write params.yaml as `dvc exp run -S OVERRIDE...` would: conf/config.yaml's defaults plus overrides.
 
-    The file is replaced only when the composition is one that can run.
-    """
+    The file is replaced only when the composition is one that can run."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException

@@ -93,7 +93,6 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _convert_registered(kinds: dict[str, type], value: Any, where: str) -> Any:
-    """Return the section that the key `kind` names."""
     kind = value.get("kind") if isinstance(value, dict) else value
     if kind not in kinds:
         hint = f"{', '.join(kinds)}{nearest(str(kind), kinds)}"

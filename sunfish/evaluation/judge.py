@@ -178,7 +178,6 @@ def hub_judge(name: str, device: torch.device) -> Judge:
 
 
 def _load_causal(name: str) -> tuple[Any, Any]:
-    """Return a tokenizer and a causal model."""
     go_offline_if_unreachable()
     import transformers  # seconds, that only those pay who name such a judge
 

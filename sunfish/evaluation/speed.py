@@ -33,7 +33,6 @@ def time_one(context: EvalContext, sampler: SamplerConfig) -> Numbers:
 
 
 def _sample_one(context: EvalContext, sampler: SamplerConfig, seed: int) -> float:
-    """Return the seconds that one text takes."""
     nothing = Conditioning.nothing(1, context.stored.lengths.longest)
     started = time.perf_counter()
     sample_texts(context.stored.denoiser, context.plan(sampler), nothing, np.random.default_rng(seed))

@@ -41,8 +41,7 @@ class Baseline(nn.Module):
     `next_token_logits`, has the same weights and a learned flag, as the denoiser's.
 
     As in the denoiser, positions read the embeddings of `input_window` neighbours, and with
-    `length_conditioning` they are counted from the row's end.
-    """
+    `length_conditioning` they are counted from the row's end."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, kind: Kind) -> None:
         super().__init__()

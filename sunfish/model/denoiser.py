@@ -71,8 +71,7 @@ class Denoiser(nn.Module):
         """Return the prediction. `x_0_prev` is an earlier estimate, zeros where there is none.
 
         `temperature` divides what the network makes of the context, not the output prior: the prior is
-        evidence, and p(token | context)^(1/T) times the evidence is the posterior of the sharper language.
-        """
+        evidence, and p(token | context)^(1/T) times the evidence is the posterior of the sharper language."""
         readout = self.readout()
         hidden, bias = self._hidden(x_t, logsnr, x_0_prev, known, document, temperature), readout.bias
         if temperature is not None:

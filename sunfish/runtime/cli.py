@@ -192,11 +192,7 @@ def _takes_unicode() -> bool:
 
 
 def _print(text: str) -> None:
-    """Print to standard output.
-
-    Raises:
-        UserError: it is full or closed, or takes no such character.
-    """
+    """Print, or say that standard output is full, closed, or takes no such character."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

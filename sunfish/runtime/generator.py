@@ -200,7 +200,6 @@ class Sampler:
         return Text(text, written.calls, written.corrected, written.seconds)
 
     def _until_end(self, ids: np.ndarray) -> np.ndarray:
-        """Return the positions before the first end token."""
         return np.flatnonzero(np.cumsum(ids == self.tokenizer.end_id) == 0)
 
     def _around_gaps(self, row: Row, ids: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """An exported folder as an MLflow model, texts in, texts out; this file is the model's code.
 
 A text with gaps, `[MASK]` or `[MASK:n]`, comes back filled; any other text is carried on; an empty one
-becomes a new text. A text that cannot be answered comes back as `error: ...`, and the others are answered.
-"""
+becomes a new text. A text that cannot be answered comes back as `error: ...`, and the others are answered."""
 
 from typing import Any
 

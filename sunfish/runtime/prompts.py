@@ -115,7 +115,6 @@ def _gap_lengths(gaps: list[re.Match[str]], room: int, longest: int, rng: np.ran
 
 
 def _least(gap: re.Match[str], longest: int) -> int:
-    """Return how many tokens a gap has at least."""
     shown = gap[0].strip()[:40]
     if (gap[1] is not None and len(gap[1]) > len(str(longest)) + 1) or int(gap[1] or 1) > longest:
         raise UserError(f"{shown} is longer than the model's length of {longest} tokens")

@@ -109,7 +109,6 @@ def choose(
 
 
 def _total(folder: Path, name: str, kept: Callable[[str, SourceAccount], Iterator[Block]]) -> int:
-    """Return the tokens of a source's documents."""
     account = SourceAccount()
     for _ in kept(name, account):
         pass

@@ -1,8 +1,7 @@
 """Which documents say again what another has said: exactly (by hash), or nearly (MinHash), over all tasks;
 datatrove's steps.
 
-Of equal documents the first is kept; of near ones, one of each cluster.
-"""
+Of equal documents the first is kept; of near ones, one of each cluster."""
 
 from __future__ import annotations
 

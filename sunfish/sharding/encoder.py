@@ -38,8 +38,7 @@ class Encoder:
     def encode(self, texts: list[str]) -> Iterator[np.ndarray | Exception]:
         """Yield each text's ids and the end token, as shards hold them, or why a text has none.
 
-        Memory is bounded however long a text is.
-        """
+        Memory is bounded however long a text is."""
         end = np.array([self.tokenizer.end_id], self.dtype)
         encoded = iter(self._encode_batch([text for text in texts if len(text) <= LONG_CHARACTERS]))
         for text in texts:

@@ -39,8 +39,7 @@ class _Local(LocalPipelineExecutor):
     """Tasks as processes of this machine, one thread each, quiet: what goes wrong is said once, by the
     process that began it.
 
-    No process is a fork of this one: its threads' locks would stay locked there for ever.
-    """
+    No process is a fork of this one: its threads' locks would stay locked there for ever."""
 
     def run(self) -> None:
         """Do the tasks that have no completion marker.
@@ -198,7 +197,6 @@ def _watching(
 
 
 def _require(executor: str) -> None:
-    """Say at once that a cluster's tools are not here."""
     missing = [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]
     setting = f"launch.sharding.executor = {executor}"
     if executor == "slurm" and missing:

@@ -104,7 +104,6 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _folders(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Yield a folder and all below it, without hidden ones."""
     status = Path(folder).stat()
     if (identity := (status.st_dev, status.st_ino)) in above:
         return

@@ -17,8 +17,7 @@ SMALL_BYTES = 2**16  # of these the content decides, of larger files the time of
 def fingerprint(section: DataConfig) -> dict[str, Any]:
     """Return the local files of each source and the local tokenizer, with what changes when they do.
 
-    Generated and remote sources have none: what decides there, such as a revision, stands in params.yaml.
-    """
+    Generated and remote sources have none: what decides there, such as a revision, stands in params.yaml."""
     files = {name: source.local_files(f"data.sources.{name}") for name, source in section.sources.items()}
     return {
         "sources": {name: _entries(of) for name, of in files.items() if of},

@@ -1,8 +1,7 @@
 """A span of a file -> records: the texts that begin in it, and the columns that filters ask for.
 
 A line, a row group or a document belongs to the span in which its first byte lies, so spans may be cut
-anywhere. Whatever goes wrong with a record or a file is an `Unreadable` with its place.
-"""
+anywhere. Whatever goes wrong with a record or a file is an `Unreadable` with its place."""
 
 from __future__ import annotations
 
@@ -51,7 +50,6 @@ def read_span(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
 
 
 def _read_lines(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
-    """Read JSON lines."""
     with open_file(span.path, span.size) as file:
         at = 0
         if span.start:  # the line that begins before the span is another's
@@ -98,7 +96,6 @@ def _skip_line(file: BinaryIO) -> int:
 
 
 def _lines_before(span: Span, at: int) -> int:
-    """Count the lines before a place in a file, for a message."""
     count = 0
     if at:
         with open_file(span.path, span.size) as file:
@@ -164,11 +161,7 @@ def _read_json(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
 
 
 def _items(file: BinaryIO) -> Iterator[Any]:
-    """Yield the items of a JSON array, a piece of it in memory at a time.
-
-    Raises:
-        DamagedFile: it is cut off, or no JSON.
-    """
+    """Yield the items of a JSON array, a piece of it in memory at a time."""
     decoder, reader = json.JSONDecoder(), io.TextIOWrapper(file, "utf-8-sig", "surrogateescape")
     rest = reader.read(CHUNK_BYTES).lstrip()
     at = 1

@@ -68,19 +68,13 @@ def _system(protocol: str, root: str) -> Any:
 
 
 def _open_system(path: str) -> tuple[Any, str]:
-    """Return the file system of a URL and the path within it."""
     protocol = path.split("://", 1)[0]
     system = _system(protocol, path.split("/")[2] if protocol in ("http", "https") else protocol)
     return system, system._strip_protocol(path)
 
 
 def _insist(act: Any, path: str) -> Any:
-    """Return what `act` returns, trying again, ever later, when the network or the server fails.
-
-    Raises:
-        UserError: it keeps failing, or the server refuses for good.
-        FileNotFoundError: there is no such file.
-    """
+    """Return what `act` returns, trying again, ever later, when the network or the server fails."""
     wait = FIRST_WAIT_SECONDS
     for attempt in range(1, ATTEMPTS + 1):
         try:

@@ -36,8 +36,7 @@ def read_txt(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
 
 def separator_pattern(separator: str | None) -> re.Pattern[str] | None:
     r"""Return what stands between documents. `\n`, `\r`, `\t` and `\\` may be written as escapes, and an end
-    of line is found in files with CRLF too.
-    """
+    of line is found in files with CRLF too."""
     if separator is None:
         return None
     text = re.sub(r"\\([nrt\\])", lambda escape: ESCAPES[escape[1]], separator)

@@ -83,7 +83,6 @@ def _by_rank(groups: list[list[Choice]]) -> tuple[Option, ...]:
 
 
 def _person(known: Bindings) -> tuple[Option, ...]:
-    """A name or a pronoun for the story's person."""
     if "name" in known:
         named: tuple[Option, ...] = (Option((known["name"],), NAME_SHARE),)
     else:

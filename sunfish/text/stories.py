@@ -28,8 +28,7 @@ class Verdict:
     """What the oracle says of one text.
 
     `breaks_at` is the index of the first word that cannot continue any story (None if consistent), and
-    `log_prob_nats` the exact log-probability under the grammar (-inf if not consistent).
-    """
+    `log_prob_nats` the exact log-probability under the grammar (-inf if not consistent)."""
 
     valid: tuple[bool, ...]  # per sentence: is it well formed by itself?
     consistent: bool
@@ -49,7 +48,6 @@ def forms_at(
 
 @cache
 def _cumulative(choices: tuple[Form, ...] | tuple[Option, ...]) -> tuple[float, ...]:
-    """Return running sums of weights or probabilities."""
     return tuple(accumulate(c.weight if isinstance(c, Form) else c.probability for c in choices))
 
 

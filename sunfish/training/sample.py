@@ -1,7 +1,6 @@
 """One text while a model is trained, to read in the log. Evaluation samples by `sunfish.sampling`.
 
-It stands here in ten lines, so that an edit of a sampler is no reason to train again.
-"""
+It stands here in ten lines, so that an edit of a sampler is no reason to train again."""
 
 from __future__ import annotations
 

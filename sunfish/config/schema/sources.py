@@ -3,8 +3,7 @@
 A source is one class and one entry of `SOURCES`. The class is its section of params.yaml, a frozen dataclass
 with `kind: Literal[...]`, and knows its work: `tasks` divides it, `read` yields the documents of a part. How
 files are read stands in `sunfish.sharding`, loaded only when documents are read: trainings read this section
-too.
-"""
+too."""
 
 from __future__ import annotations
 
