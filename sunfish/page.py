@@ -28,9 +28,8 @@ def render(template: Path, pictures_dir: Path, **values: Any) -> str:
         trim_blocks=True, lstrip_blocks=True, finalize=finalize,
     )  # fmt: skip
     environment.filters |= {"show": show, "picture": lambda name: embed(pictures_dir / name)}
-    return environment.get_template(template.name).render(
-        style=Markup(STYLE.read_text(encoding="utf-8")), **values
-    )
+    style = Markup(STYLE.read_text(encoding="utf-8"))
+    return environment.get_template(template.name).render(style=style, **values)
 
 
 def show(value: float | None, form: str) -> str:

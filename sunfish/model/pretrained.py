@@ -95,9 +95,8 @@ def read_denoiser(folder: Path) -> StoredDenoiser:
     try:
         schedule = NoiseSchedule.from_json(read_json(folder / "noise_schedule.json"))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'noise_schedule.json'}: is no noise schedule ({error!r}); {REMEDY}"
-        ) from error
+        says = f"{folder / 'noise_schedule.json'}: is no noise schedule ({error!r})"
+        raise UserError(f"{says}; {REMEDY}") from error
     denoiser = Denoiser(config.model, config.vocab_size)
     denoiser.load_state_dict(load_weights(folder, denoiser.state_dict(), REMEDY))
     return StoredDenoiser(denoiser.eval(), schedule, config, folder)

@@ -56,9 +56,8 @@ class Gate:
         muon_lr = usual.muon_lr and rate * usual.muon_lr
         rates: dict[str, Any] = {"muon_lr": muon_lr, "adamw_lr": rate * usual.adamw_lr}
         optim = dataclasses.replace(usual, **rates, warmup_steps=min(usual.warmup_steps, steps // 10))
-        pretrain = dataclasses.replace(
-            recipe.pretrain, steps=steps, batch_rows=num_rows, micro_rows=num_rows, optim=optim
-        )
+        sizes: dict[str, Any] = {"steps": steps, "batch_rows": num_rows, "micro_rows": num_rows}
+        pretrain = dataclasses.replace(recipe.pretrain, **sizes, optim=optim)
         recipe = dataclasses.replace(recipe, diffusion=diffusion, pretrain=pretrain)
         return start_run(self.fabric, recipe, self.shards.vocab_size, separator_id=self.rows.between)
 
