@@ -96,7 +96,8 @@ class Duplicates:
         if self.which == "keep":
             return
         self._forget_others(within)
-        step: Any = exact_dedup.ExactFindDedups(*self._paths("exact", "exact_found"), self.exact, BUFFERED)
+        folders = self._paths("exact", "exact_found")
+        step: Any = exact_dedup.ExactFindDedups(*folders, self.exact, lines_to_buffer=BUFFERED)
         engine.run("exact_duplicates", [step], self.finders, _nothing, "documents")
         if self.which == "drop_near":
             folders = self._paths("near", "near_pairs")
