@@ -82,7 +82,7 @@ def walk(
 
 @torch.no_grad()
 def surprise_margin(model: Any, ids: np.ndarray, epsilon: float) -> Tensor:
-    """By how much log p of each token lies above the check's cutoff, (batch, pos), by torch's distributions."""
+    """By how much log p of each token lies above the check's cutoff, (batch, pos), by torch's own."""
     chances = torch.distributions.Categorical(logits=model.next_token_logits(torch.from_numpy(ids)))
     mean = chances.entropy()
     deviation = ((chances.probs * chances.logits**2).sum(-1) - mean**2).clamp(min=0).sqrt()

@@ -43,8 +43,8 @@ from sunfish.model.baseline import (
     is_baseline,
     make_baseline,
     read_baseline,
-    write_baseline,
 )
+from sunfish.model.pretrained import write_folder
 from sunfish.sampling.loop import Conditioning, SamplerPlan
 from sunfish.training.cost import step_operations
 from tests.oracles import surprise_margin
@@ -254,8 +254,8 @@ def test_a_baseline_learns_two_texts_and_writes_them(kind: Any, tmp_path: Path) 
 def stored(folder: Path, baseline: Baseline, kind: Any) -> Path:
     for name in TOKENIZER_FILES:
         (folder / name).write_text("{}")
-    config = BaselineConfig(FORMAT, kind, MODEL, VOCAB, RowLengths.count([6, 6], 1), END, True)
-    write_baseline(folder / "baseline", config, dict(baseline.named_parameters()), folder)
+    config = BaselineConfig(FORMAT, MODEL, VOCAB, RowLengths.count([6, 6], 1), END, True, kind)
+    write_folder(folder / "baseline", config, dict(baseline.named_parameters()), folder)
     return folder / "baseline"
 
 

@@ -22,7 +22,8 @@ from sunfish.errors import UserError
 from sunfish.evaluation.context import EvalContext
 from sunfish.evaluation.judge import measure_mauve, read_judge
 from sunfish.evaluation.metrics import measure
-from sunfish.model.baseline import FORMAT, Baseline, BaselineConfig, make_baseline, write_baseline
+from sunfish.model.baseline import FORMAT, Baseline, BaselineConfig, make_baseline
+from sunfish.model.pretrained import write_folder
 from sunfish.text.shards import Shards
 from tests.builders import SMALL
 
@@ -40,8 +41,8 @@ def make_judge(
         for parameter in baseline.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     lengths = RowLengths.count([12, 16], 8)
-    config = BaselineConfig(FORMAT, kind, SMALL, shards.vocab_size, lengths, shards.end_id, False)
-    write_baseline(folder, config, dict(baseline.named_parameters()), tokenizer or shards.folder)
+    config = BaselineConfig(FORMAT, SMALL, shards.vocab_size, lengths, shards.end_id, False, kind)
+    write_folder(folder, config, dict(baseline.named_parameters()), tokenizer or shards.folder)
     return baseline.eval()
 
 
