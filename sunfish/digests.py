@@ -1,6 +1,4 @@
-"""A folder says of each of its files what it holds: `digests.json`, written last and held against the files
-on reading.
-"""
+"""A folder says of each of its files what it holds: `digests.json`, written last, checked on reading."""
 
 from __future__ import annotations
 

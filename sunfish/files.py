@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,13 +15,11 @@ from typing import Any
 from sunfish.errors import UserError
 
 REMEMBERED_BYTES = 2**20  # smaller files are read again each time
-TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path (a file or a folder to be made) that takes `path`'s place when the block ends
-    well.
+    """Yield a temporary path that takes `path`'s place when the block ends well.
 
     Raises:
         UserError: the folder cannot be written.
@@ -38,9 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(path.parent)):
             raise
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder or free it"
-        ) from error
+        says = f"{path}: cannot be written ({error.strerror})"
+        raise UserError(f"{says}; choose another folder or free it") from error
     finally:
         _remove(temporary)
 
@@ -114,8 +110,7 @@ def known_sha256(path: Path, again: bool) -> str:
     """Return a file's digest, without reading it if it was read before and its size and time are the same.
 
     What is known stands in the project's runs/digests.json, which may be removed at any time; `again` reads
-    the file in any case.
-    """
+    the file in any case."""
     memory, status, name = project_root() / "runs" / "digests.json", path.stat(), str(path.resolve())
     try:
         known = read_json(memory)
@@ -132,19 +127,6 @@ def known_sha256(path: Path, again: bool) -> str:
     return found
 
 
-def escape_controls(text: str) -> str:
-    r"""Return a text for a page or a terminal: what would steer it stands as an escape, such as \x1b for ESC
-    or \u202e for what turns the direction of writing. Ends of lines and tabs stay.
-    """
-    return "".join(ascii(sign)[1:-1] if _steers(sign) else sign for sign in text)
-
-
-def _steers(sign: str) -> bool:
-    return sign in TURNING or (sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cs"))
-
-
 def project_root() -> Path:
-    """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the
-    current one.
-    """
+    """Return the project's folder: DVC's root where DVC runs us, else the current one."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()

@@ -169,11 +169,6 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_one(tmp_path: Path) -> N
     assert left == {"mine", "elsewhere"}
 
 
-def test_controls_are_shown_as_escapes() -> None:
-    shown = files.escape_controls("red \x1b[31m\x00\x9b\u202eabc größe 数据\n\tend")
-    assert shown == "red \\x1b[31m\\x00\\x9b\\u202eabc größe 数据\n\tend"
-
-
 def test_ids_take_two_bytes_where_they_fit() -> None:
     assert token_dtype(65_536).itemsize == 2 and token_dtype(65_537).itemsize == 4
 

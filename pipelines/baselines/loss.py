@@ -68,7 +68,7 @@ def draw_masked(randomness: StepRandomness, times: np.ndarray, length: int) -> n
 
 def without_scattered(known: KnownConfig) -> KnownConfig:
     """Return the same prefixes and gaps, without scattered known positions: masking leaves such ones."""
-    kept = known.prefix + known.span
+    kept = known.prefix + known.suffix + known.span
     fraction = known.conditioned_fraction * kept / (kept + known.scattered)
     prefix = known.prefix if kept else 1.0
     return dataclasses.replace(known, conditioned_fraction=fraction, prefix=prefix, scattered=0.0)

@@ -22,7 +22,8 @@ from sunfish.config.schema.pretrain import PretrainConfig
 from sunfish.diffusion.conditioning import StepRandomness, draw_randomness
 from sunfish.errors import UserError, report_errors
 from sunfish.files import require_writable
-from sunfish.model.baseline import FORMAT, BaselineConfig, Kind, make_baseline, write_baseline
+from sunfish.model.baseline import FORMAT, BaselineConfig, Kind, make_baseline
+from sunfish.model.pretrained import write_folder
 from sunfish.progress import Progress
 from sunfish.text.batches import Ids, Prefetcher, RowDataset
 from sunfish.text.shards import Shards
@@ -128,9 +129,9 @@ def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path, promp
     if run.fabric.is_global_zero:
         can_check = kind == "autoregressive" or params["diffusion"].check_weight > 0
         config = BaselineConfig(
-            FORMAT, kind, params["model"], shards.vocab_size, rows.lengths(), shards.end_id, can_check
+            FORMAT, params["model"], shards.vocab_size, rows.lengths(), shards.end_id, can_check, kind
         )
-        write_baseline(out, config, run.ema.average, shards.folder)
+        write_folder(out, config, run.ema.average, shards.folder)
 
 
 def equal_steps(

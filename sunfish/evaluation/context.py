@@ -31,8 +31,7 @@ Numbers = dict[str, float]
 class Texts:
     """Texts as token ids up to the first end token and as words, and what one took on average.
 
-    Nothing was sampled where `calls` is 0: the texts are real.
-    """
+    Nothing was sampled where `calls` is 0: the texts are real."""
 
     ids: list[list[int]]
     words: list[str]
@@ -70,9 +69,8 @@ class EvalContext:
         """
         stored, shards = read_denoiser(denoiser), Shards(shards_dir)
         if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
-            raise UserError(
-                f"{denoiser}: has another tokenizer than {shards_dir}; run the pretrain stage again"
-            )
+            says = f"{denoiser}: has another tokenizer than {shards_dir}"
+            raise UserError(f"{says}; run the pretrain stage again")
         stored.denoiser.to(device)
         sampler = sampler if stored.config.can_check else dataclasses.replace(sampler, check=None)
         held_out, size = RowDataset(shards, "heldout", data), puzzle_size_of(data)
@@ -101,8 +99,7 @@ class EvalContext:
     def num_real(self) -> int:
         """Return how many held-out texts stand beside samples.
 
-        As many as samples, or half of all: MAUVE holds both against as many others.
-        """
+        As many as samples, or half of all: MAUVE holds both against as many others."""
         return min(self.config.num_samples, max(1, len(self.held_out) // 2))
 
     @property

@@ -1,6 +1,4 @@
-"""Given parts of real held-out texts, the rest is sampled: a gap filled, a beginning written for a given
-end.
-"""
+"""Given parts of real held-out texts, the rest is sampled: a gap, or a beginning for a given end."""
 
 from __future__ import annotations
 
@@ -98,11 +96,8 @@ def measure_gap_bound(context: EvalContext) -> Numbers:
     batches = held_out.batches(held_out.first(config.infill_rows), config.batch_rows)
     parts = [cut_texts(ids, context.shards.end_id, gap, rng) for ids in batches]
     levels = max(1, round(LEVELS_SHARE * config.bound_levels))
-    nats = (
-        BoundEstimator(stored.denoiser, stored.schedule, levels, rng, held_out.between)
-        .bound(parts, None)
-        .nats
-    )
+    estimator = BoundEstimator(stored.denoiser, stored.schedule, levels, rng, held_out.between)
+    nats = estimator.bound(parts, None).nats
     tokens = sum(int((~part.known).sum()) for part in parts)
     error = standard_error(nats) * len(nats) / tokens
     return {"nats_per_token": float(nats.sum()) / tokens, "nats_per_token_standard_error": error}

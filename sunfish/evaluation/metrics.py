@@ -47,11 +47,7 @@ def cost(texts: Texts, context: EvalContext) -> Numbers:
     """Return what a sampled text took; nothing where texts are real."""
     if not texts.calls:
         return {}
-    return {
-        "calls_per_text": texts.calls,
-        "corrected_per_text": texts.corrected,
-        "seconds_per_text": texts.seconds,
-    }
+    return {f"{key}_per_text": getattr(texts, key) for key in ("calls", "corrected", "seconds")}
 
 
 METRICS: dict[str, Metric] = {
@@ -73,8 +69,7 @@ def measure(texts: Texts, context: EvalContext) -> Numbers:
     for name, metric in METRICS.items():
         for key, value in metric(texts, context).items():
             if not math.isfinite(value):
-                raise UserError(
-                    f"evaluation: metric '{name}' gives {key} = {value}; it must be a finite number"
-                )
+                says = f"metric '{name}' gives {key} = {value}"
+                raise UserError(f"evaluation: {says}; it must be a finite number")
             numbers[key] = value
     return numbers

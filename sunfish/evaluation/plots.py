@@ -79,10 +79,8 @@ def draw_loss_by_level(path: Path, bound: Bound) -> None:
         behind.set_ylim(0)
         behind.spines[["top"]].set_visible(False)
         axes.plot(bound.level_logsnr, bound.level_ce, color=ACCENT, linewidth=2)
-        axes.set(
-            xlabel="logsnr (nats): noise on the left, data on the right",
-            ylabel="cross-entropy (nats per token)",
-        )
+        axes.set_xlabel("logsnr (nats): noise on the left, data on the right")
+        axes.set_ylabel("cross-entropy (nats per token)")
         axes.set_zorder(behind.get_zorder() + 1)
         axes.patch.set_visible(False)
 

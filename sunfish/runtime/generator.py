@@ -5,39 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
+from sunfish.runtime import memory, prompts
 from sunfish.runtime.batches import Batches, Written
-from sunfish.runtime.folder import (
-    ExportedConfig,
-    check_files,
-    choose_precision,
-    read_config,
-    read_schedule,
-)
+from sunfish.runtime.folder import ExportedConfig, check_files, choose_precision, read_config, read_schedule
 from sunfish.runtime.frames import Frame, frames
-from sunfish.runtime.memory import require_room as require_memory
-from sunfish.runtime.memory import rows_at_once
-from sunfish.runtime.prompts import (
-    Row,
-    empty_gaps,
-    free_row,
-    given_row,
-    infill_row,
-    is_gap_alone,
-    prompt_ids,
-    require_room,
-    unseen_note,
-)  # fmt: skip
+from sunfish.runtime.prompts import Row
 from sunfish.runtime.settings import Resolved, Settings, few_steps, resolve
 from sunfish.sampling.onnx_backend import CPU, OpenGraph, graph_path, open_session, weights_path
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
+USUAL = Settings()
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
 MAX_LENGTH = 100_000  # tokens of a text
 
@@ -100,18 +85,15 @@ class Sampler:
         config = read_config(folder)
         precision = choose_precision(folder, precision)
         check_files(folder, config, precision)
-        require_memory(weights_path(folder, precision).stat().st_size, f"the weights of {folder}")
-        open_graph = cache(
-            lambda name: open_session(graph_path(folder, name, precision), num_threads, providers)
-        )
-        return cls(open_graph, read_tokenizer(folder), read_schedule(folder), config, note)
+        memory.require_room(weights_path(folder, precision).stat().st_size, f"the weights of {folder}")
+
+        def open_graph(name: str) -> Any:
+            return open_session(graph_path(folder, name, precision), num_threads, providers)
+
+        return cls(cache(open_graph), read_tokenizer(folder), read_schedule(folder), config, note)
 
     def generate(
-        self,
-        num: int = 1,
-        length: int | None = None,
-        prompt: str | None = None,
-        settings: Settings = Settings(),
+        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL
     ) -> list[Text]:
         """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
 
@@ -123,54 +105,40 @@ class Sampler:
         if length is not None and length > self.lengths.longest:
             return self._write_long(length, prompt, rngs, how)
         rows = [self._row(length, prompt, rng) for rng in rngs]
-        return [
-            self._text(written, self._until_end(written.ids))
-            for written in self.batches.sample(rows, rngs, how)
-        ]
+        return [self._text(row, self._until_end(row.ids)) for row in self.batches.sample(rows, rngs, how)]
 
-    def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[Text]:
+    def infill(self, text: str, num: int = 1, settings: Settings = USUAL) -> list[Text]:
         """Return `num` ways to fill the gaps of `text`; all else stays as it is.
 
         A gap without a number has another length in each. A gap alone is a whole text."""
-        if is_gap_alone(text):
+        if prompts.is_gap_alone(text):
             return self.generate(num, settings=settings)
         how = self._begin(settings, num, None, MAX_LENGTH, text)
         rngs = _generators(how.seed, num)
-        rows = [infill_row(self.tokenizer, text, self.lengths, rng) for rng in rngs]
-        written = self.batches.sample(rows, rngs, how)
-        empty = sum(
-            empty_gaps(self.tokenizer, row, each.ids) for row, each in zip(rows, written, strict=True)
-        )
-        if empty:
-            self.note(
-                f"{empty} of the gaps hold no visible word: the model filled them with text ends or blanks"
-            )
-        return [
-            self._text(each, self._around_gaps(row, each.ids))
-            for row, each in zip(rows, written, strict=True)
-        ]
+        rows = [prompts.infill_row(self.tokenizer, text, self.lengths, rng) for rng in rngs]
+        written = list(zip(rows, self.batches.sample(rows, rngs, how), strict=True))
+        if empty := sum(prompts.empty_gaps(self.tokenizer, row, each.ids) for row, each in written):
+            filled = "the model filled them with text ends or blanks"
+            self.note(f"{empty} of the gaps hold no visible word: {filled}")
+        return [self._text(each, self._around_gaps(row, each.ids)) for row, each in written]
 
     def stream(
-        self,
-        num: int = 1,
-        length: int | None = None,
-        prompt: str | None = None,
-        settings: Settings = Settings(),
+        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL
     ) -> Iterator[Frame]:
         """Yield each call's outcome for the `num` texts that `generate` returns, one after the other."""
         how = self._begin(replace(settings, batch=1), num, length, self.lengths.longest, prompt)
         for rng in _generators(how.seed, num):
             yield from self._frames(self._row(length, prompt, rng), rng, how, self._until_end)
 
-    def stream_infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> Iterator[Frame]:
+    def stream_infill(self, text: str, num: int = 1, settings: Settings = USUAL) -> Iterator[Frame]:
         """Yield every call's outcome for the `num` fillings that `infill` returns, one after the other."""
-        if is_gap_alone(text):
+        if prompts.is_gap_alone(text):
             yield from self.stream(num, settings=settings)
             return
         how = self._begin(replace(settings, batch=1), num, None, MAX_LENGTH, text)
         for rng in _generators(how.seed, num):
-            row = infill_row(self.tokenizer, text, self.lengths, rng)
-            yield from self._frames(row, rng, how, lambda ids, row=row: self._around_gaps(row, ids))  # type: ignore[misc]
+            row = prompts.infill_row(self.tokenizer, text, self.lengths, rng)
+            yield from self._frames(row, rng, how, partial(self._around_gaps, row))
 
     def _begin(
         self, settings: Settings, num: int, length: int | None, longest: int, given: str | None
@@ -179,52 +147,41 @@ class Sampler:
         if not 1 <= num <= MAX_TEXTS:
             raise UserError(f"--num = {num}: must be at least 1 and at most {MAX_TEXTS:,}")
         if length is not None and not 1 <= length <= longest:
-            why = (
-                ""
-                if longest == MAX_LENGTH
-                else ", the longest row; a longer text is written in pieces, which --watch does not show"
-            )
+            why = ", the longest row; a longer text is written in pieces, which --watch does not show"
+            why = "" if longest == MAX_LENGTH else why
             raise UserError(f"--length = {length}: must lie between 1 and {longest:,}{why}")
         how = resolve(settings, self.config, length)
-        rows_at_once(self.config, min(length or MAX_LENGTH, self.lengths.longest), num, how.batch)
-        notes = [given and unseen_note(self.tokenizer, given), few_steps(how.config, self.config)]
+        memory.rows_at_once(self.config, min(length or MAX_LENGTH, self.lengths.longest), num, how.batch)
+        notes = [given and prompts.unseen_note(self.tokenizer, given), few_steps(how.config, self.config)]
         for note in filter(None, [*notes, None if settings.seed is not None else f"--seed {how.seed}"]):
             self.note(note)
         return how
 
     def _row(self, length: int | None, prompt: str | None, rng: np.random.Generator) -> Row:
-        ids = [] if prompt is None else prompt_ids(self.tokenizer, prompt)
+        ids = [] if prompt is None else prompts.prompt_ids(self.tokenizer, prompt)
         if length is None:
             is_told = self.config.model.length_conditioning
             length = int(self.lengths.draw(1, rng, len(ids) + 1)[0]) if is_told else self.lengths.longest
-        require_room(ids, length)
-        return given_row(ids, length) if ids else free_row(length)
+        prompts.require_room(ids, length)
+        return prompts.given_row(ids, length) if ids else prompts.free_row(length)
 
     def _write_long(
         self, length: int, prompt: str | None, rngs: list[np.random.Generator], how: Resolved
     ) -> list[Text]:
-        """Return texts of more tokens than a row has: of each row the last half of a row's length is given to
-        the next one.
-        """
-        longest, begun = self.lengths.longest, [] if prompt is None else prompt_ids(self.tokenizer, prompt)
-        require_room(begun, length)
+        """Return texts longer than a row: each row is given the last half row of the one before."""
+        begun = [] if prompt is None else prompts.prompt_ids(self.tokenizer, prompt)
+        longest = self.lengths.longest
+        prompts.require_room(begun, length)
         texts = [Written(np.array(begun, np.int64), 0, 0, 0.0) for _ in rngs]
         going = list(range(len(rngs)))
         while going:
-            given = [texts[k].ids[-(longest // 2) :].tolist() for k in going]
-            rooms = [
-                min(longest, len(ids) + length - len(texts[k].ids))
-                for k, ids in zip(going, given, strict=True)
-            ]
-            rows = [given_row(ids, room) for ids, room in zip(given, rooms, strict=True)]
-            pieces = self.batches.sample(rows, [rngs[k] for k in going], how)
-            for k, ids, piece in zip(going, given, pieces, strict=True):
-                texts[k] = self._append(texts[k], piece, len(ids))
-            ended = {
-                k
-                for k, piece in zip(going, pieces, strict=True)
-                if (piece.ids == self.tokenizer.end_id).any()
-            }
+            given = {k: texts[k].ids[-(longest // 2) :].tolist() for k in going}
+            rooms = {k: min(longest, len(ids) + length - len(texts[k].ids)) for k, ids in given.items()}
+            rows = [prompts.given_row(given[k], rooms[k]) for k in going]
+            pieces = dict(zip(going, self.batches.sample(rows, [rngs[k] for k in going], how), strict=True))
+            for k, piece in pieces.items():
+                texts[k] = self._append(texts[k], piece, len(given[k]))
+            ended = {k for k, piece in pieces.items() if (piece.ids == self.tokenizer.end_id).any()}
             going = [k for k in going if k not in ended and len(texts[k].ids) < length]
         return [self._text(text, np.arange(len(text.ids))) for text in texts]
 
@@ -243,7 +200,6 @@ class Sampler:
         return Text(text, written.calls, written.corrected, written.seconds)
 
     def _until_end(self, ids: np.ndarray) -> np.ndarray:
-        """Return the positions before the first end token."""
         return np.flatnonzero(np.cumsum(ids == self.tokenizer.end_id) == 0)
 
     def _around_gaps(self, row: Row, ids: np.ndarray) -> np.ndarray:

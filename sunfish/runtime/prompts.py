@@ -19,9 +19,7 @@ SHOWN_WORDS = 5
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row to be sampled: ids, (pos,), where `known`, (pos,), is true; the rest is written by the
-    model.
-    """
+    """One row to be sampled: ids, (pos,), given where `known`, (pos,), is true."""
 
     ids: np.ndarray
     known: np.ndarray
@@ -57,10 +55,8 @@ def require_room(ids: list[int], length: int) -> None:
         UserError: it fills the text.
     """
     if len(ids) >= length:
-        raise UserError(
-            f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; "
-            "shorten it or raise --length"
-        )
+        says = f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}"
+        raise UserError(f"{says}; shorten it or raise --length")
 
 
 def has_gaps(text: str) -> bool:
@@ -74,8 +70,7 @@ def is_gap_alone(text: str) -> bool:
 
 
 def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.random.Generator) -> Row:
-    """Return a row in which everything but the gaps is given: `[MASK:n]` is n tokens, `[MASK]` one to eight,
-    drawn.
+    """Return a row with gaps: `[MASK:n]` is n tokens, `[MASK]` one to eight, drawn; all else is given.
 
     The row has the shortest of the trained lengths that holds the text and an end token; end tokens fill it.
 
@@ -97,9 +92,8 @@ def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.ran
 
 def _find_gaps(text: str) -> list[re.Match[str]]:
     if not text.strip():
-        raise UserError(
-            "the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'"
-        )
+        example = "'one day [MASK] went to the park .'"
+        raise UserError(f"the text is empty; write one with a gap, such as {example}")
     gaps = list(MASK.finditer(text))
     if not gaps:
         raise UserError("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
@@ -111,9 +105,8 @@ def _gap_lengths(gaps: list[re.Match[str]], room: int, longest: int, rng: np.ran
     counts = [_least(gap, longest) for gap in gaps]
     room -= sum(counts)
     if room < 0:
-        raise UserError(
-            f"the text has {longest - room} tokens, gaps included, but the model's length is {longest}"
-        )
+        says = f"the text has {longest - room} tokens, gaps included"
+        raise UserError(f"{says}, but the model's length is {longest}")
     for index, gap in enumerate(gaps):
         if gap[1] is None:
             more = int(rng.integers(min(LONGEST_DRAWN - 1, room) + 1))
@@ -122,7 +115,6 @@ def _gap_lengths(gaps: list[re.Match[str]], room: int, longest: int, rng: np.ran
 
 
 def _least(gap: re.Match[str], longest: int) -> int:
-    """Return how many tokens a gap has at least."""
     shown = gap[0].strip()[:40]
     if (gap[1] is not None and len(gap[1]) > len(str(longest)) + 1) or int(gap[1] or 1) > longest:
         raise UserError(f"{shown} is longer than the model's length of {longest} tokens")
@@ -133,13 +125,11 @@ def _least(gap: re.Match[str], longest: int) -> int:
 
 def empty_gaps(tokenizer: Tokenizer, row: Row, ids: np.ndarray) -> int:
     """Return how many gaps of a row hold no visible token."""
-    runs = [
-        [position for position, _ in run]
-        for known, run in groupby(enumerate(row.known), lambda at: at[1])
-        if not known
-    ]
-    texts = [tokenizer.decode([int(ids[p]) for p in run if ids[p] != tokenizer.end_id]) for run in runs]
-    return sum(not text.strip() for text in texts)
+    count = 0
+    for known, run in groupby(zip(row.known, ids.tolist(), strict=True), lambda at: at[0]):
+        text = tokenizer.decode([token for _, token in run if token != tokenizer.end_id])
+        count += not (known or text.strip())
+    return count
 
 
 def unseen_words(tokenizer: Tokenizer, text: str) -> list[str]:

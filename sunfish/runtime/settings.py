@@ -14,13 +14,10 @@ from sunfish.runtime.folder import ExportedConfig, Measured
 
 SAME = ("steps", "eta", "churn", "temperature", "confidence_threshold", "epsilon_cutoff")
 SAMPLER_KEYS = {"sampler": "name", **{key: key for key in SAME}}  # setting -> key of `SamplerConfig`
-CHECK_KEYS = {
-    "check_epsilon": "epsilon", "redraft_steps": "steps", "restart_time": "restart_time",
-    "max_rounds": "max_rounds",
-}  # fmt: skip
-USUAL_CHECK = CheckConfig(
-    epsilon=0.05, steps=1, restart_time=0.7, max_rounds=None
-)  # conf/sampler/checked.yaml
+CHECK_KEYS = {"check_epsilon": "epsilon", "redraft_steps": "steps"}
+CHECK_KEYS |= {"restart_time": "restart_time", "max_rounds": "max_rounds"}
+# conf/sampler/checked.yaml
+USUAL_CHECK = CheckConfig(epsilon=0.4, steps=1, restart_time=0.7, max_rounds=None)
 
 
 @dataclass(frozen=True)
@@ -100,13 +97,10 @@ def _resolve_check(settings: Settings, folder: ExportedConfig) -> CheckConfig | 
     if not is_checked:
         return None
     if not folder.can_check:
-        raise UserError(
-            "--check: this model did not learn to check (diffusion.check_weight was 0); leave it out"
-        )
-    values = {
-        key: _first(getattr(settings, name), getattr(usual or USUAL_CHECK, key))
-        for name, key in CHECK_KEYS.items()
-    }
+        says = "this model did not learn to check (diffusion.check_weight was 0)"
+        raise UserError(f"--check: {says}; leave it out")
+    usual = usual or USUAL_CHECK
+    values = {key: _first(getattr(settings, name), getattr(usual, key)) for name, key in CHECK_KEYS.items()}
     try:
         return CheckConfig(**values)
     except InvalidValue as error:
@@ -116,10 +110,8 @@ def _resolve_check(settings: Settings, folder: ExportedConfig) -> CheckConfig | 
 def _require_rounds(settings: Settings, num_positions: int) -> None:
     rounds = settings.max_rounds
     if rounds is not None and rounds > num_positions:
-        raise UserError(
-            f"--max-rounds = {rounds}: is more than a text has positions ({num_positions}), and each round "
-            "accepts at least one; lower it or leave it out"
-        )
+        says = f"--max-rounds = {rounds}: is more than a text has positions ({num_positions})"
+        raise UserError(f"{says}, and each round accepts at least one; lower it or leave it out")
 
 
 def _first(asked: Any, usual: Any) -> Any:
@@ -147,6 +139,5 @@ def few_steps(config: SamplerConfig, folder: ExportedConfig) -> str | None:
     fewest = min(row.steps for row in same or known)
     if 2 * config.steps >= fewest:
         return None
-    return (
-        f"{config.steps} steps are far fewer than this model was measured with ({fewest}); expect worse texts"
-    )
+    than = f"than this model was measured with ({fewest})"
+    return f"{config.steps} steps are far fewer {than}; expect worse texts"

@@ -23,30 +23,24 @@ Ids = np.ndarray  # int64, (batch, pos)
 
 
 class RowDataset:
-    """A split's rows: one document each, or a stream of documents cut into equal rows; any row in constant
-    time.
+    """A split's rows, any in constant time: a document each, or a stream of documents cut into equal rows.
 
     A document's row ends with 1 to `row_multiple` end tokens, so that its length is a multiple; a document
-    longer than
-    `row_length` goes on in the next row. RowDataset of a stream take no memory, however many there are.
-    """
+    longer than `row_length` goes on in the next row. Rows of a stream take no memory, however many."""
 
     def __init__(
         self, shards: Shards, split: str, section: DataConfig, row_length: int | None = None
     ) -> None:
         self.row_length, self.end_id = row_length or section.row_length, shards.end_id
         self.shards = shards.split(split)
-        self.between = (
-            shards.end_id if section.rows == "isolated" else None
-        )  # the token between documents that do not see each other
+        # the token between documents that do not see each other
+        self.between = shards.end_id if section.rows == "isolated" else None
         layout = _Documents if section.rows == "documents" else _Stream
         self.layout: _Documents | _Stream = layout(self.shards, self.row_length, section.row_multiple)
         if len(self) == 0:
-            raise UserError(
-                f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens) does not fill one "
-                f"row of data.row_length = {self.row_length}; use more documents, a larger "
-                "data.held_out_share or shorter rows"
-            )
+            what = f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens)"
+            advice = "use more documents, a larger data.held_out_share or shorter rows"
+            raise UserError(f"{what} does not fill one row of data.row_length = {self.row_length}; {advice}")
 
     def __len__(self) -> int:
         return len(self.layout)
@@ -56,9 +50,7 @@ class RowDataset:
         return self.layout.lengths()
 
     def num_tokens(self, indices: np.ndarray) -> np.ndarray:
-        """Return how many tokens rows hold, end tokens behind the text left out but for the document's
-        own.
-        """
+        """Return how many tokens rows hold, the document's own end token included, further ones not."""
         return self.layout.locate(indices)[2]
 
     def tokens_in_rows(self) -> int:
@@ -126,9 +118,7 @@ class _Documents:
 
 
 class _Stream:
-    """Each shard's documents one after another, cut into equal rows; less than a row at a shard's end is left
-    out.
-    """
+    """A shard's documents one after another, cut into equal rows; less than a row at its end is left out."""
 
     def __init__(self, shards: list[Shard], row_length: int, row_multiple: int) -> None:
         self.row_length = row_length
@@ -187,10 +177,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     arguments = parser.parse_args()
-    data, pretrain = (
-        read_section(arguments.params, "data"),
-        read_section(arguments.params, "pretrain"),
-    )
+    data, pretrain = (read_section(arguments.params, name) for name in ("data", "pretrain"))
     shards = Shards(arguments.shards)
     rows = RowDataset(shards, "train", data)
     for row in rows.read(rows.order(pretrain.batch_rows, pretrain.seed).indices(arguments.step)).tolist():

@@ -106,8 +106,7 @@ def write_shard(
 ) -> None:
     """Write one shard from runs of documents: their ids, each document's tokens, the bytes of their texts.
 
-    Its record, which stands beside it as JSON, is written last.
-    """
+    Its record, which stands beside it as JSON, is written last."""
     lengths, num_bytes = [np.empty(0, np.int64)], 0
     with replacing(folder / f"{name}.bin") as temporary, temporary.open("wb") as file:
         for ids, sizes, size in runs:

@@ -26,14 +26,11 @@ from sunfish.errors import UserError
 from sunfish.files import read_json, write_json, write_text
 from sunfish.training.parallel import gather
 
-Tensors = dict[
-    str, Tensor
-]  # "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
+# "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
+Tensors = dict[str, Tensor]
 UNWRITABLE = OSError, UserError, SafetensorError, dcp.api.CheckpointException
 logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
-warnings.filterwarnings(
-    "ignore", "torch.distributed is disabled, unavailable or uninitialized"
-)  # one process is no mistake
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable")  # one process is no mistake
 
 
 class Checkpoints:
@@ -45,9 +42,8 @@ class Checkpoints:
     def __init__(self, fabric: Fabric, run_dir: Path, keep: int, beside: bool) -> None:
         self.fabric, self.run_dir, self.keep = fabric, run_dir, keep
         self.stager = make_stager(fabric) if beside else None
-        self.group = (
-            dist.new_group(backend="gloo") if beside and fabric.world_size > 1 else None
-        )  # the training has the other one
+        # of its own: the training has the other one
+        self.group = dist.new_group(backend="gloo") if beside and fabric.world_size > 1 else None
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.under_way: tuple[Path, Future[None]] | None = None
         if fabric.is_global_zero:
@@ -83,10 +79,8 @@ class Checkpoints:
             raise error
         if gather(self.fabric, torch.tensor([float(error is not None)], device=self.fabric.device)).any():
             reason = str(error or "another process failed").strip().splitlines()[-1]
-            raise UserError(
-                f"{folder}: cannot be written ({reason}); make room and run it again: "
-                "the checkpoint before is kept"
-            ) from error
+            advice = "make room and run it again: the checkpoint before is kept"
+            raise UserError(f"{folder}: cannot be written ({reason}); {advice}") from error
 
     def close(self) -> None:
         """Wait as `wait` does, and give the host's memory back."""
@@ -100,9 +94,8 @@ class Checkpoints:
         try:
             aside.mkdir(parents=True, exist_ok=True)
             storage = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
-            dcp.save(
-                tensors, storage_writer=storage, process_group=self.group, no_dist=self.fabric.world_size == 1
-            )
+            alone = self.fabric.world_size == 1
+            dcp.save(tensors, storage_writer=storage, process_group=self.group, no_dist=alone)
             if self.fabric.is_global_zero:
                 self._finish(aside, folder, state)
         except BaseException:
@@ -120,23 +113,13 @@ class Checkpoints:
 
 
 def make_stager(fabric: Fabric) -> DefaultStager:
-    """Return what copies tensors to the host's memory: from a GPU through pages that it can read by itself,
-    kept for the next time.
-    """
-    on_gpu = fabric.device.type == "cuda"
-    return DefaultStager(
-        StagingOptions(
-            use_pinned_memory=on_gpu,
-            use_shared_memory=False,
-            use_async_staging=False,
-            use_non_blocking_copy=on_gpu,
-        )
-    )
+    """Return what copies tensors to the host's memory: from a GPU through pinned pages."""
+    gpu = fabric.device.type == "cuda"
+    return DefaultStager(StagingOptions(gpu, False, False, use_non_blocking_copy=gpu))
 
 
 def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:
-    """Return the newest checkpoint that is whole, or None if the run has none; of damaged ones it says so and
-    takes the one before.
+    """Return the newest checkpoint that is whole, or None if the run has none; say which are damaged.
 
     Raises:
         UserError: there are checkpoints, but none is whole.
@@ -149,15 +132,12 @@ def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:
         if reason is None:
             return folder
         print(f"{folder}: {reason}; taking the one before", file=sys.stderr)
-    raise UserError(
-        f"{run_dir}: none of its checkpoints can be read; remove the folder to train from the start"
-    )
+    advice = "remove the folder to train from the start"
+    raise UserError(f"{run_dir}: none of its checkpoints can be read; {advice}")
 
 
 def damage(folder: Path) -> str | None:
-    """Say what is wrong with a checkpoint, or None: a missing file, another size than was written, an
-    unreadable header.
-    """
+    """Say what is wrong with a checkpoint, or None: a missing file, another size, an unreadable header."""
     try:
         for name, size in read_json(folder / "state.json")["bytes"].items():
             if (folder / name).stat().st_size != size:
@@ -175,24 +155,16 @@ def load_tensors(fabric: Fabric, folder: Path, into: Tensors) -> None:
     Raises:
         UserError: the checkpoint holds other tensors.
     """
+    reader = dcp.HuggingFaceStorageReader(str(folder))
     try:
-        dcp.load(
-            dict(into),
-            storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
-            no_dist=fabric.world_size == 1,
-        )
+        dcp.load(dict(into), storage_reader=reader, no_dist=fabric.world_size == 1)
     except (dcp.api.CheckpointException, RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(
-            f"{folder}: does not fit this model or this version ({reason}); "
-            f"remove {folder.parent} to train from the start"
-        ) from error
+        reason = f"does not fit this model or this version ({str(error).strip().splitlines()[-1]})"
+        raise UserError(f"{folder}: {reason}; remove {folder.parent} to train from the start") from error
 
 
 def finish_run(run_dir: Path) -> None:
-    """Keep a finished run's last checkpoint to be extended, no longer to be resumed: training again means
-    training anew.
-    """
+    """Keep a finished run's last checkpoint to be extended, no longer to be resumed."""
     (run_dir / "LATEST").replace(run_dir / "FINAL")
     for folder in sorted(run_dir.glob("step-*"))[:-1]:
         shutil.rmtree(folder)

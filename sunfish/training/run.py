@@ -1,6 +1,4 @@
-"""One pretraining from shards to a denoiser's folder; an interrupted one is carried on from its run
-folder.
-"""
+"""One pretraining from shards to a denoiser's folder, carried on from its run folder if interrupted."""
 
 from __future__ import annotations
 
@@ -17,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sunfish.config.convert import flatten
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.launch import LaunchConfig
 from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
-from sunfish.files import project_root, require_writable, write_json, write_text
+from sunfish.files import project_root, require_writable, sha256, write_json, write_text
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.initial import count_parameters
 from sunfish.model.pretrained import FORMAT, FolderConfig, write_denoiser
@@ -66,14 +65,12 @@ class Job:
     def params(self) -> dict[str, Any]:
         """Return all that decides the weights, flat; how far the training goes is `pretrain.steps`."""
         rows = {f"data.{key}": getattr(self.data, key) for key in ("rows", "row_length", "row_multiple")}
-        return rows | flatten(vars(self.recipe))
+        return rows | flatten(self.recipe)
 
 
 @flushing_denormals()
 def pretrain(job: Job, places: Places) -> None:
-    """Train and write the averaged weights, the final numbers and the loss curve; the first process
-    writes.
-    """
+    """Train and write the averaged weights, the final numbers and the loss curve."""
     shards, config = open_shards(places.shards, job.data), job.recipe.pretrain
     rows = RowDataset(shards, "train", job.data)
     require_divisible(job)
@@ -82,7 +79,8 @@ def pretrain(job: Job, places: Places) -> None:
     for path in (places.out, places.metrics, places.curve) if zero else ():
         require_writable(path)
     name, runs = fingerprint(shards, job), places.runs or project_root() / "runs"
-    compiled = fabric.device.type == "cuda" if job.launch.compile is None else job.launch.compile
+    on_gpu = fabric.device.type == "cuda"
+    compiled = on_gpu if job.launch.compile is None else job.launch.compile
     run = start_run(fabric, job.recipe, shards.vocab_size, compiled, rows.between)
     carry_on(run, runs, name, {"shards": shards.digest(), **job.params()})
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
@@ -93,12 +91,9 @@ def pretrain(job: Job, places: Places) -> None:
     tracker.log_params(job.params())
     track_inputs(tracker, job, places, shards)
     log = RunLog(runs / name, run.step, tracker, writes=zero)
-    prefetcher = Prefetcher(
-        rows, rows.order(config.batch_rows, config.seed), part_of(fabric, config.batch_rows)
-    )
-    beside = (
-        fabric.device.type == "cuda" if job.launch.async_checkpoints is None else job.launch.async_checkpoints
-    )
+    order = rows.order(config.batch_rows, config.seed)
+    prefetcher = Prefetcher(rows, order, part_of(fabric, config.batch_rows))
+    beside = on_gpu if job.launch.async_checkpoints is None else job.launch.async_checkpoints
     observers = Observers(
         log,
         Meter(job.recipe.model, job.recipe.diffusion, shards.vocab_size, fabric.device, peak),
@@ -121,7 +116,7 @@ def pretrain(job: Job, places: Places) -> None:
 
 def track_inputs(tracker: Tracker, job: Job, places: Places, shards: Shards) -> None:
     """Track what a run is made from; paths may change between two starts of a run, so they are tags."""
-    tracker.set_tags(flatten({"data": job.data}) | {"shards_sha256": shards.digest()})
+    tracker.set_tags(flatten(job.data, "data") | {"shards_sha256": shards.digest()})
     tracker.log_dataset("+".join(job.data.sources), shards.digest(), str(places.shards))
     if places.params:
         tracker.log_artifacts(places.params, "pretrain")
@@ -138,16 +133,12 @@ def require_divisible(job: Job) -> None:
 def write_results(
     run: Run, log: RunLog, places: Places, shards: Shards, rows: RowDataset, tracker: Tracker
 ) -> None:
-    """Write the averaged weights, the final numbers and the curve; every process gives its shards, one
-    writes.
-    """
+    """Write weights, numbers and curve; every process gives its shards, the first writes."""
     weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
     if run.fabric.is_global_zero:
-        write_denoiser(
-            places.out, folder_config(run.recipe, shards, rows), weights, run.schedule.current, places.shards
-        )
-        digest = hashlib.sha256((places.out / "model.safetensors").read_bytes()).hexdigest()
-        tracker.set_tags({"model_sha256": digest})
+        config = folder_config(run.recipe, shards, rows)
+        write_denoiser(places.out, config, weights, run.schedule.current, places.shards)
+        tracker.set_tags({"model_sha256": sha256(places.out / "model.safetensors")})
         write_json(places.metrics, final_numbers(run, log))
         write_text(places.curve, curve_csv(log.lines()))
     run.fabric.barrier()
@@ -172,27 +163,9 @@ def open_shards(folder: Path, data: DataConfig) -> Shards:
 
 
 def fingerprint(shards: Shards, job: Job) -> str:
-    """Return the name of a run: a hash of its data and its configuration. Another configuration is another
-    run.
-    """
+    """Return the name of a run: a hash of its data and its configuration."""
     params = {"shards": shards.digest(), **job.params()}
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def flatten(sections: dict[str, Any]) -> dict[str, Any]:
-    """Return `section.key.key -> value` of dataclasses."""
-    flat: dict[str, Any] = {}
-    for name, value in sections.items():
-        values = (
-            dataclasses.asdict(value)
-            if dataclasses.is_dataclass(value) and not isinstance(value, type)
-            else value
-        )
-        if isinstance(values, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in flatten(values).items()}
-        else:
-            flat[name] = values
-    return flat
 
 
 def text_writer(shards: Shards, length: int) -> Any:
@@ -225,9 +198,8 @@ def final_numbers(run: Run, log: RunLog) -> dict[str, Any]:
 def curve_csv(lines: list[dict[str, Any]]) -> str:
     """Return the logged steps as CSV, for `dvc plots`."""
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, ["step", "loss", "grad_norm", "lr"], extrasaction="ignore", lineterminator="\n"
-    )
+    columns = ["step", "loss", "grad_norm", "lr"]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()

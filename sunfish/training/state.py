@@ -19,21 +19,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensors:
-    """Return all tensors of a run by name, the live ones; states an optimiser has not made yet are left
-    out.
-    """
+    """Return all live tensors of a run by name, without states that an optimiser has not made yet."""
     live, states = dict(denoiser.named_parameters()), optimizers.adamw.state
     momenta = optimizers.muon.state if optimizers.muon else {}
     return {
         **{f"model/{name}": parameter.detach() for name, parameter in live.items()},
         **{f"ema/{name}": tensor for name, tensor in ema.average.items()},
         **{f"muon/{name}": momenta[p]["momentum"] for name, p in live.items() if p in momenta},
-        **{
-            f"adamw/{key}/{name}": states[p][key]
-            for name, p in live.items()
-            if p in states
-            for key in MOMENTS
-        },
+        **{f"adamw/{k}/{name}": states[p][k] for name, p in live.items() if p in states for k in MOMENTS},
     }
 
 
@@ -57,10 +50,8 @@ def restore(
         optimizers.muon.clear()
     for parameter in (p for group in optimizers.adamw.param_groups for p in group["params"]):
         step = torch.tensor(float(state["adamw_steps"]), device=parameter.device)
-        optimizers.adamw.state[parameter] = {
-            "step": step,
-            **{key: torch.zeros_like(parameter) for key in MOMENTS},
-        }
+        zeros = {key: torch.zeros_like(parameter) for key in MOMENTS}
+        optimizers.adamw.state[parameter] = {"step": step, **zeros}
     load_tensors(fabric, folder, run_tensors(denoiser, ema, optimizers))
     if state["schedule"]:
         schedule.restore(state["schedule"])

@@ -3,8 +3,7 @@
 A source is one class and one entry of `SOURCES`. The class is its section of params.yaml, a frozen dataclass
 with `kind: Literal[...]`, and knows its work: `tasks` divides it, `read` yields the documents of a part. How
 files are read stands in `sunfish.sharding`, loaded only when documents are read: trainings read this section
-too.
-"""
+too."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from sunfish.config.schema.filters import Filter, Selection
 from sunfish.documents import File, Record, Span, Unreadable
-from sunfish.errors import require
+from sunfish.errors import AT_LEAST_1, require, require_each
 
 GENERATED_PER_TASK = 10_000  # stories take about two seconds
 
@@ -63,7 +62,7 @@ class Generated(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.num_documents > 0, "num_documents", "must be at least 1")
+        require_each(self, AT_LEAST_1, "num_documents")
 
     def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
         """Divide the documents by their numbers."""
