@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument(
         "--shards", type=Path, required=True, help="their held-out rows measure what 8 bits cost"
     )
+    parser.add_argument("--results", type=Path, required=True, help="JSON file of the evaluation's tables")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of the parity numbers")
     arguments = parser.parse_args()
@@ -31,6 +32,7 @@ def main() -> None:
     from sunfish.evaluation.context import EvalContext
     from sunfish.evaluation.exported import bound_of
     from sunfish.export.folder import export_folder
+    from sunfish.export.measured import read_measured
     from sunfish.export.register import register
     from sunfish.runtime.settings import Settings
 
@@ -39,7 +41,8 @@ def main() -> None:
     def measure(graph: Path) -> dict[str, float]:
         return bound_of(context, graph, config.quality_rows)
 
-    export_folder(arguments.denoiser, arguments.out, arguments.metrics, config, sampler, measure)
+    measured = read_measured(arguments.results, context.stored.digest())
+    export_folder(arguments.denoiser, arguments.out, arguments.metrics, config, sampler, measure, measured)
     register(arguments.out, tracking, Settings)
 
 

@@ -14,6 +14,7 @@ from sunfish.files import read_json
 from sunfish.runtime.folder import (
     REMEDY,
     ExportedConfig,
+    Measured,
     check_files,
     choose_precision,
     needed_files,
@@ -107,6 +108,7 @@ def describe(folder: Path, info: Info) -> str:
         ),
         ("texts", f"of up to {config.row_lengths.longest} tokens"),
         ("samples with", _settings(config.sampler.to_dict())),
+        *(("measured", _measured(row)) for row in config.measured if row.consistent is not None),
         ("checks drafts", "yes" if config.can_check else "no: it did not learn to"),
         ("sizes", size),
         ("licence", manifest.licence),
@@ -130,6 +132,11 @@ def _settings(values: dict[str, Any]) -> str:
         key: f"({_settings(value)})" if isinstance(value, dict) else value for key, value in values.items()
     }
     return ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
+
+
+def _measured(row: Measured) -> str:
+    how = f"{row.sampler} {row.steps}{', checked' if row.check else ''}"
+    return f"{how}: {row.consistent:.1%} of texts consistent, {row.valid or 0:.1%} of sentences valid"
 
 
 def _compared(row: ComparedSampler) -> str:
