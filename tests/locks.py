@@ -1,7 +1,7 @@
 """pyproject.toml -> locks/: every package exact, with the digests of its files; needs `pip install uv`.
 
-`python -m tests.locks` keeps the versions that are locked now, `--upgrade` takes the newest. A file holds what
-the ones before it do not. torch's CPU builds have a lock of their own, written by hand.
+`python -m tests.locks` keeps the versions that are locked now, `--upgrade` takes the newest. A file holds
+what the ones before it do not. torch's CPU builds have a lock of their own, written by hand.
 """
 
 from __future__ import annotations

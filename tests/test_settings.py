@@ -63,9 +63,7 @@ def test_a_sampler_that_was_measured_to_write_salad_is_noted(writer: Sampler) ->
     folder = dataclasses.replace(writer.config, measured=measured)
     note = lambda **asked: few_steps(resolve(Settings(**asked), folder).config, folder)  # noqa: E731
     salad = str(note(sampler="ddim", steps=12, check=False))
-    assert salad.startswith(
-        "ddim of 10 steps, unchecked, wrote 1.0% consistent texts and 50.5% valid sentences"
-    )
+    assert salad.startswith("ddim of 10 steps, unchecked, wrote 1.0% consistent texts and 50.5% valid")
     assert salad.endswith("ddim of 4 steps, checked, wrote 95.0% consistent texts and 100.0% valid sentences")
     assert note() is None and note(sampler="ddim", steps=50, check=False) is None
     assert note(sampler="ddpm", steps=8, check=False) is None  # nobody measured it

@@ -127,7 +127,7 @@ def read_judge(name: str, shards: Shards, device: torch.device) -> Judge:
     if stored.tokenizer_sha256 != shards.manifest["tokenizer_sha256"]:
         raise UserError(
             f"evaluate.judge = '{name}': was trained with another tokenizer than these shards; "
-            "`dvc repro pipelines/baselines/dvc.yaml` trains it on them"
+            "`dvc --cd pipelines/baselines repro` trains it on them"
         )
     return baseline_judge(stored, shards.end_id, device)
 
