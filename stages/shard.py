@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from sunfish.config.compose import read_section
+from sunfish.config.compose import check, read_section
 from sunfish.errors import report_errors
 from sunfish.files import project_root, write_json
 
@@ -26,6 +26,7 @@ def main() -> None:
         "--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)"
     )
     arguments = parser.parse_args()
+    check(arguments.params)  # what the later stages would refuse is said before hours of sharding
     section = read_section(arguments.params, "data")
     launch = read_section(arguments.params, "launch")
 
