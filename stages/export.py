@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument(
         "--shards", type=Path, required=True, help="their held-out rows measure what 8 bits cost"
     )
-    parser.add_argument("--results", type=Path, required=True, help="JSON file of the evaluation's tables")
+    parser.add_argument("--results", type=Path, help="tables of the evaluation, for the folder to tell")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file of the parity numbers")
     arguments = parser.parse_args()
@@ -41,7 +41,7 @@ def main() -> None:
     def measure(graph: Path) -> dict[str, float]:
         return bound_of(context, graph, config.quality_rows)
 
-    measured = read_measured(arguments.results, context.stored.digest())
+    measured = read_measured(arguments.results, context.stored.digest()) if arguments.results else ()
     export_folder(arguments.denoiser, arguments.out, arguments.metrics, config, sampler, measure, measured)
     register(arguments.out, tracking, Settings)
 

@@ -133,8 +133,8 @@ def as_if_it_had_run(project: Path) -> Callable[..., str]:
 def test_what_was_made_is_kept_and_had_again_in_a_fresh_clone(tmp_path: Path) -> None:
     project, clone, store = tmp_path / "project", tmp_path / "clone", str(tmp_path / "store")
     dvc = as_if_it_had_run(project)
-    who = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    subprocess.run(["git", *who, "commit", "-qam", "made"], cwd=project, check=True)
+    for command in (["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "made"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
     weights = project / "models" / "denoiser" / "file"
     dvc("remote", "add", "--local", "--default", "store", store)
     dvc("push")
