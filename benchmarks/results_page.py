@@ -193,7 +193,7 @@ def beside_baselines(baselines: Row) -> list[str]:
     rows = {f"{row['family'].replace('_', ', ')}: {row['name']}": row for row in baselines["rows"]}
     return [
         "## Beside the baselines, at equal operations",
-        f"`dvc repro pipelines/baselines/dvc.yaml`, {baselines['how']['texts']} texts a row.",
+        f"`dvc --cd pipelines/baselines repro`, {baselines['how']['texts']} texts a row.",
         table({**rows, "real": baselines["real"]}, QUALITY),
         "### A text of one length, all in one run", speeds(baselines["speed"]),
     ]  # fmt: skip

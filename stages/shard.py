@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from sunfish.config.compose import read_section
+from sunfish.config.compose import check, read_section
 from sunfish.errors import report_errors
 from sunfish.files import project_root, write_json
 
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, required=True, help="HTML page: a look at the data")
     parser.add_argument("--runs", type=Path, help="where interrupted runs are kept (default: runs/)")
     arguments = parser.parse_args()
+    check(arguments.params)  # what the later stages would refuse is said before hours of sharding
     section, launch = (read_section(arguments.params, name) for name in ("data", "launch"))
 
     # loaded only once the parameters are known to be good

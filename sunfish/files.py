@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,11 +94,25 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return a JSONL file's records; a last line cut off by a kill is left out."""
+    """Return a log's records, each with its step; a last line cut off by a kill is left out, and so is one
+    that was altered, which is said.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    found = [record for line in lines if (record := _as_record(line)) is not None]
+    if len(found) < len(lines):
+        print(f"{path}: {len(lines) - len(found)} altered lines are left out", file=sys.stderr)
+    return found
+
+
+def _as_record(line: bytes) -> dict[str, Any] | None:
+    """Return a log's line if it holds numbers and texts at a step."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 def sha256(path: Path) -> str:

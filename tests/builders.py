@@ -35,7 +35,7 @@ from sunfish.training.train_step import Recipe, Run, start_run
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
 ROW_LENGTH = 96  # of the thimble's batches
-OFF = TrackingConfig(enabled=False, experiment="test", uri=None)
+OFF = TrackingConfig(enabled=False, experiment="test", uri=None, loggers=())
 
 THIMBLE = [
     "data.sources.stories.num_documents=600",

@@ -295,7 +295,8 @@ def test_a_folder_that_was_altered_or_is_another_versions_is_named(tmp_path: Pat
 
 
 def stage_files(stage: dict[str, Any]) -> list[Path]:
-    return [ROOT / dep for dep in stage["deps"] if not dep.startswith(("data/", "models/"))]
+    deps = [dep.removeprefix("../../") for dep in stage["deps"]]
+    return [ROOT / dep for dep in deps if not dep.startswith(("data/", "models/"))]
 
 
 def test_the_pipeline_depends_on_files_that_are_there_and_on_all_that_training_imports() -> None:

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sunfish import files
+from sunfish.digests import write_digests
 from sunfish.errors import UserError
 from sunfish.text.batches import RowDataset, _cut_documents
 from sunfish.text.order import BatchOrder, EvenOrder, Shuffle
-from sunfish.text.shards import Shards, token_dtype
+from sunfish.text.shards import SMALL_FILES, Shards, token_dtype
 from sunfish.text.stories import write_stories
 from tests.corpora import make_shards
 
@@ -147,6 +148,9 @@ def test_verify_reads_every_file_again(copy: Path, tmp_path: Path, monkeypatch: 
 def test_a_manifest_of_another_shape_is_named_with_its_key(copy: Path, change: Any, says: str) -> None:
     path = copy / "manifest.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=r"manifest.json: is not what digests.json says"):
+        Shards(copy)
+    write_digests(copy, SMALL_FILES)
     with pytest.raises(UserError, match=rf"manifest.json.*{says}.*run the shard stage again"):
         Shards(copy)
 

@@ -123,7 +123,7 @@ def read_judge(name: str, shards: Shards, device: torch.device) -> Judge:
         raise UserError(f"evaluate.judge = '{name}': {says}; name the autoregressive one")
     if stored.tokenizer_sha256 != shards.manifest["tokenizer_sha256"]:
         says = "was trained with another tokenizer than these shards"
-        advice = "`dvc repro pipelines/baselines/dvc.yaml` trains it on them"
+        advice = "`dvc --cd pipelines/baselines repro` trains it on them"
         raise UserError(f"evaluate.judge = '{name}': {says}; {advice}")
     return baseline_judge(stored, shards.end_id, device)
 

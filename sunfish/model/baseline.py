@@ -30,7 +30,7 @@ Kind = Literal["autoregressive", "masked"]
 
 FORMAT = 1
 FILES = ("config.json", "model.safetensors", *TOKENIZER_FILES)
-REMEDY = "train it again (`dvc repro pipelines/baselines/dvc.yaml`)"
+REMEDY = "train it again (`dvc --cd pipelines/baselines repro`)"
 
 
 class Baseline(nn.Module):

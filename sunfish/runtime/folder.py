@@ -30,7 +30,8 @@ class Measured:
     sampler: str
     steps: int
     check: bool
-    consistent: float | None
+    consistent: float | None  # share of texts; None without a grammar to judge them
+    valid: float | None  # share of sentences
 
 
 @dataclass(frozen=True)

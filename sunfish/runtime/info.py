@@ -12,7 +12,11 @@ from sunfish.digests import NAME as DIGESTS
 from sunfish.digests import check_digests
 from sunfish.files import read_json
 from sunfish.runtime import folder as folders
-from sunfish.runtime.folder import REMEDY, ExportedConfig
+from sunfish.runtime.folder import (
+    REMEDY,
+    ExportedConfig,
+    Measured,
+)
 from sunfish.sampling.onnx_backend import PRECISIONS, weights_path
 
 
@@ -97,6 +101,7 @@ def describe(folder: Path, info: Info) -> str:
         ("network", f"{network}, emb {model.emb_dim}"),
         ("texts", f"of up to {config.row_lengths.longest} tokens"),
         ("samples with", _settings(config.sampler.to_dict())),
+        *(("measured", _measured(row)) for row in config.measured if row.consistent is not None),
         ("checks drafts", "yes" if config.can_check else "no: it did not learn to"),
         ("sizes", size),
         ("licence", manifest.licence),
@@ -115,6 +120,11 @@ def describe(folder: Path, info: Info) -> str:
 def _settings(values: dict[str, Any]) -> str:
     shown = {k: f"({_settings(v)})" if isinstance(v, dict) else v for k, v in values.items()}
     return ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
+
+
+def _measured(row: Measured) -> str:
+    how = f"{row.sampler} {row.steps}{', checked' if row.check else ''}"
+    return f"{how}: {row.consistent:.1%} of texts consistent, {row.valid or 0:.1%} of sentences valid"
 
 
 def _compared(row: ComparedSampler) -> str:

@@ -150,8 +150,13 @@ def unseen_words(tokenizer: Tokenizer, text: str) -> list[str]:
 def unseen_note(tokenizer: Tokenizer, text: str) -> str | None:
     """Return a note about the words that a tokenizer has never seen, if there are any."""
     words = unseen_words(tokenizer, text)
-    if not words:
-        return None
+    inside = [word for word in words if not unseen_words(tokenizer, f" {word}")]
+    never = [word for word in words if word not in inside]
+    parts = [f"has never seen {_shown(never)}"] if never else []
+    parts += [f"has seen {_shown(inside)} behind a space only"] if inside else []
+    return f"the tokenizer {' and '.join(parts)}; the model reads single bytes there" if parts else None
+
+
+def _shown(words: list[str]) -> str:
     more = f" and {len(words) - SHOWN_WORDS} more" if len(words) > SHOWN_WORDS else ""
-    shown = ", ".join(map(repr, words[:SHOWN_WORDS]))
-    return f"the tokenizer has never seen {shown}{more}; the model reads single bytes there"
+    return ", ".join(map(repr, words[:SHOWN_WORDS])) + more

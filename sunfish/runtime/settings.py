@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import secrets
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -130,14 +131,32 @@ def option(name: str) -> str:
 
 
 def few_steps(config: SamplerConfig, folder: ExportedConfig) -> str | None:
-    """Return a note where a sampler takes less than half of the steps that it was measured with.
+    """Return a note where a sampler takes less than half of the steps that it was measured with, or where it
+    was measured to be less than half as good as the folder's own.
 
     Without a measurement of the very sampler, the folder's recommendation stands for it."""
-    usual = folder.sampler
-    known = [*folder.measured, Measured(usual.name, usual.steps, usual.check is not None, None)]
-    same = [row for row in known if (row.sampler, row.check) == (config.name, config.check is not None)]
+    usual = _row(folder.sampler)
+    known = [*folder.measured, usual]
+    same = [row for row in known if _kind(row) == _kind(_row(config))]
     fewest = min(row.steps for row in same or known)
-    if 2 * config.steps >= fewest:
-        return None
-    than = f"than this model was measured with ({fewest})"
-    return f"{config.steps} steps are far fewer {than}; expect worse texts"
+    if 2 * config.steps < fewest:
+        steps = f"{config.steps} steps are far fewer than this model was measured with ({fewest})"
+        return f"{steps}; expect worse texts"
+    best = [row for row in folder.measured if (_kind(row), row.steps) == (_kind(usual), usual.steps)]
+    near = min(same, key=lambda row: abs(math.log(row.steps / config.steps)), default=usual)
+    if best and near.consistent is not None and near.consistent < (best[0].consistent or 0.0) / 2:
+        return f"{_quality(near)} when measured; the model's own sampler, {_quality(best[0])}"
+    return None
+
+
+def _row(config: SamplerConfig) -> Measured:
+    return Measured(config.name, config.steps, config.check is not None, None, None)
+
+
+def _kind(row: Measured) -> tuple[str, bool]:
+    return row.sampler, row.check
+
+
+def _quality(row: Measured) -> str:
+    how = f"{row.sampler} of {row.steps} steps, {'checked' if row.check else 'unchecked'}"
+    return f"{how}, wrote {row.consistent:.1%} consistent texts and {row.valid or 0.0:.1%} valid sentences"

@@ -34,8 +34,9 @@ class Fidelity(NamedTuple):
 def training_sample(plan: Plan, count: int) -> Iterator[str]:
     """Yield `count` documents, as many of each source, drawn by their hashes from all of its files.
 
-    A source whose documents are exchangeable gives its first, and one with a limit only what lies within."""
-    by_source = _spans(plan)
+    A source whose documents are exchangeable gives its first, and one with a limit only what lies within.
+    """
+    by_source = spans_by_source(plan)
     for number, (name, spans) in enumerate(by_source.items()):
         share = count * (number + 1) // len(by_source) - count * number // len(by_source)
         source = plan.section.sources[name]
@@ -45,7 +46,8 @@ def training_sample(plan: Plan, count: int) -> Iterator[str]:
             yield from _lowest_hashes(_candidates(source, spans), share)
 
 
-def _spans(plan: Plan) -> dict[str, list[Span]]:
+def spans_by_source(plan: Plan) -> dict[str, list[Span]]:
+    """Return the spans of each source, in order."""
     by_source: dict[str, list[Span]] = {}
     for task in plan.tasks:
         by_source.setdefault(task.source, []).extend(task.spans)
@@ -98,7 +100,7 @@ def _lowest_hashes(records: Iterator[tuple[Record, bytes]], count: int) -> list[
 
 def measure_fidelity(tokenizer: Tokenizer, plan: Plan) -> Fidelity:
     """Encode and decode the first documents of some spans of each source."""
-    by_source, unknown = _spans(plan), unknown_id(tokenizer)
+    by_source, unknown = spans_by_source(plan), unknown_id(tokenizer)
     num_documents = num_tokens = num_unknown = num_altered = 0
     for name, spans in by_source.items():
         chosen = _spread(spans, CHECKED_SPANS)

@@ -15,12 +15,19 @@ from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.launch import Sharding
 from sunfish.files import replacing, require_writable
 from sunfish.sharding.assemble import SourceAccount, choose, documents_within
+from sunfish.sharding.columns import note_missing_columns
 from sunfish.sharding.counts import merge_counts
 from sunfish.sharding.duplicates import Duplicates
 from sunfish.sharding.engine import Engine
 from sunfish.sharding.pieces import is_whole, read_account
 from sunfish.sharding.plan import Plan, make_plan, sources_in_order, write_tasks
-from sunfish.sharding.sample import Fidelity, measure_fidelity, require_fidelity, training_sample
+from sunfish.sharding.sample import (
+    Fidelity,
+    measure_fidelity,
+    require_fidelity,
+    spans_by_source,
+    training_sample,
+)
 from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard
 from sunfish.text import tokenizer as tokenizers
 from sunfish.text.shards import read_record, token_dtype, write_manifest
@@ -69,6 +76,8 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
     plan = make_plan(section)
     work = Work((runs / f"shard-{plan.fingerprint}").resolve())
     write_tasks(plan, work.tasks)
+    for name, spans in spans_by_source(plan).items():
+        note_missing_columns(name, section.sources[name], spans)
     tokenizer = _tokenizer(plan, work)
     fidelity = measure_fidelity(tokenizer, plan)
     require_fidelity(fidelity, section.tokenizer)

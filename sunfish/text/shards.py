@@ -3,6 +3,7 @@
 train-00000.bin   little-endian uint16 (uint32 above 65,536 entries): documents with their end tokens
 train-00000.idx   little-endian uint64: where each document ends, in tokens
 manifest.json     sizes, digests, and what made them; no time, host or path: the same input, the same bytes
+digests.json      of the manifest itself
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sunfish.config.convert import build
+from sunfish.digests import check_digests, write_digests
 from sunfish.errors import UserError, require
 from sunfish.files import known_sha256, read_json, replacing, sha256, write_json
 from sunfish.progress import track
@@ -23,6 +25,7 @@ from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 
 SPLITS = ("train", "heldout")
 FORMAT = 2
+SMALL_FILES = ("manifest.json", "tokenizer_config.json")  # the manifest has all others' digests
 AGAIN = "; run the shard stage again"
 OTHER_TOKENIZER = "is another tokenizer than the one that made the shards"
 ALTERED = "was altered, or the manifest was: its sha256 is not the one that stands there"
@@ -138,8 +141,8 @@ def write_manifest(
     splits: dict[str, Any] = {}
     for name in SPLITS:
         shards = [asdict(record) for record in records if record.name.startswith(f"{name}-")]
-        sums = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")}
-        splits[name] = sums | {"shards": shards}
+        splits[name] = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")}
+        splits[name]["shards"] = shards
     total = sum(split["documents"] for split in splits.values())
     for name, split in splits.items():
         if split["documents"] == 0:
@@ -156,6 +159,7 @@ def write_manifest(
         "splits": splits,
     }
     write_json(folder / "manifest.json", manifest)
+    write_digests(folder, SMALL_FILES)
     return manifest
 
 
@@ -176,6 +180,7 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        check_digests(folder, SMALL_FILES, AGAIN.lstrip("; "))
         self.manifest = read_json(folder / "manifest.json")  # as it is written, for pages and records
         self._read = _as_manifest(self.manifest, folder / "manifest.json")
         self.vocab_size, self.end_id = self._read.vocab_size, self._read.end_id

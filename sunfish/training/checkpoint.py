@@ -18,12 +18,13 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from lightning.fabric import Fabric
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
+from sunfish.digests import check_digests, write_digests
 from sunfish.errors import UserError
-from sunfish.files import read_json, write_json, write_text
+from sunfish.files import write_json, write_text
 from sunfish.training.parallel import gather
 
 # "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
@@ -103,8 +104,8 @@ class Checkpoints:
             raise
 
     def _finish(self, aside: Path, folder: Path, state: dict[str, Any]) -> None:
-        sizes = {path.name: path.stat().st_size for path in sorted(aside.glob("*.safetensors"))}
-        write_json(aside / "state.json", {**state, "bytes": sizes})
+        write_json(aside / "state.json", state)
+        write_digests(aside)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
         write_text(self.run_dir / "LATEST", folder.name)
@@ -131,21 +132,18 @@ def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:
         reason = damage(folder)
         if reason is None:
             return folder
-        print(f"{folder}: {reason}; taking the one before", file=sys.stderr)
-    advice = "remove the folder to train from the start"
-    raise UserError(f"{run_dir}: none of its checkpoints can be read; {advice}")
+        print(f"{reason}; taking the one before {folder.name}", file=sys.stderr)
+    raise UserError(
+        f"{run_dir}: none of its checkpoints can be read; remove the folder to train from the start"
+    )
 
 
 def damage(folder: Path) -> str | None:
-    """Say what is wrong with a checkpoint, or None: a missing file, another size, an unreadable header."""
+    """Say what is wrong with a checkpoint, or None: a missing or altered file."""
     try:
-        for name, size in read_json(folder / "state.json")["bytes"].items():
-            if (folder / name).stat().st_size != size:
-                return f"{name} is cut off or altered"
-            with safe_open(folder / name, "pt"):
-                pass
-    except (OSError, UserError, KeyError, SafetensorError) as error:
-        return f"cannot be read ({error})"
+        check_digests(folder, None, "it cannot be read")
+    except (OSError, UserError) as error:
+        return str(error)
     return None
 
 

@@ -86,7 +86,7 @@ def pretrain(job: Job, places: Places) -> None:
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
     tracker = Tracker(
         dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name},
-        job.recipe.model.name,
+        job.recipe.model.name, runs / name,
     )  # fmt: skip
     tracker.log_params(job.params())
     track_inputs(tracker, job, places, shards)
@@ -181,18 +181,23 @@ def final_numbers(run: Run, log: RunLog) -> dict[str, Any]:
     """Return what the run came to."""
     lines, steps = log.lines(), run.recipe.pretrain.steps
     last = [line for line in lines if line["step"] > (1 - LAST_SHARE) * steps]
-    check = [line["check_nats_per_token"] for line in last if "check_nats_per_token" in line]
+    check = numbers_of(last, "check_nats_per_token")
     speeds = ("rows_per_second", "tokens_per_second", "share_of_peak")
     return {
         "steps": run.step,
         "parameters": sum(p.numel() for p in run.denoiser.parameters()),
-        "train_loss": float(np.mean([line["loss"] for line in last])),
+        "train_loss": float(np.mean(numbers_of(last, "loss"))),
         **({"train_check_nats_per_token": float(np.mean(check))} if check else {}),
-        **{key: float(np.median([line[key] for line in lines])) for key in speeds},
+        **{key: float(np.median(numbers_of(lines, key))) for key in speeds},
         "processes": run.fabric.world_size,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
     }
+
+
+def numbers_of(lines: list[dict[str, Any]], key: str) -> list[float]:
+    """Return a key's numbers where lines have it: logs never decide whether a model is written."""
+    return [line[key] for line in lines if isinstance(line.get(key), int | float)]
 
 
 def curve_csv(lines: list[dict[str, Any]]) -> str:
