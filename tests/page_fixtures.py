@@ -76,7 +76,14 @@ def _base64(values: np.ndarray) -> str:
 def _table(sampler: Sampler, name: str, steps: int, start: float) -> dict[str, Any]:
     config = dataclasses.replace(sampler.config.sampler, name=name, eta=0.5, churn=0.3)
     table = SAMPLERS[name](time_grid(sampler.batches.schedule, start), steps, config)
-    return {"name": name, "steps": steps, "start": start, "eta": 0.5, "churn": 0.3, "rows": table.rows.tolist()}
+    return {
+        "name": name,
+        "steps": steps,
+        "start": start,
+        "eta": 0.5,
+        "churn": 0.3,
+        "rows": table.rows.tolist(),
+    }
 
 
 if __name__ == "__main__":

@@ -43,5 +43,5 @@ export default defineConfig({
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", "import", "module", "browser", "default"] },
   worker: { format: "es" },
   build: { target: "es2022", chunkSizeWarningLimit: 1000 },
-  test: { testTimeout: 60_000 },
+  test: { testTimeout: 240_000, hookTimeout: 240_000 },
 });

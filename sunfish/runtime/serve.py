@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sunfish.errors import UserError
-from sunfish.runtime.folder import PRECISIONS, check_files, needed_files, read_config, weights_path
+from sunfish.runtime.folder import check_files, needed_files, read_config
+from sunfish.sampling.onnx_backend import PRECISIONS, weights_path
 
 PAGE = Path(__file__).parents[2] / "web" / "dist"
 HEADERS = {  # they let the page use threads, and no other site use the page
@@ -19,7 +20,7 @@ HEADERS = {  # they let the page use threads, and no other site use the page
 
 
 def page_server(folder: Path, host: str, port: int, page: Path = PAGE) -> ThreadingHTTPServer:
-    """Return a server of the page and the model in `folder`, bound and not yet serving; port 0 is any free one.
+    """Return a server of the page and the model in `folder`, bound and not yet serving; port 0: any free.
 
     Raises:
         UserError: the page is not built, the folder is no whole exported model, or the address is taken.

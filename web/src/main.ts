@@ -14,6 +14,8 @@ const problem = find<HTMLElement>("#problem");
 let controls: Controls;
 let about: About;
 let written: State;
+let isBusy = false;
+let isAskedAgain = false;
 
 function say(sentence: string): void {
   problem.textContent = sentence;
@@ -25,6 +27,10 @@ function sayError(error: unknown): void {
 }
 
 async function write(): Promise<void> {
+  if (isBusy) {
+    isAskedAgain = true; // the walk that is going on ends first
+    return client.stop();
+  }
   say("");
   written = controls.read();
   history.replaceState(null, "", `#${toHash(written)}`);
@@ -32,12 +38,14 @@ async function write(): Promise<void> {
   find("#command").textContent = command(written, about.precisions[0]!);
   setBusy(true);
   try {
-    await Promise.all(written.lanes.map((_, index) => run(index)));
+    for (let index = 0; index < written.lanes.length && !isAskedAgain; index++) await run(index);
   } catch (error) {
     sayError(error);
-  } finally {
-    setBusy(false);
   }
+  setBusy(false);
+  if (!isAskedAgain) return;
+  isAskedAgain = false;
+  await write();
 }
 
 async function run(index: number): Promise<void> {
@@ -62,6 +70,7 @@ function refill(text: string): void {
 }
 
 function setBusy(busy: boolean): void {
+  isBusy = busy;
   find<HTMLButtonElement>("#stop").disabled = !busy;
   find<HTMLButtonElement>("#write").disabled = busy;
   find("#lanes").setAttribute("aria-busy", String(busy));
@@ -79,7 +88,7 @@ function readLink(): boolean {
 
 async function copy(what: string): Promise<void> {
   const made = lanes.slice(0, written.lanes.length);
-  const texts = made.map(({ text, seconds, last: { calls, corrected } }) => ({ text, calls, corrected, seconds }));
+  const texts = made.map(({ text, seconds, last: { ids, calls, corrected } }) => ({ text, ids, calls, corrected, seconds }));
   const copies: Record<string, string> = {
     text: texts.map(({ text }) => text).join("\n\n"),
     json: JSON.stringify({ texts, settings: written }, null, 2),
@@ -105,7 +114,11 @@ async function start(): Promise<void> {
   addEventListener("hashchange", () => readLink() && void write());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => lanes.forEach((lane) => lane.redraw()));
   if (readLink()) await write();
+  else setBusy(false);
 }
 
-start().catch(sayError);
+start().catch((error: unknown) => {
+  sayError(error);
+  find("#lanes").setAttribute("aria-busy", "false");
+});
 if ("serviceWorker" in navigator && import.meta.env.PROD) void navigator.serviceWorker.register("./sw.js");

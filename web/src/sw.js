@@ -2,7 +2,10 @@
 const fresh = (request) => fetch(request, { cache: "no-cache" });
 
 self.addEventListener("install", (event) => {
-  const keep = async () => (await caches.open(VERSION)).addAll(["./", ...FILES]);
+  const keep = async () => {
+    const cache = await caches.open(VERSION);
+    await Promise.allSettled(["./", ...FILES].map((file) => cache.add(file))); // a folder of one's own has others
+  };
   event.waitUntil(keep().then(() => self.skipWaiting()));
 });
 
@@ -23,7 +26,13 @@ self.addEventListener("fetch", (event) => {
 async function answer(request) {
   const kept = () => caches.match(request, { ignoreSearch: true });
   if (new URL(request.url).pathname.includes("/assets/")) return (await kept()) ?? fetch(request);
-  return fresh(request).catch(async (error) => (await kept()) ?? Promise.reject(error));
+  try {
+    const response = await fresh(request);
+    if (response.ok) await (await caches.open(VERSION)).put(request, response.clone());
+    return response;
+  } catch (error) {
+    return (await kept()) ?? Promise.reject(error);
+  }
 }
 
 function isolated(response) {

@@ -7,7 +7,7 @@ import { Tokenizer } from "./tokenizer";
 
 const FORMAT = 8; // of the exported folder, as in sunfish/sampling/onnx_backend.py
 const REMEDY = "export the model again, or copy the whole folder";
-export const PRECISIONS = ["int8", "fp32"] as const;
+export const PRECISIONS = ["fp32", "int8"] as const; // the most exact one first, as the runtime takes them
 export type Precision = (typeof PRECISIONS)[number];
 export type ReadFile = (name: string) => Promise<Uint8Array<ArrayBuffer>>;
 

@@ -57,7 +57,7 @@ export class Lane {
 
   /** The pictures' colours are those of the page's ground. */
   redraw(): void {
-    if (!this.player.isWhole) return;
+    if (!this.player.isWhole || !this.root.isConnected) return;
     this.certainty.draw(this.player.pictures);
     this.show();
   }

@@ -1,6 +1,7 @@
 /** What was asked for, in the address: a link restores it. */
 import type { Settings } from "../core/settings";
 import { UserError, require } from "../core/errors";
+import { SAMPLERS } from "../core/solvers";
 
 export interface State {
   seed: number;
@@ -21,9 +22,12 @@ const flag: Reader = (value, key) => {
   require(value === "0" || value === "1", `the link's ${key} is "${value.slice(0, 40)}"; it must be 0 or 1`);
   return value === "1";
 };
-const word: Reader = (value) => value;
+const solver: Reader = (value, key) => {
+  require(Object.hasOwn(SAMPLERS, value), `the link's ${key} is "${value.slice(0, 40)}", which is no sampler`);
+  return value;
+};
 const SETTINGS: Record<string, Reader> = {
-  sampler: word, steps: number, temperature: number, check: flag, epsilon: number, redraft: number,
+  sampler: solver, steps: number, temperature: number, check: flag, epsilon: number, redraft: number,
 };
 
 /** The part of an address behind #. */

@@ -89,7 +89,7 @@ export class Stage {
     const [width, height] = [this.words.clientWidth, this.words.clientHeight];
     this.canvas.width = width;
     this.canvas.height = height;
-    if (!picture) return;
+    if (!picture || !width) return;
     const context = this.canvas.getContext("2d")!;
     const grain = new Grain(picture.noise, picture.words.length, getComputedStyle(this.words).color);
     [...this.words.children].forEach((word, k) => {
