@@ -10,14 +10,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sunfish.runtime.serve import PAGE
 from tests.test_page import CHROMIUM, npx, served
 
 OUT = Path(__file__).parents[1] / "docs" / "page.webp"
 PAUSES = {"noise": 900, "draft": 250, "check": 800, "correction": 500}  # milliseconds
-LAST = 4000
+LAST, MARGIN = 4000, 24
+
+
+def framed(picture: Image.Image) -> Image.Image:
+    """Return a picture with a margin of its own ground."""
+    return ImageOps.expand(picture, MARGIN, picture.getpixel((0, picture.height // 50)))
 
 
 def main(folder: Path) -> None:
@@ -26,7 +31,7 @@ def main(folder: Path) -> None:
         environment = {"SUNFISH_PAGE": address, "SUNFISH_PICTURES": place, "CHROMIUM": str(CHROMIUM)}
         npx("vitest", "run", "tests/picture.test.ts", SUNFISH_FIXTURES="", **environment)
         files = sorted(Path(place).glob("*.png"))
-        pictures = [Image.open(file).convert("RGB") for file in files]
+        pictures = [framed(Image.open(file).convert("RGB")) for file in files]
     pauses = [PAUSES[file.stem.split("-")[1]] for file in files]
     pauses[-1] = LAST
     first, *rest = pictures

@@ -7,7 +7,7 @@ import { defineConfig } from "vitest/config";
 const MODEL = process.env.MODEL ?? "../sunfish/shipped"; // relative to this folder
 const NEEDED = /(json|onnx_data|(step|check)(_quantized)?\.onnx)$/; // what the page reads of a folder
 
-/** Puts the model beside the page, and a service worker that knows all files, so that the page opens offline. */
+/** Puts the model beside the page, and a service worker that knows all files. */
 function modelAndWorker(): Plugin {
   let out = "dist";
   return {
@@ -20,7 +20,8 @@ function modelAndWorker(): Plugin {
       const hash = createHash("sha256");
       for (const file of files) hash.update(file).update(await readFile(join(out, file)));
       const worker = await readFile("src/sw.js", "utf8");
-      const facts = `const FILES = ${JSON.stringify(files)};\nconst VERSION = "${hash.digest("hex").slice(0, 16)}";\n`;
+      const version = hash.digest("hex").slice(0, 16);
+      const facts = `const FILES = ${JSON.stringify(files)};\nconst VERSION = "${version}";\n`;
       await writeFile(join(out, "sw.js"), facts + worker);
     },
   };

@@ -23,7 +23,9 @@ function say(sentence: string): void {
 }
 
 function sayError(error: unknown): void {
-  say(error instanceof UserError ? error.message : `this page made a mistake (${String(error)}); load it again`);
+  say(
+    error instanceof UserError ? error.message : `this page made a mistake (${String(error)}); load it again`,
+  );
 }
 
 async function write(): Promise<void> {
@@ -88,13 +90,22 @@ function readLink(): boolean {
 
 async function copy(what: string): Promise<void> {
   const made = lanes.slice(0, written.lanes.length);
-  const texts = made.map(({ text, seconds, last: { ids, calls, corrected } }) => ({ text, ids, calls, corrected, seconds }));
+  const texts = made.map(({ text, seconds, last: { ids, calls, corrected } }) => ({
+    text,
+    ids,
+    calls,
+    corrected,
+    seconds,
+  }));
   const copies: Record<string, string> = {
     text: texts.map(({ text }) => text).join("\n\n"),
     json: JSON.stringify({ texts, settings: written }, null, 2),
     link: location.href,
   };
-  const done = await navigator.clipboard?.writeText(copies[what]!).then(() => true, () => false);
+  const done = await navigator.clipboard?.writeText(copies[what]!).then(
+    () => true,
+    () => false,
+  );
   find("#copied").textContent = done ? "copied" : "this browser does not let a page copy";
 }
 
@@ -103,16 +114,20 @@ async function start(): Promise<void> {
   client.onnote = say;
   controls = new Controls(about);
   controls.write({ seed: Number(randomSeed()), prompt: "", lanes: [{}] });
-  find("#about").textContent = `${about.precisions[0]}, ${about.threads === 1 ? "1 thread" : `${about.threads} threads`}; nothing leaves this page.`;
+  const threads = about.threads === 1 ? "1 thread" : `${about.threads} threads`;
+  find("#about").textContent = `${about.precisions[0]}, ${threads}; nothing leaves this page.`;
   controls.form.addEventListener("submit", (event) => {
     event.preventDefault();
     void write();
   });
   find("#stop").addEventListener("click", () => client.stop());
-  document.querySelectorAll<HTMLElement>("[data-copy]").forEach((button) =>
-    button.addEventListener("click", () => void copy(button.dataset.copy!)));
+  document
+    .querySelectorAll<HTMLElement>("[data-copy]")
+    .forEach((button) => button.addEventListener("click", () => void copy(button.dataset.copy!)));
   addEventListener("hashchange", () => readLink() && void write());
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => lanes.forEach((lane) => lane.redraw()));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+    lanes.forEach((lane) => lane.redraw()),
+  );
   if (readLink()) await write();
   else setBusy(false);
 }

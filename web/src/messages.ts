@@ -4,9 +4,7 @@ import type { Frame } from "./core/loop";
 import type { Request } from "./core/writer";
 
 export type Order =
-  | { kind: "open"; folder: string }
-  | { kind: "write"; walk: number; request: Request }
-  | { kind: "stop" };
+  { kind: "open"; folder: string } | { kind: "write"; walk: number; request: Request } | { kind: "stop" };
 
 /** A frame as it is shown: what each position holds, and its noise as squares of greys. */
 export interface Picture extends Omit<Frame, "x"> {

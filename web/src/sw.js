@@ -4,7 +4,8 @@ const fresh = (request) => fetch(request, { cache: "no-cache" });
 self.addEventListener("install", (event) => {
   const keep = async () => {
     const cache = await caches.open(VERSION);
-    await Promise.allSettled(["./", ...FILES].map((file) => cache.add(file))); // a folder of one's own has others
+    // settled: a folder of one's own has other files
+    await Promise.allSettled(["./", ...FILES].map((file) => cache.add(file)));
   };
   event.waitUntil(keep().then(() => self.skipWaiting()));
 });

@@ -8,7 +8,11 @@ import { type Request, Writer } from "./core/writer";
 import type { Answer, Order, Picture } from "./messages";
 
 const MAX_THREADS = 4; // more do not help a text of some dozen tokens; one core is left to the page
-const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11);
+// prettier-ignore
+const SIMD = Uint8Array.of(
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0,
+  253, 15, 253, 98, 11,
+); // a module of one SIMD instruction
 
 let writer: Promise<Writer> | undefined;
 let wanted = 0; // the walk that is going on; any other one stops
@@ -32,9 +36,13 @@ function sentence(error: unknown): string {
 }
 
 async function open(folder: string): Promise<void> {
-  require(WebAssembly.validate(SIMD), "this browser has no WebAssembly SIMD, which the model needs; use a newer one");
+  require(WebAssembly.validate(
+    SIMD,
+  ), "this browser has no WebAssembly SIMD, which the model needs; use a newer one");
   ort.env.wasm.wasmPaths = { wasm: wasmUrl, mjs: runtimeUrl };
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.max(1, Math.min(MAX_THREADS, navigator.hardwareConcurrency - 1)) : 1;
+  ort.env.wasm.numThreads = self.crossOriginIsolated
+    ? Math.max(1, Math.min(MAX_THREADS, navigator.hardwareConcurrency - 1))
+    : 1;
   writer = openFolder(reader(folder)).then((opened) => new Writer(ort, opened));
   await (await writer).load();
   const { config, precisions } = (await writer).folder;
@@ -44,7 +52,8 @@ async function open(folder: string): Promise<void> {
 function reader(folder: string): ReadFile {
   return async (name) => {
     const response = await fetch(`${folder}/${name}`).catch(() => null);
-    require(response !== null && response.ok, `${name}: could not be loaded; the folder of the model is not whole`);
+    require(response !== null &&
+      response.ok, `${name}: could not be loaded; the folder of the model is not whole`);
     return new Uint8Array(await response.arrayBuffer());
   };
 }

@@ -19,7 +19,14 @@ export interface Text {
 export interface Fixtures {
   folder: string;
   precision: Precision;
-  random: { entropy: number[]; normals: string; floats: string; double: number; integers: number[]; choice: number }[];
+  random: {
+    entropy: number[];
+    normals: string;
+    floats: string;
+    double: number;
+    integers: number[];
+    choice: number;
+  }[];
   weights: number[];
   tables: { name: string; steps: number; start: number; eta: number; churn: number; rows: number[][] }[];
   encodings: { text: string; ids: number[] }[];

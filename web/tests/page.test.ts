@@ -6,7 +6,9 @@ import { toHash } from "../src/page/link";
 import { type Text, fixtures } from "./folder";
 
 const address = process.env.SUNFISH_PAGE!;
-const CHECKED = fixtures.texts.find(({ prompt, sampler, corrected }) => !prompt && !sampler && corrected > 0)!;
+const CHECKED = fixtures.texts.find(
+  ({ prompt, sampler, corrected }) => !prompt && !sampler && corrected > 0,
+)!;
 const GAP = fixtures.texts.find(({ prompt }) => prompt.includes("[MASK"))!;
 const LONG = "#seed=1&sampler=ddpm&steps=10000&check=0";
 
@@ -15,9 +17,14 @@ let page: Page;
 const complaints: string[] = [];
 
 beforeAll(async () => {
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM,
+    args: ["--no-sandbox", "--disable-gpu"],
+  });
   const context = await browser.newContext({
-    permissions: ["clipboard-read", "clipboard-write"], reducedMotion: "reduce", viewport: { width: 360, height: 800 },
+    permissions: ["clipboard-read", "clipboard-write"],
+    reducedMotion: "reduce",
+    viewport: { width: 360, height: 800 },
   });
   page = await context.newPage();
   page.setDefaultTimeout(120_000); // of a busy machine
@@ -41,16 +48,23 @@ const copied = async (what: string) => {
 
 /** Follow a link within the page, which reads it and writes. */
 async function open(where: string): Promise<void> {
-  await page.evaluate((to) => new Promise<void>((resolve) => {
-    addEventListener("hashchange", () => setTimeout(resolve), { once: true });
-    if (location.hash !== to) return void (location.hash = to);
-    document.querySelector<HTMLElement>("#write")!.click();
-    resolve();
-  }), where);
+  await page.evaluate(
+    (to) =>
+      new Promise<void>((resolve) => {
+        addEventListener("hashchange", () => setTimeout(resolve), { once: true });
+        if (location.hash !== to) return void (location.hash = to);
+        document.querySelector<HTMLElement>("#write")!.click();
+        resolve();
+      }),
+    where,
+  );
   await idle();
 }
 
-test.each([["a story", CHECKED], ["a gap", GAP]])("%s is the runtime's", async (_, text) => {
+test.each([
+  ["a story", CHECKED],
+  ["a gap", GAP],
+])("%s is the runtime's", async (_, text) => {
   await open(hash(text));
   const [made] = JSON.parse(await copied("json")).texts;
   expect(made).toMatchObject({ ids: text.ids, calls: text.calls, corrected: text.corrected });
@@ -65,7 +79,9 @@ test("a check strikes a word, and the correction stands in the next picture", as
   const last = Number(await page.getAttribute(".seek", "max"));
   let at = 0;
   while (at < last && !(await page.locator(".word.rejected").count())) await seek(++at);
-  const k = await page.$$eval(".word", (words) => words.findIndex((word) => word.classList.contains("rejected")));
+  const k = await page.$$eval(".word", (words) =>
+    words.findIndex((word) => word.classList.contains("rejected")),
+  );
   const now = () => page.locator(".word").nth(k).locator(".now").textContent();
   const struck = await now();
   expect(await page.textContent(".where")).toMatch(/^check: not/);
@@ -108,13 +124,18 @@ test("a link restores two samplers side by side", async () => {
   expect(await copied("text")).toBe(text);
 });
 
-test.each(["#seed=-1", "#seed=x", "#sampler=magic", "#steps=0", "#length=99999", "#what=ever", "#temperature=NaN"])(
-  "a link that was tampered with is a sentence: %s",
-  async (where) => {
-    await open(where);
-    expect((await page.textContent("#problem"))!.length).toBeGreaterThan(20);
-  },
-);
+test.each([
+  "#seed=-1",
+  "#seed=x",
+  "#sampler=magic",
+  "#steps=0",
+  "#length=99999",
+  "#what=ever",
+  "#temperature=NaN",
+])("a link that was tampered with is a sentence: %s", async (where) => {
+  await open(where);
+  expect((await page.textContent("#problem"))!.length).toBeGreaterThan(20);
+});
 
 test("a word that the tokenizer has never seen is said", async () => {
   await open("#seed=1&prompt=the%20zyx");

@@ -16,7 +16,12 @@ export function graphs(ort: Runtime, folder: Folder, precision: Precision): Open
   return (name) => open.get(name) ?? open.set(name, load(ort, folder, name, precision)).get(name)!;
 }
 
-async function load(ort: Runtime, folder: Folder, name: string, precision: Precision): Promise<Ort.InferenceSession> {
+async function load(
+  ort: Runtime,
+  folder: Folder,
+  name: string,
+  precision: Precision,
+): Promise<Ort.InferenceSession> {
   const { bytes, weights, weightsName } = await folder.graph(name, precision);
   const options: Ort.InferenceSession.SessionOptions = {
     executionProviders: ["wasm"],
@@ -42,8 +47,12 @@ export class Backend {
   private readonly length: number;
 
   constructor(
-    private readonly ort: Runtime, private readonly open: OpenGraph, private readonly rng: Generator,
-    private readonly config: SamplerConfig, private readonly embDim: number, row: Row,
+    private readonly ort: Runtime,
+    private readonly open: OpenGraph,
+    private readonly rng: Generator,
+    private readonly config: SamplerConfig,
+    private readonly embDim: number,
+    row: Row,
   ) {
     this.length = row.ids.length;
     this.tokens = this.ids = BigInt64Array.from(row.ids, BigInt);
@@ -72,15 +81,25 @@ export class Backend {
     }
     const isLast = index === table.rows.length - 1;
     const out = await this.run("step", {
-      x: this.embeddings(this.x), x_0_prev: this.embeddings(this.x_0_prev), noise: this.embeddings(noise),
-      ids: this.tensor("int64", this.ids), known: this.tensor("bool", this.known),
+      x: this.embeddings(this.x),
+      x_0_prev: this.embeddings(this.x_0_prev),
+      noise: this.embeddings(noise),
+      ids: this.tensor("int64", this.ids),
+      known: this.tensor("bool", this.known),
       uniforms: this.tensor("float32", this.uniforms),
       coefficients: new this.ort.Tensor("float32", table.rows[index]!, [5]),
       confidence_threshold: this.scalar(isLast ? 0 : this.config.confidence_threshold),
-      epsilon_cutoff: this.scalar(this.config.epsilon_cutoff), draws_tokens: this.scalar(Number(table.drawsTokens)),
+      epsilon_cutoff: this.scalar(this.config.epsilon_cutoff),
+      draws_tokens: this.scalar(Number(table.drawsTokens)),
     });
-    const [x, x_0_hat, ids, known, tokens, confidence] = out as
-      [Float32Array, Float32Array, BigInt64Array, Uint8Array, BigInt64Array, Float32Array];
+    const [x, x_0_hat, ids, known, tokens, confidence] = out as [
+      Float32Array,
+      Float32Array,
+      BigInt64Array,
+      Uint8Array,
+      BigInt64Array,
+      Float32Array,
+    ];
     Object.assign(this, { x, x_0_prev: x_0_hat, ids, known, tokens, confidence });
     this.rejected = new Uint8Array(this.length);
   }
@@ -89,9 +108,12 @@ export class Backend {
   async check(epsilon: number, logsnr: number): Promise<void> {
     const [noise, uniforms] = this.draw();
     const out = await this.run("check", {
-      ids: this.tensor("int64", this.tokens), given: this.tensor("bool", this.given),
-      noise: this.embeddings(noise), uniforms: this.tensor("float32", uniforms),
-      epsilon: this.scalar(epsilon), logsnr: this.scalar(logsnr),
+      ids: this.tensor("int64", this.tokens),
+      given: this.tensor("bool", this.given),
+      noise: this.embeddings(noise),
+      uniforms: this.tensor("float32", uniforms),
+      epsilon: this.scalar(epsilon),
+      logsnr: this.scalar(logsnr),
     });
     const [x, ids, known, rejected] = out as [Float32Array, BigInt64Array, Uint8Array, Uint8Array];
     Object.assign(this, { x, ids, tokens: ids, known, rejected, x_0_prev: new Float32Array(x.length) });
@@ -112,7 +134,10 @@ export class Backend {
     return new this.ort.Tensor("float32", values, [1, this.length, this.embDim]);
   }
 
-  private tensor(type: "int64" | "bool" | "float32", values: BigInt64Array | Uint8Array | Float32Array): Ort.Tensor {
+  private tensor(
+    type: "int64" | "bool" | "float32",
+    values: BigInt64Array | Uint8Array | Float32Array,
+  ): Ort.Tensor {
     return new this.ort.Tensor(type as "float32", values as Float32Array, [1, this.length]);
   }
 

@@ -41,7 +41,8 @@ const weightsPath = (precision: Precision) => `onnx/model${suffix(precision)}.on
 export async function openFolder(read: ReadFile): Promise<Folder> {
   const config = await readJson<ExportedConfig>(read, "config.json");
   const format = config.format;
-  require(format === FORMAT, `config.json: is of format ${format}, this page reads format ${FORMAT}; ${REMEDY}`);
+  require(format ===
+    FORMAT, `config.json: is of format ${format}, this page reads format ${FORMAT}; ${REMEDY}`);
   requireWhole(config);
   const digests = await readJson<Record<string, string>>(read, "digests.json");
   const checked = (name: string) => readChecked(read, name, digests);
@@ -68,7 +69,8 @@ async function readChecked(read: ReadFile, name: string, digests: Record<string,
   const bytes = await read(name);
   const digest = Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
   const hex = digest.map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  require(hex === digests[name], `${name}: is not what digests.json says: it was altered or cut short; ${REMEDY}`);
+  require(hex ===
+    digests[name], `${name}: is not what digests.json says: it was altered or cut short; ${REMEDY}`);
   return bytes;
 }
 

@@ -19,7 +19,11 @@ export interface Frame {
 type Count = Pick<Frame, "draft" | "step" | "calls" | "corrected">;
 
 /** Yield the frames of a text; the first one is the noise, before any call. */
-export async function* frames(config: SamplerConfig, schedule: NoiseSchedule, backend: Backend): AsyncGenerator<Frame> {
+export async function* frames(
+  config: SamplerConfig,
+  schedule: NoiseSchedule,
+  backend: Backend,
+): AsyncGenerator<Frame> {
   const count = { draft: 1, step: 0, calls: 0, corrected: 0 };
   const { check } = config;
   const redraft = check && solverTable(schedule, check.steps, config, check.restart_time);
@@ -41,7 +45,12 @@ export async function* frames(config: SamplerConfig, schedule: NoiseSchedule, ba
   }
 }
 
-async function* draft(config: SamplerConfig, table: SolverTable, backend: Backend, count: Count): AsyncGenerator<Frame> {
+async function* draft(
+  config: SamplerConfig,
+  table: SolverTable,
+  backend: Backend,
+  count: Count,
+): AsyncGenerator<Frame> {
   for (let step = 0; step < table.rows.length; step++) {
     const decided = backend.known;
     await backend.denoise(table, step);

@@ -151,7 +151,8 @@ const edges = new Float64Array(256);
 edges[0] = BASE;
 edges[255] = EDGE;
 const area = BASE * density(EDGE);
-for (let k = 254; k > 0; k--) edges[k] = Math.sqrt(-2 * Math.log(area / edges[k + 1]! + density(edges[k + 1]!)));
+for (let k = 254; k > 0; k--)
+  edges[k] = Math.sqrt(-2 * Math.log(area / edges[k + 1]! + density(edges[k + 1]!)));
 
 const WIDTHS = Float32Array.from(edges, (x) => x / 2 ** 23);
 const HEIGHTS = Float32Array.from(edges, (x, k) => (k ? density(x) : 1));

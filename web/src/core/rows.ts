@@ -22,16 +22,25 @@ const longestOf = (lengths: RowLengths) => lengths.lengths[lengths.lengths.lengt
 
 /** A row that begins with `prompt`; without `length` one as long as rows of the training. */
 export function promptRow(
-  tokenizer: Tokenizer, prompt: string, length: number | null, lengths: RowLengths, isTold: boolean, rng: Generator,
+  tokenizer: Tokenizer,
+  prompt: string,
+  length: number | null,
+  lengths: RowLengths,
+  isTold: boolean,
+  rng: Generator,
 ): Row {
   const given = prompt.trim() && prompt.trim() !== "[MASK]" ? tokenizer.encode(prompt) : [];
   const longest = longestOf(lengths);
   const isPossible = length === null || (Number.isInteger(length) && length >= 1 && length <= longest);
   require(isPossible, `length ${length}: must be a whole number from 1 to ${longest}`);
   const room = length ?? (isTold ? drawLength(lengths, rng, given.length + 1) : longest);
-  require(given.length < room, `the beginning has ${given.length} tokens, which leaves no room in a text of ${room}; shorten it`);
+  require(given.length <
+    room, `the beginning has ${given.length} tokens, which leaves no room in a text of ${room}; shorten it`);
   const pad = room - given.length;
-  return { ids: [...given, ...Array(pad).fill(0)], known: [...given.map(() => true), ...Array(pad).fill(false)] };
+  return {
+    ids: [...given, ...Array(pad).fill(0)],
+    known: [...given.map(() => true), ...Array(pad).fill(false)],
+  };
 }
 
 function drawLength({ lengths, counts }: RowLengths, rng: Generator, atLeast: number): number {
@@ -41,7 +50,11 @@ function drawLength({ lengths, counts }: RowLengths, rng: Generator, atLeast: nu
 
 /** A row in which all but the gaps is given: `[MASK:n]` is n tokens, `[MASK]` one to eight, drawn. */
 export function infillRow(
-  tokenizer: Tokenizer, text: string, lengths: RowLengths, endId: number, rng: Generator,
+  tokenizer: Tokenizer,
+  text: string,
+  lengths: RowLengths,
+  endId: number,
+  rng: Generator,
 ): Row {
   const gaps = [...text.matchAll(MASK)];
   const starts = [0, ...gaps.map((gap) => gap.index + gap[0].length)];
@@ -62,9 +75,12 @@ export function infillRow(
 
 function gapLengths(gaps: RegExpMatchArray[], room: number, longest: number, rng: Generator): number[] {
   const counts = gaps.map((gap) => Number(gap[1] ?? 1));
-  gaps.forEach((gap, k) => require(counts[k]! > 0, `${gap[0].trim()} is a gap of no tokens; write [MASK:1] for one`));
+  gaps.forEach((gap, k) =>
+    require(counts[k]! > 0, `${gap[0].trim()} is a gap of no tokens; write [MASK:1] for one`),
+  );
   room -= counts.reduce((sum, count) => sum + count, 0);
-  require(room >= 0, `the text has ${longest - room} tokens, gaps included, but the model's length is ${longest}`);
+  require(room >=
+    0, `the text has ${longest - room} tokens, gaps included, but the model's length is ${longest}`);
   return counts.map((count, k) => {
     if (gaps[k]![1] !== undefined) return count;
     const more = rng.integer(Math.min(LONGEST_DRAWN - 1, room) + 1);

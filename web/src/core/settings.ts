@@ -57,11 +57,15 @@ function resolveCheck(settings: Settings, usual: CheckConfig | null, canCheck: b
 
 export function requireUsable(config: SamplerConfig): void {
   const isCount = (value: number) => Number.isInteger(value) && value >= 1 && value <= MAX_STEPS;
-  require(config.name in SAMPLERS, `sampler "${config.name}": must be one of ${Object.keys(SAMPLERS).join(", ")}`);
+  require(config.name in
+    SAMPLERS, `sampler "${config.name}": must be one of ${Object.keys(SAMPLERS).join(", ")}`);
   require(isCount(config.steps), `steps ${config.steps}: must be a whole number from 1 to ${MAX_STEPS}`);
   const { temperature, check } = config;
   require(Number.isFinite(temperature) && temperature > 0, `temperature ${temperature}: must be above 0`);
   if (check === null) return;
-  require(isCount(check.steps), `redraft steps ${check.steps}: must be a whole number from 1 to ${MAX_STEPS}`);
-  require(check.epsilon >= 0 && check.epsilon < 1, `epsilon ${check.epsilon}: must be at least 0 and below 1`);
+  require(isCount(
+    check.steps,
+  ), `redraft steps ${check.steps}: must be a whole number from 1 to ${MAX_STEPS}`);
+  require(check.epsilon >= 0 &&
+    check.epsilon < 1, `epsilon ${check.epsilon}: must be at least 0 and below 1`);
 }

@@ -22,7 +22,12 @@ const softplus = (x: number) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x
 const zeros = (num: number) => new Array<number>(num).fill(0);
 
 /** The table of a sampler, from `startTime` (1 is pure noise) to data. */
-export function solverTable(schedule: NoiseSchedule, steps: number, config: SamplerConfig, startTime = 1): SolverTable {
+export function solverTable(
+  schedule: NoiseSchedule,
+  steps: number,
+  config: SamplerConfig,
+  startTime = 1,
+): SolverTable {
   const columns = SAMPLERS[config.name]!(timeGrid(schedule, startTime), steps, config);
   const rows = columns[0].map((_, k) => Float32Array.from(columns, (column) => column[k]!));
   const drawsTokens = config.name === "ddpm-categorical";
@@ -49,7 +54,9 @@ function logsnrAt({ t, logsnr }: NoiseSchedule, time: number): number {
 function ddim(grid: Grid, steps: number, eta: number): Columns {
   const logsnr = grid(steps);
   const { a_t, s_t, a_s, s_s } = ends(logsnr);
-  const c_n = logsnr.map((_, k) => ((eta * s_s[k]!) / s_t[k]!) * Math.sqrt(Math.max(1 - (a_t[k]! / a_s[k]!) ** 2, 0)));
+  const c_n = logsnr.map(
+    (_, k) => ((eta * s_s[k]!) / s_t[k]!) * Math.sqrt(Math.max(1 - (a_t[k]! / a_s[k]!) ** 2, 0)),
+  );
   const c_eps = logsnr.map((_, k) => Math.sqrt(Math.max(s_s[k]! ** 2 - c_n[k]! ** 2, 0)));
   const c_x = logsnr.map((_, k) => c_eps[k]! / s_t[k]!);
   const c_0 = logsnr.map((_, k) => a_s[k]! - (c_eps[k]! * a_t[k]!) / s_t[k]!);
@@ -64,10 +71,16 @@ function dpmpp2m(grid: Grid, steps: number): Columns {
   const c_0 = step.map((h, k) => a_s[k]! * -Math.expm1(-h));
   const ratio = step.map((h, k) => (k === 0 || k === steps - 1 ? 0 : h / step[k - 1]!));
   const c_x = s_s.map((s, k) => s / s_t[k]!);
-  return [logsnr, c_x, c_0.map((c, k) => c * (1 + 0.5 * ratio[k]!)), c_0.map((c, k) => -0.5 * c * ratio[k]!), zeros(steps)];
+  return [
+    logsnr,
+    c_x,
+    c_0.map((c, k) => c * (1 + 0.5 * ratio[k]!)),
+    c_0.map((c, k) => -0.5 * c * ratio[k]!),
+    zeros(steps),
+  ];
 }
 
-/** Source: [EDM] algorithm 1 without churn: an Euler step, then the step again with the mean of both slopes. */
+/** Source: [EDM] algorithm 1 without churn: an Euler step, then with both slopes' mean. */
 function heun(grid: Grid, steps: number): Columns {
   const logsnr = grid(Math.floor(steps / 2) + 1);
   const { a_t, s_t, a_s, s_s } = ends(logsnr);
@@ -97,7 +110,10 @@ function churn(grid: Grid, steps: number, config: SamplerConfig): Columns {
   const [a_t, s_t] = [raised.map(alpha), raised.map(sigma)];
   const u_t = s_t.map((s, k) => s / a_t[k]!);
   const u_s = [...landing.slice(1).map((level) => sigma(level) / alpha(level)), 0];
-  const [a_s, s_s] = [[...a_t.slice(1), 1], [...s_t.slice(1), 0]];
+  const [a_s, s_s] = [
+    [...a_t.slice(1), 1],
+    [...s_t.slice(1), 0],
+  ];
   const added = u_s.map((u, k) => Math.sqrt(Math.max((s_s[k]! / a_s[k]!) ** 2 - u ** 2, 0)));
   const c_x = u_s.map((u, k) => (a_s[k]! * u) / (a_t[k]! * u_t[k]!));
   const c_0 = u_s.map((u, k) => a_s[k]! * (1 - u / u_t[k]!));

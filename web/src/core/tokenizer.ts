@@ -5,7 +5,12 @@ const PIECES = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+
 
 interface TokenizerFile {
   pre_tokenizer?: { type?: string };
-  model?: { type?: string; vocab?: Record<string, number>; merges?: (string | [string, string])[]; ignore_merges?: boolean };
+  model?: {
+    type?: string;
+    vocab?: Record<string, number>;
+    merges?: (string | [string, string])[];
+    ignore_merges?: boolean;
+  };
 }
 
 export class Tokenizer {
@@ -17,7 +22,7 @@ export class Tokenizer {
   constructor(file: TokenizerFile) {
     const { model, pre_tokenizer } = file;
     const isKnown = model?.type === "BPE" && pre_tokenizer?.type === "ByteLevel" && model.vocab !== undefined;
-    require(isKnown, "tokenizer.json: is no byte-level BPE, the one kind this page reads; export the model again");
+    require(isKnown, "tokenizer.json: is no byte-level BPE, the one kind that this page reads");
     this.vocab = new Map(Object.entries(model!.vocab!));
     for (const [token, id] of this.vocab) this.tokens[id] = token;
     const merges = (model!.merges ?? []).map((pair) => (typeof pair === "string" ? pair : pair.join(" ")));
@@ -62,7 +67,8 @@ export class Tokenizer {
     if (this.ignoresMerges && whole !== undefined) return [whole];
     return this.merge(letters).map((token) => {
       const id = this.vocab.get(token);
-      if (id === undefined) throw new UserError(`tokenizer.json: has no token for "${token}"; export the model again`);
+      if (id === undefined)
+        throw new UserError(`tokenizer.json: has no token for "${token}"; export the model again`);
       return id;
     });
   }

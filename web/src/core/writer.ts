@@ -1,4 +1,4 @@
-/** A folder, ready to write: what is asked for -> frames, as `sunfish generate` and `sunfish infill` write. */
+/** A folder, ready to write: what is asked for -> frames, as `sunfish generate` writes. */
 import { Backend, type OpenGraph, type Runtime, graphs } from "./backend";
 import { require } from "./errors";
 import type { Folder, Precision } from "./folder";
@@ -24,7 +24,10 @@ export interface Walk {
 export class Writer {
   private readonly open = new Map<Precision, OpenGraph>();
 
-  constructor(private readonly ort: Runtime, readonly folder: Folder) {}
+  constructor(
+    private readonly ort: Runtime,
+    readonly folder: Folder,
+  ) {}
 
   /** Load the graphs, so that the first text does not wait for them. */
   async load(precision: Precision = this.folder.precisions[0]!): Promise<void> {
@@ -55,7 +58,7 @@ export class Writer {
     return promptRow(tokenizer, prompt, length ?? null, config.row_lengths, isTold, rng);
   }
 
-  /** Around gaps: none of the filling behind the text, no end token in a gap. Else: all before the first end. */
+  /** Around gaps: not what fills the row, no end token in a gap. Else: all before the first end. */
   private shown(row: Row, isFilled: boolean): (ids: number[]) => boolean[] {
     const end = this.folder.config.end_id;
     const last = row.ids.findLastIndex((id, k) => !row.known[k] || id !== end);

@@ -15,7 +15,8 @@ export class Certainty {
     this.cursor = find(".cursor", picture);
     const go = (event: PointerEvent) => {
       const { top, height } = picture.getBoundingClientRect();
-      if (event.buttons) seek(Math.max(0, Math.min(this.rows - 1, Math.floor(((event.clientY - top) / height) * this.rows))));
+      if (event.buttons)
+        seek(Math.max(0, Math.min(this.rows - 1, Math.floor(((event.clientY - top) / height) * this.rows))));
     };
     picture.addEventListener("pointerdown", go);
     picture.addEventListener("pointermove", go);
@@ -26,7 +27,10 @@ export class Certainty {
     const width = pictures[0]!.words.length;
     this.rows = this.canvas.height = pictures.length;
     this.canvas.width = width;
-    const ink = getComputedStyle(this.canvas).color.match(/[\d.]+/g)!.slice(0, 3).map(Number);
+    const ink = getComputedStyle(this.canvas)
+      .color.match(/[\d.]+/g)!
+      .slice(0, 3)
+      .map(Number);
     const image = new ImageData(width, this.rows);
     pictures.forEach(({ confidence, known, rejected, kind }, row) => {
       for (let k = 0; k < width; k++) {

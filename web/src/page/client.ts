@@ -55,7 +55,8 @@ export class Client {
         const value = read(data);
         if (value !== false) end(() => resolve(value));
       };
-      const fail = () => end(() => reject(new UserError("the worker of this page could not be started; load it again")));
+      const fail = () =>
+        end(() => reject(new UserError("the worker of this page could not be started; load it again")));
       const end = (then: () => void) => {
         this.worker.removeEventListener("message", listen);
         this.worker.removeEventListener("error", fail);

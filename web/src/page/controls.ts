@@ -26,7 +26,12 @@ export class Controls {
     const length = this.field("length").value;
     const lanes = this.lanes.slice(0, this.field("compare").checked ? 2 : 1).map((lane) => lane.read());
     const { value: prompt } = this.field("prompt");
-    return { seed: Number(this.field("seed").value), prompt, ...(length && { length: Number(length) }), lanes };
+    return {
+      seed: Number(this.field("seed").value),
+      prompt,
+      ...(length && { length: Number(length) }),
+      lanes,
+    };
   }
 
   write({ seed, prompt, length, lanes }: State): void {
@@ -53,10 +58,15 @@ export const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1)
 class LaneSettings {
   private kept: Settings = {}; // what the form has no field for
 
-  constructor(readonly fieldset: HTMLFieldSetElement, private readonly about: About) {
+  constructor(
+    readonly fieldset: HTMLFieldSetElement,
+    private readonly about: About,
+  ) {
     fieldset.append(copyOf("#settings"));
     const { sampler, can_check } = { ...about.config };
-    const options = ["", ...Object.keys(SAMPLERS)].map((name) => new Option(name || `recommended (${sampler.name})`, name));
+    const options = ["", ...Object.keys(SAMPLERS)].map(
+      (name) => new Option(name || `recommended (${sampler.name})`, name),
+    );
     this.field<HTMLSelectElement>("sampler").append(...options);
     this.field("steps").placeholder = String(sampler.steps);
     this.field("check").disabled = !can_check;
@@ -70,8 +80,10 @@ class LaneSettings {
     const [temperature, check] = [Number(this.field("temperature").value), this.field("check").checked];
     return {
       ...this.kept,
-      ...(sampler && { sampler }), ...(steps && { steps: Number(steps) }),
-      ...(temperature !== usual.temperature && { temperature }), ...(check !== (usual.check !== null) && { check }),
+      ...(sampler && { sampler }),
+      ...(steps && { steps: Number(steps) }),
+      ...(temperature !== usual.temperature && { temperature }),
+      ...(check !== (usual.check !== null) && { check }),
     };
   }
 

@@ -12,7 +12,11 @@ export function copyOf(template: string): DocumentFragment {
 }
 
 /** An element with a class and a text. */
-export function make<K extends keyof HTMLElementTagNameMap>(tag: K, className = "", text = ""): HTMLElementTagNameMap[K] {
+export function make<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  className = "",
+  text = "",
+): HTMLElementTagNameMap[K] {
   return Object.assign(document.createElement(tag), { className, textContent: text });
 }
 

@@ -8,7 +8,12 @@ export class Editor {
   private from: number | null = null; // where a drag began
   private mark: Mark = null; // what it makes of words
 
-  constructor(lane: HTMLElement, name: string, private readonly stage: Stage, fill: () => void) {
+  constructor(
+    lane: HTMLElement,
+    name: string,
+    private readonly stage: Stage,
+    fill: () => void,
+  ) {
     this.root = find(".editor", lane);
     this.fillButton = find(".fill", this.root);
     this.root.querySelectorAll<HTMLInputElement>("[type=radio]").forEach((radio) => (radio.name = name));
@@ -23,7 +28,9 @@ export class Editor {
 
   set isEnabled(enabled: boolean) {
     this.root.classList.toggle("off", !enabled);
-    this.root.querySelectorAll<HTMLInputElement>("input, .rest").forEach((input) => (input.disabled = !enabled));
+    this.root
+      .querySelectorAll<HTMLInputElement>("input, .rest")
+      .forEach((input) => (input.disabled = !enabled));
     this.update();
   }
 
@@ -77,7 +84,12 @@ export class Editor {
     const words = [...this.stage.element.querySelectorAll<HTMLElement>(".word:not(.gone)")];
     const here = words.indexOf(document.activeElement as HTMLElement);
     if (here < 0) return;
-    const steps: Record<string, number> = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: words.length - 1 };
+    const steps: Record<string, number> = {
+      ArrowRight: here + 1,
+      ArrowLeft: here - 1,
+      Home: 0,
+      End: words.length - 1,
+    };
     const to = words[steps[event.key] ?? -1];
     if (to) {
       to.focus();

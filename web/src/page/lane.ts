@@ -26,7 +26,9 @@ export class Lane {
     this.grid = new Grid(this.root);
     const { slider, player } = this;
     slider.addEventListener("input", () => player.seek(slider.valueAsNumber));
-    find(".play", this.root).addEventListener("click", () => (player.isPlaying ? player.seek(player.position) : player.play()));
+    find(".play", this.root).addEventListener("click", () =>
+      player.isPlaying ? player.seek(player.position) : player.play(),
+    );
   }
 
   begin(name: string): void {
@@ -45,7 +47,11 @@ export class Lane {
     this.seconds = seconds;
     const { calls, corrected } = this.last;
     const words = corrected === 1 ? "1 word" : `${corrected} words`;
-    this.say(stopped ? `Stopped after ${calls} calls.` : `${calls} calls of the network, ${words} corrected, ${seconds.toFixed(2)} s.`);
+    this.say(
+      stopped
+        ? `Stopped after ${calls} calls.`
+        : `${calls} calls of the network, ${words} corrected, ${seconds.toFixed(2)} s.`,
+    );
     this.certainty.draw(this.player.pictures);
     this.grid.draw(this.player.pictures);
     this.player.finish();

@@ -23,11 +23,19 @@ const flag: Reader = (value, key) => {
   return value === "1";
 };
 const solver: Reader = (value, key) => {
-  require(Object.hasOwn(SAMPLERS, value), `the link's ${key} is "${value.slice(0, 40)}", which is no sampler`);
+  require(Object.hasOwn(
+    SAMPLERS,
+    value,
+  ), `the link's ${key} is "${value.slice(0, 40)}", which is no sampler`);
   return value;
 };
 const SETTINGS: Record<string, Reader> = {
-  sampler: solver, steps: number, temperature: number, check: flag, epsilon: number, redraft: number,
+  sampler: solver,
+  steps: number,
+  temperature: number,
+  check: flag,
+  epsilon: number,
+  redraft: number,
 };
 
 /** The part of an address behind #. */
@@ -54,15 +62,18 @@ export function fromHash(hash: string): State {
     else if (key === "prompt") state.prompt = value;
     else readSetting(state, key, value);
   }
-  require(state.prompt.length <= LONGEST_PROMPT, `the link's text has more than ${LONGEST_PROMPT} characters`);
-  require(Number.isSafeInteger(state.seed) && state.seed >= 0, `the link's seed is ${state.seed}; it must be a whole number`);
+  require(state.prompt.length <=
+    LONGEST_PROMPT, `the link's text has more than ${LONGEST_PROMPT} characters`);
+  require(Number.isSafeInteger(state.seed) &&
+    state.seed >= 0, `the link's seed is ${state.seed}; it must be a whole number`);
   return state;
 }
 
 function readSetting(state: State, key: string, value: string): void {
   const lane = key.startsWith("b.") ? state.lanes[1] : state.lanes[0];
   const name = key.replace(/^b\./, "");
-  if (!lane || !Object.hasOwn(SETTINGS, name)) throw new UserError(`the link has "${key.slice(0, 40)}", which this page does not know`);
+  if (!lane || !Object.hasOwn(SETTINGS, name))
+    throw new UserError(`the link has "${key.slice(0, 40)}", which this page does not know`);
   Object.assign(lane, { [name]: SETTINGS[name]!(value, key) });
 }
 
@@ -72,11 +83,19 @@ export function command({ seed, prompt, length, lanes }: State, precision: strin
   const isInfill = /\[MASK(:\d+)?\]/.test(prompt);
   const { sampler, steps, temperature, check, epsilon, redraft } = lanes[0]!;
   const options: [string, unknown][] = [
-    ["seed", seed], ["prompt", !isInfill && prompt ? quoted : undefined], ["length", isInfill ? undefined : length],
-    ["sampler", sampler], ["steps", steps], ["temperature", temperature], ["check-epsilon", epsilon],
-    ["redraft-steps", redraft], ["precision", precision],
+    ["seed", seed],
+    ["prompt", !isInfill && prompt ? quoted : undefined],
+    ["length", isInfill ? undefined : length],
+    ["sampler", sampler],
+    ["steps", steps],
+    ["temperature", temperature],
+    ["check-epsilon", epsilon],
+    ["redraft-steps", redraft],
+    ["precision", precision],
   ];
-  const given = options.filter(([, value]) => value !== undefined).map(([name, value]) => `--${name} ${value}`);
+  const given = options
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `--${name} ${value}`);
   if (check !== undefined) given.push(check ? "--check" : "--no-check");
   return ["sunfish", isInfill ? "infill" : "generate", ...given, ...(isInfill ? [quoted] : [])].join(" ");
 }

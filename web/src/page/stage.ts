@@ -48,7 +48,9 @@ export class Stage {
   }
 
   private hold(picture: Picture, last: Picture): void {
-    const held = picture.words.map((word, k) => (last.shown[k] ? last.words[k]! : last === picture ? "" : last.isEnd[k] ? "" : word));
+    const held = picture.words.map((word, k) =>
+      last.shown[k] ? last.words[k]! : last === picture ? "" : last.isEnd[k] ? "" : word,
+    );
     while (this.words.children.length > held.length) this.words.lastElementChild!.remove();
     for (let k = this.words.children.length; k < held.length; k++) this.words.append(newWord(k));
     held.forEach((word, k) => {
@@ -72,7 +74,10 @@ export class Stage {
     element.classList.toggle("rejected", Boolean(picture.rejected[k]));
     element.classList.toggle("known", Boolean(picture.known[k]));
     element.classList.toggle("gone", isLast && !picture.shown[k]);
-    element.setAttribute("aria-label", `${now.textContent || "nothing yet"}, ${Math.round(100 * certainty)} % certain`);
+    element.setAttribute(
+      "aria-label",
+      `${now.textContent || "nothing yet"}, ${Math.round(100 * certainty)} % certain`,
+    );
   }
 
   private squeeze(k: number, word: string): string {
@@ -97,7 +102,13 @@ export class Stage {
       const gap = parseFloat(getComputedStyle(word).marginLeft);
       const [wide, high] = [word.offsetWidth + gap, word.offsetHeight];
       context.globalAlpha = NOISE * (picture.kind === "noise" ? 1 : 1 - picture.confidence[k]!);
-      context.drawImage(grain.at(k, Math.ceil((wide / high) * GRAINS)), word.offsetLeft - gap, word.offsetTop, wide, high);
+      context.drawImage(
+        grain.at(k, Math.ceil((wide / high) * GRAINS)),
+        word.offsetLeft - gap,
+        word.offsetTop,
+        wide,
+        high,
+      );
     });
   }
 }
@@ -107,16 +118,23 @@ class Grain {
   private readonly size: number;
   private readonly ink: number[];
 
-  constructor(private readonly greys: Uint8ClampedArray, positions: number, colour: string) {
+  constructor(
+    private readonly greys: Uint8ClampedArray,
+    positions: number,
+    colour: string,
+  ) {
     this.size = greys.length / positions;
-    this.ink = colour.match(/[\d.]+/g)!.slice(0, 3).map(Number);
+    this.ink = colour
+      .match(/[\d.]+/g)!
+      .slice(0, 3)
+      .map(Number);
   }
 
   at(k: number, columns: number): OffscreenCanvas {
     const canvas = new OffscreenCanvas(columns, GRAINS);
     const image = new ImageData(columns, GRAINS);
     for (let p = 0; p < columns * GRAINS; p++) {
-      const grey = this.greys[k * this.size + (Math.imul(p + 1, 0x9e3779b1) >>> 8) % this.size]!;
+      const grey = this.greys[k * this.size + ((Math.imul(p + 1, 0x9e3779b1) >>> 8) % this.size)]!;
       image.data.set([...this.ink, 2 * Math.max(0, grey - 128)], 4 * p);
     }
     canvas.getContext("2d")!.putImageData(image, 0, 0);
