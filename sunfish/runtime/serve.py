@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sunfish.errors import UserError
@@ -41,9 +42,9 @@ def page_server(folder: Path, host: str, port: int, page: Path = PAGE) -> Thread
 class _Handler(SimpleHTTPRequestHandler):
     """Answers with files of the page, and below /model/ with those of a folder that sampling needs."""
 
-    def __init__(self, page: Path, folder: Path, files: set[str], *args: object) -> None:
+    def __init__(self, page: Path, folder: Path, files: set[str], *args: Any) -> None:
         self.folder, self.files = folder, files
-        super().__init__(*args, directory=str(page))  # type: ignore[arg-type]
+        super().__init__(*args, directory=str(page))
 
     def translate_path(self, path: str) -> str:
         """Return the file behind an address; one that is not there for all else below /model/."""

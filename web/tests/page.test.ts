@@ -93,9 +93,8 @@ test("a check strikes a word, and the correction stands in the next picture", as
 });
 
 test("blanked words are filled, locked ones stay", async () => {
-  await open(hash(CHECKED));
-  const words = page.locator(".word:not(.gone)");
-  const before = await words.locator(".now").allTextContents();
+  await open(`#${new URLSearchParams({ seed: "1", prompt: "one day anna went to the [MASK:1] ." })}`);
+  const words = page.locator(".word");
   await page.check("input[value=lock]");
   await words.nth(0).click();
   await page.check("input[value=blank]");
@@ -105,12 +104,12 @@ test("blanked words are filled, locked ones stay", async () => {
   await page.mouse.down();
   await words.nth(3).hover();
   await page.mouse.up();
+  await words.nth(0).click();
   expect(await page.locator("[data-mark=blank]").count()).toBe(3);
   await page.click(".fill");
   await idle();
-  expect(await page.inputValue("[name=prompt]")).toBe(`${before[0]} [MASK:3] ${before.slice(4).join(" ")}`);
-  const after = await words.locator(".now").allTextContents();
-  expect([after[0], ...after.slice(-2)]).toEqual([before[0], ...before.slice(-2)]);
+  expect(await page.inputValue("[name=prompt]")).toMatch(/^one \[MASK:3\] to the/);
+  expect(await copied("text")).toMatch(/^one .* to the/s);
 });
 
 test("a link restores two samplers side by side", async () => {
