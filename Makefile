@@ -16,7 +16,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help try repro test check bench setup clean
+.PHONY: help try repro test check bench page setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @
@@ -55,6 +55,13 @@ bench: $(READY_DEV) ## the measurements behind the speed claims
 	@python -m benchmarks.int8 models/denoiser data/shards
 	@python -m benchmarks.parity models/denoiser models/onnx
 	@python -m benchmarks.cold_start models/onnx
+
+page: web/node_modules ## the page on which noise becomes text, in web/dist, for any static server; needs Node.js
+	@npm run --silent --prefix web build
+
+web/node_modules: web/package-lock.json
+	@npm ci --silent --no-audit --no-fund --prefix web
+	@touch web/node_modules
 
 setup: $(READY_DEV) ## the environment alone, with what tests need
 

@@ -137,6 +137,23 @@ def info(folder: Path, plugins: tuple[str, ...], as_json: bool) -> None:
     _print(json.dumps(about.to_dict(), indent=2) if as_json else describe(folder, about))
 
 
+@main.command()
+@click.argument(
+    "folder", type=click.Path(path_type=Path), envvar="SUNFISH_MODEL", default=lambda: usual_folder()
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8043, show_default=True, help="0: any free.")
+@report_errors
+def page(folder: Path, host: str, port: int) -> None:
+    """Serve the page on which FOLDER's noise becomes text, until it is interrupted."""
+    from sunfish.runtime.serve import page_server
+
+    _require_output(watch=False, as_json=False)
+    with page_server(folder, host, port) as server:
+        _print(f"http://{host}:{server.server_port}/")
+        server.serve_forever()
+
+
 def _load(options: dict[str, Any]) -> tuple[Any, Any]:
     """Return the sampler and its settings, the seed drawn and said where none is given."""
     import secrets  # what follows takes a third of a second to load, which --help need not wait for
