@@ -18,7 +18,7 @@ import numpy as np
 
 from sunfish.config.convert import build
 from sunfish.digests import check_digests, write_digests
-from sunfish.errors import UserError, require
+from sunfish.errors import NOT_NEGATIVE, UserError, require, require_each
 from sunfish.files import known_sha256, read_json, replacing, sha256, write_json
 from sunfish.progress import track
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
@@ -46,8 +46,7 @@ class ShardRecord:
     def __post_init__(self) -> None:
         is_name = re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5,}}", self.name) is not None
         require(is_name, "name", "is no shard's, such as train-00000")
-        for key in ("tokens", "documents", "bytes"):
-            require(getattr(self, key) >= 0, key, "must not be negative")
+        require_each(self, NOT_NEGATIVE, "tokens", "documents", "bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
