@@ -18,7 +18,7 @@ SAMPLER_KEYS = {"sampler": "name", **{key: key for key in SAME}}  # setting -> k
 CHECK_KEYS = {"check_epsilon": "epsilon", "redraft_steps": "steps"}
 CHECK_KEYS |= {"restart_time": "restart_time", "max_rounds": "max_rounds"}
 # conf/sampler/checked.yaml
-USUAL_CHECK = CheckConfig(epsilon=0.4, steps=1, restart_time=0.7, max_rounds=None)
+USUAL_CHECK = CheckConfig(epsilon=0.45, steps=1, restart_time=0.7, max_rounds=None)
 
 
 @dataclass(frozen=True)
