@@ -76,8 +76,8 @@ THIMBLE = [
 ]
 
 SMALL = ModelConfig(
-    name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, input_window=2, tied_head=True,
-    output_prior=True, length_conditioning=True,
+    name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, conv_window=2, tied_head=True,
+    input_posterior=True, output_prior=True, length_conditioning=True,
 )  # fmt: skip
 NOTHING_KNOWN = KnownConfig(
     conditioned_fraction=0.0, prefix=1.0, suffix=0.0, span=0.0, scattered=0.0, pure_noise_fraction=0.0

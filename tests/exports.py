@@ -26,8 +26,8 @@ from sunfish.sampling.onnx_backend import weights_path
 from sunfish.text.tokenizer import train_tokenizer, write_tokenizer
 
 SMALL = ModelConfig(
-    name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, input_window=2, tied_head=True,
-    output_prior=False, length_conditioning=True,
+    name="small", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, conv_window=2, tied_head=True,
+    input_posterior=True, output_prior=False, length_conditioning=True,
 )  # fmt: skip
 PLAIN = SamplerConfig(
     name="ddim", steps=4, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0,

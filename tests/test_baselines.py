@@ -52,8 +52,8 @@ from tests.oracles import surprise_margin
 ROOT = Path(__file__).parent.parent
 VOCAB, LENGTH, END = 11, 8, 0
 MODEL = ModelConfig(
-    name="thimble", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, input_window=2,
-    tied_head=True, output_prior=False, length_conditioning=True,
+    name="thimble", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, conv_window=2,
+    tied_head=True, input_posterior=True, output_prior=False, length_conditioning=True,
 )  # fmt: skip
 KNOWN = KnownConfig(
     conditioned_fraction=0.75, prefix=1.0, suffix=0.0, span=0.0, scattered=1.0, pure_noise_fraction=0.33

@@ -65,7 +65,7 @@ def test_the_plan_s_activations_are_those_that_are_kept(kept: str, monkeypatch: 
     monkeypatch.setattr("sunfish.model.transformer.attend", lambda q, k, v, mask: fused(q, k, v))
 
     def kept_bytes(layers: int) -> int:
-        transformer = Transformer(layers, width, 8)
+        transformer = Transformer(layers, width, 8, 2)
         weights = {p.untyped_storage().data_ptr() for p in transformer.parameters()}
         seen: dict[int, Any] = {}
         for block in transformer.blocks:

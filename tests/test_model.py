@@ -87,7 +87,7 @@ def test_the_causal_pass_never_sees_a_token_or_what_is_behind_it(changed: int) -
 
 @torch.no_grad()
 def test_the_denoising_pass_sees_every_position() -> None:
-    denoiser = make_denoiser(jitter=0.3, input_window=0)
+    denoiser = make_denoiser(jitter=0.3, conv_window=0, input_posterior=False)
     x_t, logsnr, x_0_prev, known = noisy(denoiser)
     other = x_t.clone()
     other[:, 5] += 1.0
@@ -100,7 +100,7 @@ def test_the_denoising_pass_sees_every_position() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("window", [0, 2])
 def test_documents_of_a_row_do_not_see_each_other(window: int) -> None:
-    denoiser, end = make_denoiser(20, jitter=0.3, input_window=window, length_conditioning=False), 19
+    denoiser, end = make_denoiser(20, jitter=0.3, conv_window=window, length_conditioning=False), 19
     row = torch.tensor([[3, 4, 5, 6, end, 7, 8, 9, end, 10, 11]])
     document = document_ids(row, end)
     assert document is not None and document.tolist() == [[0] * 5 + [1] * 4 + [2] * 2]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sunfish.model.baseline import Baseline
-from sunfish.model.transformer import Attention, Block, norm, rotary_angles, rotate
+from sunfish.model.transformer import Attention, Block, Neighbours, norm, rotary_angles, rotate
 from sunfish.sampling.decode import draw_tokens
 from sunfish.sampling.loop import Conditioning, Sampled
 from sunfish.types import Embeddings, Hidden, Logits
@@ -26,22 +26,31 @@ class CachedDecoder:
         self.cos = torch.cat((angles, angles), dim=-1).cos()
         self.sin = torch.cat((-angles, angles), dim=-1).sin()
         self.distances = baseline.distances(length)
-        window = 1 + baseline.config.input_window
-        self.recent: list[Embeddings] = [torch.zeros(num, 1, baseline.config.emb_dim, device=device)] * window
+        self.last: Embeddings = torch.zeros(num, 1, baseline.config.emb_dim, device=device)
+        nothing = [torch.zeros(num, 1, baseline.config.width, device=device)] * baseline.config.conv_window
+        self.recent: dict[Neighbours, list[Hidden]] = {
+            near: nothing for block in self.blocks for near in (block.near_attention, block.near_mlp)
+        }
 
     def step(self) -> Logits:
         """Return the logits of the next position, (batch, 1, vocab)."""
         at = self.position
-        x = self.baseline.project_in(self.recent, self.distances[at : at + 1])
+        x = self.baseline.project_in(self.last, self.distances[at : at + 1])
         for block, cache in zip(self.blocks, self.cache, strict=True):
-            x = x + self._attend(block.attention, block.norm_attention(x), cache)
-            x = x + block.mlp(block.norm_mlp(x))
+            near = self._near(block.near_attention, block.norm_attention(x))
+            x = x + self._attend(block.attention, near, cache)
+            x = x + block.mlp(self._near(block.near_mlp, block.norm_mlp(x)))
         return self.baseline.logits(norm(x))
 
     def append(self, tokens: Tensor) -> None:
         """Take the tokens, (batch, 1), of the position that `step` predicted."""
         self.position += 1
-        self.recent = [self.baseline.embed(tokens), *self.recent[:-1]]
+        self.last = self.baseline.embed(tokens)
+
+    def _near(self, neighbours: Neighbours, x: Hidden) -> Hidden:
+        earlier = self.recent[neighbours]
+        self.recent[neighbours] = [x, *earlier][: len(earlier)]
+        return neighbours.step(x, earlier)
 
     def _attend(self, attention: Attention, x: Hidden, cache: Tensor) -> Hidden:
         at = self.position

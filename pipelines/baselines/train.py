@@ -153,10 +153,9 @@ def baseline_operations(
 
     A baseline has no output prior, and reads no earlier estimate at its input.
     """
-    num_passes, sides = (1, 1) if kind == "autoregressive" else (passes(diffusion), 2)
-    unread = model.in_features - (1 + sides * model.input_window) * model.emb_dim
+    num_passes = 1 if kind == "autoregressive" else passes(diffusion)
     forward = forward_operations(dataclasses.replace(model, output_prior=False), vocab_size, length)
-    return num_passes * 3 * length * (forward - 2 * model.width * unread)
+    return num_passes * 3 * length * (forward - 2 * model.width * model.emb_dim)
 
 
 if __name__ == "__main__":

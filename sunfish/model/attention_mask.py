@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 DocumentIds = Int[Tensor, "batch pos"]
@@ -26,6 +27,13 @@ class AttentionMask(NamedTuple):
             return self.allowed
         lower = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
         return lower if self.allowed is None else lower & self.allowed
+
+    def hide(self, beside: Float[Tensor, "batch pos width"], by: int) -> Float[Tensor, "batch pos width"]:
+        """Return what stands `by` positions before each position, with zeros for another document's."""
+        if self.allowed is None:
+            return beside
+        allowed = self.allowed[:, 0].diagonal(-by, 1, 2)
+        return torch.where(F.pad(allowed, (max(by, 0), max(-by, 0)))[..., None], beside, 0.0)
 
 
 def document_mask(document: DocumentIds | None, is_causal: bool = False) -> AttentionMask:

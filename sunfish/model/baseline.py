@@ -18,7 +18,7 @@ from sunfish.config.schema.model import ModelConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.files import read_json, sha256
 from sunfish.model.attention_mask import DocumentIds, document_mask
-from sunfish.model.denoiser import POSITION_PERIODS, shift, shift_within
+from sunfish.model.denoiser import POSITION_PERIODS, shift
 from sunfish.model.embedding import Embedding, FourierEmbedding
 from sunfish.model.initial import init_weights
 from sunfish.model.pretrained import TOKENIZER_FILES, FolderConfig, load_weights, read_config
@@ -40,18 +40,19 @@ class Baseline(nn.Module):
     `masked`: logits of position i are log p(token i | all tokens that are not `mask_id`). Its causal pass,
     `next_token_logits`, has the same weights and a learned flag, as the denoiser's.
 
-    As in the denoiser, positions read the embeddings of `input_window` neighbours, and with
-    `length_conditioning` they are counted from the row's end."""
+    As in the denoiser, with `length_conditioning` positions are counted from the row's end."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, kind: Kind) -> None:
         super().__init__()
         self.config, self.vocab_size, self.kind = config, vocab_size, kind
-        is_masked, sides = kind == "masked", 2 if kind == "masked" else 1
+        is_masked = kind == "masked"
         self.embedding = Embedding(vocab_size + is_masked, config.emb_dim)
-        self.in_proj = nn.Linear((1 + sides * config.input_window) * config.emb_dim, config.width, bias=False)
+        self.in_proj = nn.Linear(config.emb_dim, config.width, bias=False)
         self.position = FourierEmbedding(POSITION_PERIODS, config.cond_dim, config.width)
         self.causal_embedding = nn.Parameter(torch.empty(config.width)) if is_masked else None
-        self.transformer = Transformer(config.num_layers, config.width, config.num_heads)
+        self.transformer = Transformer(
+            config.num_layers, config.width, config.num_heads, config.conv_window
+        )
         self.head = nn.Linear(config.width, config.emb_dim if config.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 
@@ -96,14 +97,9 @@ class Baseline(nn.Module):
         """Return the matrix that logits are products with."""
         return self.embedding.table()[: self.vocab_size] if self.config.tied_head else self.head.weight
 
-    def offsets(self) -> list[int]:
-        """Return how far the neighbours are shifted; above 0 they stand before a position."""
-        sides = (1, -1) if self.kind == "masked" else (1,)
-        return [side * k for k in range(1, self.config.input_window + 1) for side in sides]
-
-    def project_in(self, inputs: list[Embeddings], distance: Tensor) -> Hidden:
-        """Return the transformer's input: embeddings side by side, and where positions stand, (pos,)."""
-        hidden: Hidden = self.in_proj(torch.cat(inputs, dim=-1)) + self.position(distance.float())
+    def project_in(self, x: Embeddings, distance: Tensor) -> Hidden:
+        """Return the transformer's input, of embeddings and of where they stand, (pos,)."""
+        hidden: Hidden = self.in_proj(x) + self.position(distance.float())
         return hidden
 
     def distances(self, length: int) -> Tensor:
@@ -112,9 +108,7 @@ class Baseline(nn.Module):
         return length - 1 - index if self.config.length_conditioning else index
 
     def _trunk(self, x: Embeddings, document: DocumentIds | None, is_causal: bool) -> Hidden:
-        absent = torch.zeros_like(x)
-        inputs = [absent if is_causal and by < 0 else shift_within(x, by, document) for by in self.offsets()]
-        projected = self.project_in([x, *inputs], self.distances(x.shape[1]))
+        projected = self.project_in(x, self.distances(x.shape[1]))
         if is_causal and self.causal_embedding is not None:
             projected = projected + self.causal_embedding
         hidden: Hidden = self.transformer(projected, document_mask(document, is_causal))

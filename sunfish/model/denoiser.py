@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from sunfish.config.schema.model import ModelConfig
 from sunfish.model.attention_mask import AttentionMask, DocumentIds, document_mask
-from sunfish.model.embedding import Embedding, FourierEmbedding, expected_embedding
+from sunfish.model.embedding import Embedding, FourierEmbedding, expected_embedding, posterior_mean
 from sunfish.model.readout import Readout, padded_readout, token_nats
 from sunfish.model.transformer import Transformer
 from sunfish.types import Embeddings, Hidden, KnownMask, Logits, LogSnr, PerPosition, PerRow, TokenIds
@@ -54,9 +54,12 @@ class Denoiser(nn.Module):
         self.in_proj = nn.Linear(config.in_features, config.width, bias=False)
         self.known_embedding = nn.Parameter(torch.empty(config.width))
         self.causal_embedding = nn.Parameter(torch.empty(config.width))
-        self.transformer = Transformer(config.num_layers, config.width, config.num_heads)
+        self.transformer = Transformer(
+            config.num_layers, config.width, config.num_heads, config.conv_window
+        )
         self.head = nn.Linear(config.width, config.emb_dim if config.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
+        self.unigram_bias = nn.Parameter(torch.empty(vocab_size)) if config.input_posterior else None
         self._cached_readout: Readout | None = None
 
     def forward(
@@ -121,11 +124,9 @@ class Denoiser(nn.Module):
     ) -> Hidden:
         """Return what the readout reads: the trunk's answer, over T, and the prior's evidence."""
         is_known = known[..., None]
-        # where not known the best linear estimate, which fades with the noise
-        x = torch.where(is_known, x_t, alpha(logsnr)[:, None, None] * x_t)
+        x = torch.where(is_known, x_t, self._own_estimate(x_t, logsnr))
         levels = torch.where(is_known, self.known_embedding, self.noise_level(logsnr)[:, None])
-        inputs = [x, torch.where(is_known, 0.0, x_0_prev), *self._neighbours(x, document)]
-        hidden = self._trunk(inputs, levels, document_mask(document))
+        hidden = self._trunk(x, torch.where(is_known, 0.0, x_0_prev), levels, document_mask(document))
         hidden = hidden if temperature is None else hidden / temperature[:, None, None]
         if not self.config.output_prior:
             return self.head(hidden) if self.config.tied_head else hidden
@@ -137,27 +138,27 @@ class Denoiser(nn.Module):
         """Return the same of a clean text: position i reads the tokens before i."""
         x = shift(self.embed(ids), 1)
         absent = torch.zeros_like(x)
-        inputs = [x, absent, *self._neighbours(x, document, is_causal=True)]
         levels = self.known_embedding + self.causal_embedding
-        hidden = self._trunk(inputs, levels, document_mask(document, is_causal=True))
+        hidden = self._trunk(x, absent, levels, document_mask(document, is_causal=True))
         if self.config.tied_head:
             return self.head(hidden)
         return torch.cat((hidden, absent), dim=-1) if self.config.output_prior else hidden
 
-    def _neighbours(
-        self, x: Embeddings, document: DocumentIds | None, is_causal: bool = False
-    ) -> list[Embeddings]:
-        """Return the embeddings around each position, zeros for another document's or later ones."""
-        offsets = [by for k in range(1, self.config.input_window + 1) for by in (k, -k)]
-        absent = torch.zeros_like(x)
-        return [absent if is_causal and by < 0 else shift_within(x, by, document) for by in offsets]
+    def _own_estimate(self, x_t: Embeddings, logsnr: LogSnr) -> Embeddings:
+        """Return what each position knows of x_0 from its own x_t: the posterior mean, or the best linear
+        estimate, alpha x_t. Both fade with the noise."""
+        if self.unigram_bias is None:
+            return alpha(logsnr)[:, None, None] * x_t
+        evidence = posterior_logit_scale(logsnr)[:, None, None] * x_t
+        return posterior_mean(evidence, self.unigram_bias, self.embedding.table())
 
-    def _trunk(self, inputs: list[Embeddings], levels: Tensor, mask: AttentionMask) -> Hidden:
-        """Return the transformer's answer to embeddings side by side and an embedding of the noise level."""
-        length = inputs[0].shape[1]
+    def _trunk(self, x: Embeddings, x_0_prev: Embeddings, levels: Tensor, mask: AttentionMask) -> Hidden:
+        """Return the transformer's answer to two embeddings a position and one of its noise level."""
+        length = x.shape[1]
         index = torch.arange(length, device=levels.device)
         position = self.position((length - 1 - index if self.config.length_conditioning else index).float())
-        hidden: Hidden = self.transformer(self.in_proj(torch.cat(inputs, dim=-1)) + levels + position, mask)
+        inputs = self.in_proj(torch.cat((x, x_0_prev), dim=-1))
+        hidden: Hidden = self.transformer(inputs + levels + position, mask)
         return hidden
 
     def _nats(self, hidden: Hidden, ids: TokenIds, weight: PerPosition) -> PerPosition:
@@ -192,18 +193,8 @@ class Denoiser(nn.Module):
 
 
 def shift(x: Tensor, by: int) -> Tensor:
-    """Return x, (batch, pos, ...), moved `by` positions to the right (left if negative), zeros moved in."""
-    if by > 0:
-        return F.pad(x, (0, 0, by, 0))[:, : x.shape[1]]
-    return F.pad(x, (0, 0, 0, -by))[:, -by:]
-
-
-def shift_within(x: Embeddings, by: int, document: DocumentIds | None) -> Embeddings:
-    """Return `shift` of x, with zeros where another document's embedding would come; None is one document."""
-    moved = shift(x, by)
-    if document is None:
-        return moved
-    return torch.where(shift(document[..., None] + 1, by) == document[..., None] + 1, moved, 0.0)
+    """Return x, (batch, pos, ...), moved `by` positions to the right, zeros moved in."""
+    return F.pad(x, (0, 0, by, 0))[:, : x.shape[1]]
 
 
 def posterior_logit_scale(logsnr: LogSnr) -> LogSnr:

@@ -72,3 +72,14 @@ def expected_embedding(logits: Logits, table: EmbeddingTable) -> Embeddings:
         with torch.autocast(table.device.type, enabled=False):
             return expected_embedding(logits, table)
     return logits.to(table.dtype).softmax(dim=-1) @ table
+
+
+def posterior_mean(evidence: Embeddings, bias: Tensor, table: EmbeddingTable) -> Embeddings:
+    """Return E[e_token | x_t] of each position by itself, in the table's precision.
+
+    log p(token | x_t) = evidence . e_token + log p(token) + const with evidence = (alpha / sigma^2) x_t, because
+    embeddings have equal length; `bias` is log p(token). Source: [CDCD] eq. 7 without context."""
+    if torch.is_autocast_enabled(table.device.type):
+        with torch.autocast(table.device.type, enabled=False):
+            return posterior_mean(evidence, bias, table)
+    return expected_embedding(F.linear(evidence.to(table.dtype), table, bias), table)

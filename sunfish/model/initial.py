@@ -11,15 +11,16 @@ from sunfish.model.embedding import NUM_FREQUENCIES
 
 # ends of the names of all that starts at zero
 WRITING = ("attention.out.weight", "down.weight", "head.weight")
-ZEROS = (*WRITING, "bias", "shift", "known_embedding", "causal_embedding")
+ZEROS = (*WRITING, "earlier", "later", "bias", "shift", "known_embedding", "causal_embedding")
 
 
 def count_parameters(config: ModelConfig, vocab_size: int) -> int:
     """Return how many parameters a denoiser of this size has, without building it."""
     width, emb, cond = config.width, config.emb_dim, config.cond_dim
-    block = 12 * width**2 + 4 * width  # attention 4, MLP 8; two norms
+    block = 12 * width**2 + (4 + 4 * config.conv_window) * width  # attention 4, MLP 8; norms, neighbours
     fourier = (2 * NUM_FREQUENCIES + 1) * cond + (cond + 1) * width  # twice: noise level, position
     head = width * (emb if config.tied_head else vocab_size) + vocab_size
+    head += vocab_size * config.input_posterior
     around = vocab_size * emb + config.in_features * width + 2 * width + head
     return config.num_layers * block + 2 * fourier + around
 

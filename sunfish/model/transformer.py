@@ -98,11 +98,36 @@ class MLP(nn.Module):
         return self.down(F.gelu(self.up(x)))
 
 
-class Block(nn.Module):
-    """Pre-norm attention and MLP."""
+class Neighbours(nn.Module):
+    """Add to each channel its values at the positions beside it, by learned weights: a depthwise convolution.
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    So attention need not look for what stands beside a word. A causal pass reads earlier positions only.
+    Source: [Canon] (layers A and C), [Primer] section 4 (depthwise convolutions)."""
+
+    def __init__(self, width: int, window: int) -> None:
         super().__init__()
+        self.earlier, self.later = (nn.Parameter(torch.empty(window, 1, width)) for _ in range(2))
+
+    def forward(self, x: Hidden, mask: AttentionMask) -> Hidden:
+        window, length, total = len(self.earlier), x.shape[1], x
+        padded = F.pad(x, (0, 0, window, window))
+        for sign, weights in ((1, self.earlier),) if mask.is_causal else ((1, self.earlier), (-1, self.later)):
+            for by, weight in zip(range(sign, sign * (window + 1), sign), weights.to(x.dtype), strict=True):
+                beside = padded[:, window - by : window - by + length]
+                total = torch.addcmul(total, mask.hide(beside, by), weight)
+        return total
+
+    def step(self, x: Hidden, earlier: list[Hidden]) -> Hidden:
+        """Return the causal answer at one position; `earlier` are the inputs before it, the nearest first."""
+        return x + sum(weight * before for weight, before in zip(self.earlier, earlier, strict=True))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each of what its norm and the neighbours give."""
+
+    def __init__(self, width: int, num_heads: int, window: int) -> None:
+        super().__init__()
+        self.near_attention, self.near_mlp = Neighbours(width, window), Neighbours(width, window)
         self.norm_attention, self.norm_mlp = Norm(width), Norm(width)
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width)
@@ -115,17 +140,17 @@ class Block(nn.Module):
         return checkpoint(_uncached, self._compute, x, cos, sin, mask, use_reentrant=False, context_fn=keep)
 
     def _compute(self, x: Hidden, cos: Tensor, sin: Tensor, mask: AttentionMask) -> Hidden:
-        x = x + self.attention(self.norm_attention(x), cos, sin, mask)
-        return x + self.mlp(self.norm_mlp(x))
+        x = x + self.attention(self.near_attention(self.norm_attention(x), mask), cos, sin, mask)
+        return x + self.mlp(self.near_mlp(self.norm_mlp(x), mask))
 
 
 class Transformer(nn.Module):
     """A stack of blocks over positions."""
 
-    def __init__(self, num_layers: int, width: int, num_heads: int) -> None:
+    def __init__(self, num_layers: int, width: int, num_heads: int, window: int) -> None:
         super().__init__()
         self.head_dim = width // num_heads
-        self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(Block(width, num_heads, window) for _ in range(num_layers))
 
     def forward(self, x: Hidden, mask: AttentionMask) -> Hidden:
         """Return the normalised output of the last block.

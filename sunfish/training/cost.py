@@ -17,16 +17,17 @@ DENSE_BF16 = {"B200": 2250e12, "H200": 989.4e12, "H100": 989.4e12, "A100": 312e1
 DENSE_BF16 |= {"L40S": 362e12, "RTX 4090": 165.2e12}
 # Kept per token, layer and unit of width in bf16. A test holds none and full against saved-tensor hooks;
 # selective is the sum of the products' outputs.
-ACTIVATION_BYTES = {"none": 42, "selective": 24, "full": 4}
+ACTIVATION_BYTES = {"none": 50, "selective": 24, "full": 4}
 LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
 UPDATE_BYTES = 6  # per entry of a matrix: its direction in fp32, its update in bf16
 GIB = 2**30
 
 
 def forward_operations(model: ModelConfig, vocab_size: int, length: int) -> float:
-    """Return the operations of one forward pass per token: two per weight and product."""
+    """Return the operations of one forward pass per token, without an input posterior: two per weight."""
     attention = 2 * 2 * length * model.width
-    block = 2 * 12 * model.width**2 + attention
+    neighbours = 2 * 2 * 2 * model.conv_window * model.width
+    block = 2 * 12 * model.width**2 + attention + neighbours
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
     prior = 2 * model.emb_dim * vocab_size if model.output_prior and not model.tied_head else 0
     return model.num_layers * block + 2 * model.in_features * model.width + head + prior
@@ -39,8 +40,11 @@ def step_operations(
 
     What checkpointing computes again is not counted: it is no progress."""
     forward = forward_operations(model, vocab_size, length)
-    estimate = forward + 2 * vocab_size * model.emb_dim
-    return rows * length * (passes(diffusion) * 3 * forward + diffusion.self_conditioning * estimate)
+    expectation = 2 * vocab_size * model.emb_dim  # of embeddings over logits
+    posterior = 2 * expectation if model.input_posterior else 0
+    estimate = forward + posterior + expectation
+    trained = 3 * (passes(diffusion) * forward + posterior)
+    return rows * length * (trained + diffusion.self_conditioning * estimate)
 
 
 def passes(diffusion: DiffusionConfig) -> int:
