@@ -42,10 +42,11 @@ def test_a_plan_needs_no_shards(params: dict, tmp_path: Path, capsys: Any) -> No
 
 
 def test_a_plan_counts_both_passes(params: dict) -> None:
-    alone = params | {
-        "diffusion": dataclasses.replace(params["diffusion"], check_weight=0.0, self_conditioning=0.0)
-    }
-    both = params | {"diffusion": dataclasses.replace(params["diffusion"], self_conditioning=0.0)}
+    once = dataclasses.replace(params["diffusion"], self_conditioning=0.0)
+    both = params | {
+        "model": dataclasses.replace(params["model"], input_posterior=False), "diffusion": once
+    }  # fmt: skip
+    alone = both | {"diffusion": dataclasses.replace(once, check_weight=0.0)}
     one, two = (make_plan(job_of(each), 512) for each in (alone, both))
     assert two.operations() == 2 * one.operations()
     assert two.memory()["activations"] == 2 * one.memory()["activations"]

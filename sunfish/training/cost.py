@@ -26,8 +26,7 @@ GIB = 2**30
 def forward_operations(model: ModelConfig, vocab_size: int, length: int) -> float:
     """Return the operations of one forward pass per token, without an input posterior: two per weight."""
     attention = 2 * 2 * length * model.width
-    neighbours = 2 * 2 * 2 * model.conv_window * model.width
-    block = 2 * 12 * model.width**2 + attention + neighbours
+    block = 2 * 12 * model.width**2 + attention
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
     prior = 2 * model.emb_dim * vocab_size if model.output_prior and not model.tied_head else 0
     return model.num_layers * block + 2 * model.in_features * model.width + head + prior
