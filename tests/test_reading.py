@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.sources import Values
+from sunfish.config.schema.filters import Values
 from sunfish.documents import Record, Span
 from sunfish.errors import UserError
 from sunfish.sharding import readers

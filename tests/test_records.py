@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.sources import Pattern, Range, Values
+from sunfish.config.schema.filters import Pattern, Range, Values
 from sunfish.errors import UserError
 from sunfish.sharding import encoder, readers
 from sunfish.sharding.data_report import draw_lengths, look_at

@@ -10,7 +10,8 @@ import pytest
 
 from sunfish.config.compose import ConfigError, check, compose
 from sunfish.config.schema.data import DataConfig
-from sunfish.config.schema.sources import Length, Pattern, Range, Stories, Values
+from sunfish.config.schema.filters import Length, Pattern, Range, Values
+from sunfish.config.schema.sources import Stories
 from sunfish.errors import UserError
 from sunfish.sharding import steps
 from sunfish.sharding.plan import make_plan

@@ -223,6 +223,7 @@ def _write_rest(stored: StoredDenoiser, folder: Path, sampler: SamplerConfig) ->
         "end_id": config.end_id,
         "can_check": config.can_check,
         "sampler": sampler.to_dict(),
+        "answers": config.answers and dataclasses.asdict(config.answers),
     }
     write_json(folder / "config.json", values)
     write_json(folder / "noise_schedule.json", stored.schedule.to_json())

@@ -39,6 +39,7 @@ class FolderConfig:
     row_lengths: RowLengths
     end_id: int
     can_check: bool  # the causal pass was trained
+    answers: RowLengths | None = None  # how long answers to instructions are; None: it takes no instructions
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def read_denoiser(folder: Path) -> StoredDenoiser:
     values = read_json(folder / "config.json")
     require_format(folder / "config.json", values, FORMAT, REMEDY)
     check_digests(folder, FILES, REMEDY)
-    config = build(FolderConfig, values, str(folder / "config.json"))
+    config = build(FolderConfig, {"answers": None, **values}, str(folder / "config.json"))
     try:
         schedule = NoiseSchedule.from_json(read_json(folder / "noise_schedule.json"))
     except (KeyError, TypeError, ValueError) as error:

@@ -47,6 +47,7 @@ class ExportedConfig:
     can_check: bool
     sampler: SamplerConfig  # what the folder recommends
     measured: tuple[Measured, ...]
+    answers: RowLengths | None  # how long answers to instructions are; None: it takes no instructions
 
 
 def read_config(folder: Path) -> ExportedConfig:
@@ -63,7 +64,7 @@ def read_config(folder: Path) -> ExportedConfig:
         raise UserError(
             f"{folder}: is of format {_format(folder, values)}, this version reads format {FORMAT}; {REMEDY}"
         )
-    return build(ExportedConfig, {"measured": [], **values}, str(path))
+    return build(ExportedConfig, {"measured": [], "answers": None, **values}, str(path))
 
 
 def _format(folder: Path, values: dict[str, Any]) -> Any:

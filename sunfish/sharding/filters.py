@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sunfish.config.schema.sources import Filter, Length, Pattern, Range, Source, Values
+from sunfish.config.schema.filters import Filter, Length, Pattern, Range, Values
+from sunfish.config.schema.sources import Source
 from sunfish.documents import Record
 
 Rule = Callable[[Record], bool]
@@ -17,7 +18,8 @@ UNREADABLE, EMPTY = "unreadable", "empty"  # what is dropped without a filter
 def columns_of(source: Source) -> list[str]:
     """Return the columns that are read beside the text, each once."""
     selection = source.selection()
-    columns = [rule.column for rule in selection.filters if not isinstance(rule, Length)]
+    columns = [*selection.columns]
+    columns += [rule.column for rule in selection.filters if not isinstance(rule, Length)]
     return list(dict.fromkeys([*columns, selection.url_column] if selection.url_column else columns))
 
 

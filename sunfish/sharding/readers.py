@@ -130,8 +130,8 @@ def _text_and_columns(record: Any, text_column: str, columns: list[str]) -> tupl
         )
         return f"holds {type(record).__name__} {record!r:.40}, no record with a text{advice}"
     text = _value_at(record, text_column)
-    if text is None:
-        text = ""
+    if text is None or text_column in columns:
+        text = text if isinstance(text, str) else ""
     if not isinstance(text, str):
         there = escape_controls(", ".join(record))
         return f"has no text under {text_column!r}; there are {there}; set the source's text_column"

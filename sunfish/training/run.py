@@ -22,7 +22,7 @@ from sunfish.config.schema.launch import LaunchConfig
 from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
-from sunfish.files import project_root, require_writable, write_json, write_text
+from sunfish.files import project_root, require_writable, sha256, write_json, write_text
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.initial import count_parameters
 from sunfish.model.pretrained import FORMAT, FolderConfig, write_denoiser
@@ -34,6 +34,7 @@ from sunfish.training.checkpoint import Checkpoints, finish_run
 from sunfish.training.cost import Meter, peak_operations
 from sunfish.training.log import RunLog
 from sunfish.training.loop import Observers, train
+from sunfish.training.optim import learning_bytes
 from sunfish.training.parallel import count_processes, flushing_denormals, make_fabric, part_of, whole
 from sunfish.training.sample import sample_ids
 from sunfish.training.stopping import Stopped
@@ -66,7 +67,7 @@ class Job:
     def params(self) -> dict[str, Any]:
         """Return all that decides the weights, flat; how far the training goes is `pretrain.steps`."""
         rows = {f"data.{key}": getattr(self.data, key) for key in ("rows", "row_length", "row_multiple")}
-        return rows | flatten(vars(self.recipe))
+        return rows | flatten({name: part for name, part in vars(self.recipe).items() if part is not None})
 
 
 @flushing_denormals()
@@ -83,7 +84,8 @@ def pretrain(job: Job, places: Places) -> None:
         require_writable(path)
     name, runs = fingerprint(shards, job), places.runs or project_root() / "runs"
     compiled = fabric.device.type == "cuda" if job.launch.compile is None else job.launch.compile
-    run = start_run(fabric, job.recipe, shards.vocab_size, compiled, rows.between)
+    task_end_id = shards.end_id if rows.answer_lengths() else None
+    run = start_run(fabric, job.recipe, shards.vocab_size, compiled, rows.between, task_end_id)
     carry_on(run, runs, name, {"shards": shards.digest(), **job.params()})
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
     tracker = Tracker(
@@ -143,11 +145,13 @@ def write_results(
     """
     weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
     if run.fabric.is_global_zero:
-        write_denoiser(
-            places.out, folder_config(run.recipe, shards, rows), weights, run.schedule.current, places.shards
-        )
-        digest = hashlib.sha256((places.out / "model.safetensors").read_bytes()).hexdigest()
-        tracker.set_tags({"model_sha256": digest})
+        finetune, answers = run.recipe.finetune, rows.answer_lengths()
+        if finetune and answers:
+            written = finetune.write(places.out, weights, answers, places.shards)
+        else:
+            config, written = folder_config(run.recipe, shards, rows), places.out / "model.safetensors"
+            write_denoiser(places.out, config, weights, run.schedule.current, places.shards)
+        tracker.set_tags({"model_sha256": sha256(written)})
         write_json(places.metrics, final_numbers(run, log))
         write_text(places.curve, curve_csv(log.lines()))
     run.fabric.barrier()
@@ -213,6 +217,8 @@ def final_numbers(run: Run, log: RunLog) -> dict[str, Any]:
     return {
         "steps": run.step,
         "parameters": sum(p.numel() for p in run.denoiser.parameters()),
+        "trained_parameters": sum(p.numel() for p in run.denoiser.parameters() if p.requires_grad),
+        "learning_bytes": learning_bytes(run.denoiser, run.optimizers),
         "train_loss": float(np.mean([line["loss"] for line in last])),
         **({"train_check_nats_per_token": float(np.mean(check))} if check else {}),
         **{key: float(np.median([line[key] for line in lines])) for key in speeds},

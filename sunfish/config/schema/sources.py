@@ -8,12 +8,12 @@ too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
+from sunfish.config.schema.filters import Filter, Selection
 from sunfish.documents import File, Record, Span, Unreadable
 from sunfish.errors import require
 
@@ -21,82 +21,11 @@ STORIES_PER_TASK = 10_000  # written in about two seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Values:
-    """Keep documents whose column holds one of some values, such as language: en."""
-
-    kind: Literal["values"]
-    column: str
-    values: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        require(len(self.values) > 0, "values", "must name at least one value, or nothing would be kept")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """Keep documents whose column is a number from min to max, such as language_score from 0.65."""
-
-    kind: Literal["range"]
-    column: str
-    min: float | None
-    max: float | None
-
-    def __post_init__(self) -> None:
-        _require_order(self.min, self.max)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pattern:
-    """Keep documents in whose column a regular expression is found, or with `keep: false` all others."""
-
-    kind: Literal["pattern"]
-    column: str
-    pattern: str
-    keep: bool
-
-    def __post_init__(self) -> None:
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            require(False, "pattern", f"is no regular expression ({error})")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Length:
-    """Keep documents whose text has min to max characters."""
-
-    kind: Literal["length"]
-    min: int | None
-    max: int | None
-
-    def __post_init__(self) -> None:
-        _require_order(self.min, self.max)
-
-
-def _require_order(low: float | None, high: float | None) -> None:
-    require(low is not None or high is not None, "min", "or max must be set, or the filter keeps everything")
-    ordered = low is None or high is None or low <= high
-    require(ordered, "max", f"must not be below min = {low}, or nothing would be kept")
-
-
-Filter = Values | Range | Pattern | Length
-
-
-class Selection(NamedTuple):
-    """Which of a source's documents are kept; by default all, and what cannot be read ends the run."""
-
-    filters: tuple[Filter, ...] = ()
-    url_column: str | None = None
-    skip_unreadable: bool = False
-    max_documents: int | None = None
-    max_tokens: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Source:
     """What every source has; a new one overrides `read`, and the other methods where it needs to."""
 
     exchangeable: ClassVar[bool] = False  # the first documents are as good a sample as any
+    has_turns: ClassVar[bool] = False  # documents are instructions and answers, see `sunfish.documents.TURN`
 
     weight: float | None  # share of the tokens beside other sources; null for all: everything of each
 
@@ -156,6 +85,23 @@ class Stories(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoryTasks(Stories):
+    """Instructions and stories of the grammar that meet them."""
+
+    has_turns: ClassVar[bool] = True
+
+    kind: Literal["story_tasks"]  # type: ignore[assignment]
+
+    def read(self, span: Span) -> Iterator[Record | Unreadable]:
+        """Yield tasks by number."""
+        module = import_module("sunfish.text.tasks")
+        grammar = import_module("sunfish.text.lexicon").GRAMMARS[self.grammar]
+        tasks = module.write_tasks(self.seed, span.start, grammar)
+        for number in range(span.start, span.stop):
+            yield Record(module.as_document(list(next(tasks))), {}, f"task {number}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Columns(Source):
     """What files and Hub have in common: where the text stands, which documents are kept, how many."""
 
@@ -186,6 +132,10 @@ class Columns(Source):
         skip = self.unreadable == "skip"
         return Selection(self.filters, self.url_column, skip, self.max_documents, self.max_tokens)
 
+    def setting_of(self, column: str) -> str:
+        """Return which setting asks for a column, for messages."""
+        return "text_column" if column == self.text_column else "filters"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Columns):
@@ -211,6 +161,46 @@ class Files(Columns):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tasks(Files):
+    """Files of instructions and responses, parquet or JSON lines; `text_column` is that of the responses.
+
+    With `instruction_column: null` it holds conversations instead: lists of {role, content}, the answer last.
+    """
+
+    has_turns: ClassVar[bool] = True
+
+    kind: Literal["tasks"]  # type: ignore[assignment]
+    instruction_column: str | None
+
+    def read(self, span: Span) -> Iterator[Record | Unreadable]:
+        """Yield the tasks that begin in a span of a file."""
+        as_document = import_module("sunfish.text.tasks").as_document
+        for record in super().read(span):
+            if isinstance(record, Record):
+                try:
+                    record = Record(as_document(self._turns(record)), record.columns, record.where)
+                except (ValueError, TypeError, KeyError) as error:
+                    record = Unreadable(f"{record.where}: {error}")
+            yield record
+
+    def _turns(self, record: Record) -> list[Any]:
+        if self.instruction_column is None:
+            return [turn["content"] for turn in record.columns[self.text_column] or ()]
+        instruction = record.columns[self.instruction_column]
+        if instruction is None:
+            raise ValueError(f"has no {self.instruction_column!r}; set the source's instruction_column")
+        return [instruction, record.text]
+
+    def selection(self) -> Selection:
+        """Return the same, with the instructions' column."""
+        return super().selection()._replace(columns=(self.instruction_column or self.text_column,))
+
+    def setting_of(self, column: str) -> str:
+        """Return which setting asks for a column, for messages."""
+        return "instruction_column" if column == self.instruction_column else super().setting_of(column)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hub(Columns):
     """A dataset of the Hugging Face Hub, read from there without a copy; FineWeb by default."""
 
@@ -225,7 +215,9 @@ class Hub(Columns):
         return _sharding("find").find_all(_sharding("hub").list_urls(self), where)
 
 
-SOURCES: dict[str, type] = {"stories": Stories, "files": Files, "hub": Hub}
+SOURCES: dict[str, type] = {
+    "stories": Stories, "files": Files, "hub": Hub, "story_tasks": StoryTasks, "tasks": Tasks,
+}  # fmt: skip
 
 
 def _sharding(name: str) -> Any:
