@@ -1,6 +1,6 @@
 """Fine-tune a pretrained denoiser on tasks: all of its weights, or an adapter over them.
 
-python -m pipelines.finetune.train lora --base models/denoiser --shards data/tasks --out models/finetuned/lora
+python -m pipelines.finetune.train lora --out models/finetuned/lora --metrics ... --curve ...
 """
 
 from __future__ import annotations

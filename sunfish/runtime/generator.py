@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,12 @@ from sunfish.runtime.folder import (
     read_schedule,
 )
 from sunfish.runtime.frames import Frame, frames
+from sunfish.runtime.long_texts import write_long
 from sunfish.runtime.memory import require_room as require_memory
 from sunfish.runtime.memory import rows_at_once
 from sunfish.runtime.prompts import (
     Row,
+    answer_end,
     empty_gaps,
     free_row,
     given_row,
@@ -36,7 +38,7 @@ from sunfish.runtime.prompts import (
 )  # fmt: skip
 from sunfish.runtime.settings import Resolved, Settings, few_steps, resolve
 from sunfish.sampling.onnx_backend import CPU, OpenGraph, graph_path, open_session, weights_path
-from sunfish.text.tokenizer import Tokenizer, read_tokenizer
+from sunfish.text.tokenizer import Tokenizer, instruction_ids, read_tokenizer
 
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
 MAX_LENGTH = 100_000  # tokens of a text
@@ -112,21 +114,25 @@ class Sampler:
         length: int | None = None,
         prompt: str | None = None,
         settings: Settings = Settings(),
+        instruction: str | None = None,
     ) -> list[Text]:
-        """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
+        """Return `num` texts of at most `length` tokens: free ones, or answers to `instruction`, carrying on
+        from `prompt` if there is one.
 
         Without `length` a model that is told lengths gets one drawn from its training's, and any other the
         room of the longest. A text that may be longer than a row is written in pieces, each given the end
         of the one before, until the model ends it."""
-        how = self._begin(settings, num, length, MAX_LENGTH, prompt)
+        how = self._begin(settings, num, length, MAX_LENGTH, instruction, prompt)
         rngs = _generators(how.seed, num)
-        if length is not None and length > self.lengths.longest:
-            return self._write_long(length, prompt, rngs, how)
-        rows = [self._row(length, prompt, rng) for rng in rngs]
-        return [
-            self._text(written, self._until_end(written.ids))
-            for written in self.batches.sample(rows, rngs, how)
-        ]
+        sample = partial(self.batches.sample, how=how)
+        if length is not None and length > self.lengths.longest and instruction is None:
+            begun = [] if prompt is None else prompt_ids(self.tokenizer, prompt)
+            require_room(begun, length)
+            texts = write_long(sample, begun, length, self.lengths.longest, self.tokenizer.end_id, rngs)
+            return [self._text(text, np.arange(len(text.ids))) for text in texts]
+        shown = self._shown(instruction)
+        rows = [self._row(length, prompt, rng, instruction) for rng in rngs]
+        return [self._text(written, shown(written.ids)) for written in sample(rows, rngs)]
 
     def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[Text]:
         """Return `num` ways to fill the gaps of `text`; all else stays as it is.
@@ -156,11 +162,13 @@ class Sampler:
         length: int | None = None,
         prompt: str | None = None,
         settings: Settings = Settings(),
+        instruction: str | None = None,
     ) -> Iterator[Frame]:
         """Yield each call's outcome for the `num` texts that `generate` returns, one after the other."""
-        how = self._begin(replace(settings, batch=1), num, length, self.lengths.longest, prompt)
+        how = self._begin(replace(settings, batch=1), num, length, self.lengths.longest, instruction, prompt)
+        shown = self._shown(instruction)
         for rng in _generators(how.seed, num):
-            yield from self._frames(self._row(length, prompt, rng), rng, how, self._until_end)
+            yield from self._frames(self._row(length, prompt, rng, instruction), rng, how, shown)
 
     def stream_infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> Iterator[Frame]:
         """Yield every call's outcome for the `num` fillings that `infill` returns, one after the other."""
@@ -173,7 +181,7 @@ class Sampler:
             yield from self._frames(row, rng, how, lambda ids, row=row: self._around_gaps(row, ids))  # type: ignore[misc]
 
     def _begin(
-        self, settings: Settings, num: int, length: int | None, longest: int, given: str | None
+        self, settings: Settings, num: int, length: int | None, longest: int, *given: str | None
     ) -> Resolved:
         """Resolve the settings, and refuse what cannot be done before anything is drawn for it."""
         if not 1 <= num <= MAX_TEXTS:
@@ -187,51 +195,30 @@ class Sampler:
             raise UserError(f"--length = {length}: must lie between 1 and {longest:,}{why}")
         how = resolve(settings, self.config, length)
         rows_at_once(self.config, min(length or MAX_LENGTH, self.lengths.longest), num, how.batch)
-        notes = [given and unseen_note(self.tokenizer, given), few_steps(how.config, self.config)]
+        unseen = [text and unseen_note(self.tokenizer, text) for text in given[-1:]]
+        notes = [*unseen, few_steps(how.config, self.config)]
         for note in filter(None, [*notes, None if settings.seed is not None else f"--seed {how.seed}"]):
             self.note(note)
         return how
 
-    def _row(self, length: int | None, prompt: str | None, rng: np.random.Generator) -> Row:
+    def _row(
+        self,
+        length: int | None,
+        prompt: str | None,
+        rng: np.random.Generator,
+        instruction: str | None = None,
+    ) -> Row:
         ids = [] if prompt is None else prompt_ids(self.tokenizer, prompt)
+        if instruction is not None:
+            asked = instruction_ids(self.tokenizer, instruction)
+            return given_row(
+                [*asked, *ids], answer_end(len(asked), len(ids), length, self.config.answers, rng)
+            )
         if length is None:
             is_told = self.config.model.length_conditioning
             length = int(self.lengths.draw(1, rng, len(ids) + 1)[0]) if is_told else self.lengths.longest
         require_room(ids, length)
         return given_row(ids, length) if ids else free_row(length)
-
-    def _write_long(
-        self, length: int, prompt: str | None, rngs: list[np.random.Generator], how: Resolved
-    ) -> list[Text]:
-        """Return texts of more tokens than a row has: of each row the last half of a row's length is given to
-        the next one.
-        """
-        longest, begun = self.lengths.longest, [] if prompt is None else prompt_ids(self.tokenizer, prompt)
-        require_room(begun, length)
-        texts = [Written(np.array(begun, np.int64), 0, 0, 0.0) for _ in rngs]
-        going = list(range(len(rngs)))
-        while going:
-            given = [texts[k].ids[-(longest // 2) :].tolist() for k in going]
-            rooms = [
-                min(longest, len(ids) + length - len(texts[k].ids))
-                for k, ids in zip(going, given, strict=True)
-            ]
-            rows = [given_row(ids, room) for ids, room in zip(given, rooms, strict=True)]
-            pieces = self.batches.sample(rows, [rngs[k] for k in going], how)
-            for k, ids, piece in zip(going, given, pieces, strict=True):
-                texts[k] = self._append(texts[k], piece, len(ids))
-            ended = {
-                k
-                for k, piece in zip(going, pieces, strict=True)
-                if (piece.ids == self.tokenizer.end_id).any()
-            }
-            going = [k for k in going if k not in ended and len(texts[k].ids) < length]
-        return [self._text(text, np.arange(len(text.ids))) for text in texts]
-
-    def _append(self, text: Written, piece: Written, num_given: int) -> Written:
-        ids = np.concatenate((text.ids, piece.ids[self._until_end(piece.ids)][num_given:]))
-        calls, corrected = text.calls + piece.calls, text.corrected + piece.corrected
-        return Written(ids, calls, corrected, text.seconds + piece.seconds)
 
     def _frames(
         self, row: Row, rng: np.random.Generator, how: Resolved, shown: Callable[[np.ndarray], np.ndarray]
@@ -242,9 +229,12 @@ class Sampler:
         text = self.tokenizer.decode(written.ids[positions].tolist())
         return Text(text, written.calls, written.corrected, written.seconds)
 
-    def _until_end(self, ids: np.ndarray) -> np.ndarray:
-        """Return the positions before the first end token."""
-        return np.flatnonzero(np.cumsum(ids == self.tokenizer.end_id) == 0)
+    def _shown(self, instruction: str | None) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what finds the positions of a row that are shown: those behind the instruction, up to the
+        first end token.
+        """
+        skip = 0 if instruction is None else len(instruction_ids(self.tokenizer, instruction))
+        return lambda ids: skip + np.flatnonzero(np.cumsum(ids[skip:] == self.tokenizer.end_id) == 0)
 
     def _around_gaps(self, row: Row, ids: np.ndarray) -> np.ndarray:
         """Return the positions of a text with gaps: none of the filling behind it, no end token in a gap."""

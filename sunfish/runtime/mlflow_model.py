@@ -1,8 +1,10 @@
 """An exported folder as an MLflow model: texts in, texts out. MLflow reads this file as the model's code;
 nothing is pickled.
 
-A text with gaps, `[MASK]` or `[MASK:n]`, comes back filled; any other text is carried on; an empty one
-becomes a new text. A text that cannot be answered comes back as `error: ...`, and the others are answered.
+A text with gaps, `[MASK]` or `[MASK:n]`, comes back filled; any other text is carried on, or is an
+instruction
+to a model that takes such; an empty one becomes a new text. A text that cannot be answered comes back as
+`error: ...`, and the others are answered.
 """
 
 from typing import Any
@@ -30,7 +32,8 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         try:
             if has_gaps(text):
                 return str(self.sampler.infill(text, settings=settings)[0])
-            return str(self.sampler.generate(prompt=text or None, settings=settings)[0])
+            kind = "instruction" if self.sampler.config.answers else "prompt"
+            return str(self.sampler.generate(settings=settings, **{kind: text or None})[0])
         except UserError as problem:
             return f"error: {problem}"
 

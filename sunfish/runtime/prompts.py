@@ -63,6 +63,30 @@ def require_room(ids: list[int], length: int) -> None:
         )
 
 
+def answer_end(
+    instruction: int, prompt: int, length: int | None, answers: RowLengths | None, rng: np.random.Generator
+) -> int:
+    """Return how long a row is: so many tokens of an instruction, and an answer of `length` or a drawn one.
+
+    The answer begins with `prompt` tokens. Rows longer than the trained ones are refused: a denoiser has not
+    learned to end them, and fills them with end tokens or with more text.
+
+    Raises:
+        UserError: there is no room for the answer, or the model takes no instructions.
+    """
+    if answers is None:
+        raise UserError("this model takes no instructions; fine-tune one, or give a --prompt")
+    room = answers.possible - instruction
+    wanted = min(room, int(answers.draw(1, rng, prompt + 1)[0])) if length is None else length
+    if not prompt < wanted <= room or room < answers.lengths[0]:
+        asked = "" if length is None else f", fewer than --length = {length} asks for"
+        raise UserError(
+            f"the instruction has {instruction} tokens, which leaves room for {max(room, 0)} of an answer in "
+            f"rows of {answers.possible}{asked}; shorten the instruction or the prompt"
+        )
+    return instruction + wanted
+
+
 def has_gaps(text: str) -> bool:
     """Say whether a text has a gap."""
     return MASK.search(text) is not None
