@@ -39,7 +39,7 @@ TASK = np.array([[1, 2, END, 3, 4, END], [5, END, 6, 7, 8, 9]] * 4)  # instructi
 
 @pytest.fixture(scope="module")
 def tasks(params: dict, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The thimble's sections for story tasks, with the base's tokenizer; their shards stand under `shards`."""
+    """The thimble's sections for story tasks, with the base's tokenizer; `shards` and `base` are folders."""
     folder, base = tmp_path_factory.mktemp("tasks") / "shards", trained / "denoiser"
     vocab_size = read_denoiser(base).config.vocab_size
     tokenizer = dataclasses.replace(params["data"].tokenizer, pretrained=str(base), vocab_size=vocab_size)
@@ -216,7 +216,8 @@ import dataclasses
 params, base, shards, out = map(Path, sys.argv[1:])
 sections = check(params)
 data = dataclasses.replace(sections["data"], rows="tasks", row_length=160)
-finetune("lora", sections | {"data": data}, base, Places(shards, out / "lora", out / "m", out / "c", out / "r"))
+places = Places(shards, out / "lora", out / "m", out / "c", out / "r")
+finetune("lora", sections | {"data": data}, base, places)
 """
 
 

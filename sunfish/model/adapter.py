@@ -9,9 +9,8 @@ import argparse
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import peft
 from torch import Tensor, nn
 
 from sunfish.config.convert import build, nearest
@@ -29,6 +28,9 @@ from sunfish.model.pretrained import (
     write_denoiser,
 )
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 FORMAT = 1
 FILES = ("adapter_config.json", "adapter_model.safetensors", "sunfish.json", *TOKENIZER_FILES)
 REMEDY = "run the fine-tuning again"
@@ -45,7 +47,7 @@ class AdapterConfig:
     answers: RowLengths  # how many positions answers have
 
 
-def with_adapter(denoiser: Denoiser, config: LoraConfig) -> peft.PeftModel:
+def with_adapter(denoiser: Denoiser, config: LoraConfig) -> PeftModel:
     """Return a model that trains an adapter over `denoiser`, which is changed in place.
 
     The adapter starts as no change at all; `get_base_model()` is the denoiser with it.
@@ -53,6 +55,8 @@ def with_adapter(denoiser: Denoiser, config: LoraConfig) -> peft.PeftModel:
     Raises:
         UserError: the rank is above the width, or a target names no linear layer.
     """
+    import peft  # takes seconds, which a pretraining need not wait for
+
     if config.rank > denoiser.config.width:
         raise UserError(
             f"lora.rank = {config.rank}: is above the model's width of {denoiser.config.width}; lower it"
@@ -118,7 +122,7 @@ def write_adapter(
         write_digests(folder)
 
 
-def read_adapted(base: Path, adapter: Path) -> tuple[StoredDenoiser, peft.PeftModel]:
+def read_adapted(base: Path, adapter: Path) -> tuple[StoredDenoiser, PeftModel]:
     """Read a denoiser with an adapter over it; the denoiser inside the PEFT model is the stored one.
 
     `load_adapter` of the PEFT model adds others, `set_adapter` chooses, `disable_adapter` is the base.
@@ -126,6 +130,8 @@ def read_adapted(base: Path, adapter: Path) -> tuple[StoredDenoiser, peft.PeftMo
     Raises:
         UserError: a missing or altered file, or an adapter that was trained over other weights.
     """
+    import peft
+
     stored = read_denoiser(base)
     about = read_adapter_config(adapter)
     require_base(stored, about, adapter)
