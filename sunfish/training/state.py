@@ -20,13 +20,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensors:
     """Return all tensors of a run by name, the live ones; states an optimiser has not made yet are left
-    out.
+    out, and what is frozen, with which a run begins.
     """
-    live, states = dict(denoiser.named_parameters()), optimizers.adamw.state
+    live = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
+    states = optimizers.adamw.state
     momenta = optimizers.muon.state if optimizers.muon else {}
     return {
         **{f"model/{name}": parameter.detach() for name, parameter in live.items()},
-        **{f"ema/{name}": tensor for name, tensor in ema.average.items()},
+        **{f"ema/{name}": ema.average[name] for name in live},
         **{f"muon/{name}": momenta[p]["momentum"] for name, p in live.items() if p in momenta},
         **{
             f"adamw/{key}/{name}": states[p][key]
