@@ -17,8 +17,6 @@ from sunfish.text.lexicon import FREE_SLOTS, NAMES, SHORT, WORDS, Form, Grammar
 from sunfish.text.slots import options
 from sunfish.text.stories import split_sentences, write_story
 
-NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-           "twelve", "thirteen", "fourteen"]  # fmt: skip
 PEOPLE = frozenset(chain(*NAMES.values()))
 CONTENT = sorted(
     {word for words in (*WORDS.values(), *FREE_SLOTS.values()) for word in words if " " not in word}
@@ -31,7 +29,7 @@ INSTRUCTION = re.compile(
     r"(?:write )?a story(?: about (?P<person>\w+)(?: and (?:a (?P<animal>\w+)|(?P<friend>\w+)))?)?"
     r"(?: at the (?P<place>\w+))?"
     r"(?: with the words (?P<first_word>\w+) and (?P<second_word>\w+)| that begins with : (?P<opening>.+)"
-    r"| that ends with : (?P<ending>.+)| with a (?P<mood>happy|sad) end| in (?P<length>\w+) sentences)?"
+    r"| that ends with : (?P<ending>.+)| with a (?P<mood>happy|sad) end)?"
 )
 
 
@@ -53,7 +51,6 @@ CONSTRAINTS: dict[str, Check] = {
     "opening": lambda asked, story, grammar: story.startswith(asked),
     "ending": lambda asked, story, grammar: story.endswith(asked),
     "mood": lambda asked, story, grammar: mood_of(story, grammar) == asked,
-    "length": lambda asked, story, grammar: NUMBERS.index(asked) == len(split_sentences(story)),
 }
 
 
@@ -118,8 +115,7 @@ def _further(story: str, rng: np.random.Generator, grammar: Grammar) -> str:
     sentences = [" ".join(sentence) for sentence in split_sentences(story)]
     content = [word for word in CONTENT if word in story.split()]
     mood = mood_of(story, grammar)
-    wishes = ["", f" that begins with : {sentences[0]}", f" that ends with : {sentences[-1]}",
-              f" in {NUMBERS[len(sentences)]} sentences"]  # fmt: skip
+    wishes = ["", f" that begins with : {sentences[0]}", f" that ends with : {sentences[-1]}"]
     if len(content) > 1:
         first, second = rng.choice(len(content), 2, replace=False)
         wishes.append(f" with the words {content[first]} and {content[second]}")
