@@ -8,9 +8,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 
 FROM base AS runtime
 WORKDIR /app
-COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY locks/runtime.lock pyproject.toml README.md LICENSE ./
 COPY sunfish sunfish
-RUN pip install --constraint requirements.lock .
+RUN pip install --no-deps --require-hashes --requirement runtime.lock && pip install --no-deps .
 USER sunfish
 ENV SUNFISH_MODEL=/model
 # -g: signals reach the whole process group, so that a stopped container leaves no orphan
@@ -19,8 +19,9 @@ CMD ["--help"]
 
 FROM base AS train
 RUN apt-get update && apt-get install --yes --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
-COPY requirements.lock /tmp/
-RUN pip install --requirement /tmp/requirements.lock
+COPY locks /tmp/locks
+RUN cd /tmp/locks && pip install --no-deps --require-hashes \
+    --requirement torch-cuda.lock --requirement runtime.lock --requirement train.lock
 WORKDIR /work
 USER sunfish
 ENV MLFLOW_DISABLE_TELEMETRY=true PYTHONPATH=/work

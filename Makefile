@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 TRY := .venv-try
 PIP_QUIET := --quiet --disable-pip-version-check
+LOCKED := $(PIP_QUIET) --no-compile --no-deps --require-hashes
+TORCH ?= cpu
+CPU_BUILDS ?= https://download.pytorch.org/whl/cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 export PYTHONDONTWRITEBYTECODE :=
@@ -13,7 +16,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help try repro test check bench setup clean
+.PHONY: help try repro test check bench page setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @
@@ -53,22 +56,34 @@ bench: $(READY_DEV) ## the measurements behind the speed claims
 	@python -m benchmarks.parity models/denoiser models/onnx
 	@python -m benchmarks.cold_start models/onnx
 
+page: web/node_modules ## the page on which noise becomes text, in web/dist, for any static server; needs Node.js
+	@npm run --silent --prefix web build
+
+web/node_modules: web/package-lock.json
+	@npm ci --silent --no-audit --no-fund --prefix web
+	@touch web/node_modules
+
 setup: $(READY_DEV) ## the environment alone, with what tests need
 
 # Packages are compiled when they are first imported: most of their files never are, and compiling all takes long.
-$(READY): requirements.lock pyproject.toml
+# With TORCH=cuda torch comes from the package index. Where the index of CPU builds cannot be reached, pip goes on
+# with the places that it is configured for.
+$(READY): locks/runtime.lock locks/train.lock locks/torch-$(TORCH).lock pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install $(PIP_QUIET) --no-compile -r requirements.lock
+	@$(BIN)/python -m pip install $(LOCKED) --retries 1 $(if $(filter cpu,$(TORCH)),--extra-index-url $(CPU_BUILDS)) \
+		-r locks/torch-$(TORCH).lock
+	@$(BIN)/python -m pip install $(LOCKED) -r locks/runtime.lock -r locks/train.lock
 	@$(BIN)/python -m pip install $(PIP_QUIET) --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-$(READY_DEV): $(READY) requirements-dev.lock
-	@$(BIN)/python -m pip install $(PIP_QUIET) --no-compile -r requirements-dev.lock
+$(READY_DEV): $(READY) locks/dev.lock
+	@$(BIN)/python -m pip install $(LOCKED) -r locks/dev.lock
 	@touch $(READY_DEV)
 
-$(TRY)/.ready: requirements.lock pyproject.toml
+$(TRY)/.ready: locks/runtime.lock pyproject.toml
 	@test -d $(TRY) || $(PYTHON) -m venv $(TRY)
-	@$(TRY)/bin/python -m pip install $(PIP_QUIET) --constraint requirements.lock -e .
+	@$(TRY)/bin/python -m pip install $(LOCKED) -r locks/runtime.lock
+	@$(TRY)/bin/python -m pip install $(PIP_QUIET) --no-deps -e .
 	@touch $(TRY)/.ready
 
 clean: ## forget the environments; data, models and runs stay

@@ -40,11 +40,11 @@ def installed_mib(folder: Path) -> float:
             "install",
             "--quiet",
             "--no-compile",
-            "--constraint",
-            str(PROJECT / "requirements.lock"),
-            str(PROJECT),
+            "--no-deps",
         ]
-        subprocess.run([python, *install], check=True, stderr=subprocess.DEVNULL)
+        locked = ["--require-hashes", "--requirement", str(PROJECT / "locks" / "runtime.lock")]
+        for what in (locked, [str(PROJECT)]):
+            subprocess.run([python, *install, *what], check=True, stderr=subprocess.DEVNULL)
         size = size_of(Path(place)) - before
         (Path(place) / "models").mkdir()
         (Path(place) / "models" / "onnx").symlink_to(folder.resolve())

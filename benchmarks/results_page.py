@@ -30,6 +30,7 @@ QUALITY = {
     "corrected": ("corrected_per_text", ".2f"),
     "ms a text": ("seconds_per_text", "ms"),
 }
+SOLVED = ("solved", "unknown_as_written", "calls_per_text", "seconds_per_text", "rows")
 RENAMED = {"calls_per_text": "calls", "corrected_per_text": "corrected"}  # in the baselines' file
 
 Read = Callable[[str], str]  # a path in the project -> its text
@@ -46,15 +47,16 @@ def main() -> None:
 def pages(read: Read) -> dict[str, str]:
     """Return README.md and docs/RESULTS.md with the figures of the files that `read` returns."""
     results = json.loads(read("results/evaluate.json"))
-    baselines, seeds = (
-        read_optional(read, f"results/benchmarks/{name}.json") for name in ("baselines", "seeds")
+    baselines, seeds, puzzles = (
+        read_optional(read, f"results/benchmarks/{name}.json") for name in ("baselines", "seeds", "puzzles")
     )
     pretrain, export = (json.loads(read(f"results/metrics/{name}.json")) for name in ("pretrain", "export"))
     rows_per_step = yaml.safe_load(read("params.yaml"))["pretrain"]["batch_rows"]
     samples = "\n>\n".join(f"> {sample['text']}" for sample in results["samples"][:SHOWN_SAMPLES])
     readme = fill(read("README.md"), "samples", samples)
     readme = fill(readme, "numbers", headline(results, baselines, pretrain, rows_per_step))
-    return {"README.md": readme, "docs/RESULTS.md": results_page(results, baselines, pretrain, export, seeds)}
+    page = results_page(results, baselines, pretrain, export, seeds) + puzzle_rows(puzzles)
+    return {"README.md": readme, "docs/RESULTS.md": page}
 
 
 def read_optional(read: Read, name: str) -> Row | None:
@@ -165,12 +167,33 @@ def seed_rows(seeds: Row) -> list[str]:
     ]
 
 
+def puzzle_rows(puzzles: Row | None) -> str:
+    """Return the puzzles solved, and the autoregressive baseline beside them."""
+    if puzzles is None:
+        return ""
+    rows = {
+        f"{family}, {name}": row
+        for family, table_ in (("SunFish", puzzles["solving"]), ("autoregressive", puzzles["autoregressive"]))
+        for name, row in table_.items()
+    }
+    training, given = puzzles["training"], puzzles["solving"]["configured"]["given_per_text"]
+    return f"""
+## Puzzles
+
+`python -m benchmarks.puzzles`: 6x6 Sudoku of one solution, {given:.1f} cells given on average and none too many.
+{training["steps"]:,} steps of {training["rows_per_step"]} rows, and {training["baseline_steps"]:,} of the baseline: as many operations.
+The baseline reads the puzzle, then writes the solution. Written freely, {puzzles["free"]["grids_valid"]:.1%} of SunFish's grids are valid.
+
+{grid({name: {key: row[key] for key in SOLVED if key in row} for name, row in rows.items()}, ".3f")}
+"""
+
+
 def beside_baselines(baselines: Row) -> list[str]:
     """Return the comparison at equal operations."""
     rows = {f"{row['family'].replace('_', ', ')}: {row['name']}": row for row in baselines["rows"]}
     return [
         "## Beside the baselines, at equal operations",
-        f"`dvc repro pipelines/baselines/dvc.yaml`, {baselines['how']['texts']} texts a row.",
+        f"`dvc --cd pipelines/baselines repro`, {baselines['how']['texts']} texts a row.",
         table({**rows, "real": baselines["real"]}, QUALITY),
         "### A text of one length, all in one run", speeds(baselines["speed"]),
     ]  # fmt: skip

@@ -25,13 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     for name, (default, says) in PLACES.items():
-        parser.add_argument(
-            f"--{name}", type=Path, default=Path(default), help=f"{says} (default: {default})"
-        )
+        says = f"{says} (default: {default})"
+        parser.add_argument(f"--{name}", type=Path, default=Path(default), help=says)
     arguments = parser.parse_args()
-    sections = {
-        name: read_section(arguments.params, name) for name in ("data", "evaluate", "sampler", "tracking")
-    }
+    names = ("data", "evaluate", "sampler", "tracking")
+    sections = {name: read_section(arguments.params, name) for name in names}
 
     # torch is loaded only once the parameters are known to be good
     from sunfish.evaluation.evaluate import Places, Settings, evaluate

@@ -9,6 +9,11 @@ from sunfish.config.compose import read_section
 from sunfish.errors import report_errors
 
 SECTIONS = ("data", "model", "schedule", "diffusion", "pretrain", "launch", "tracking")
+PLACES = {
+    "out": ("models/denoiser", "folder of the trained denoiser"),
+    "metrics": ("results/metrics/pretrain.json", "JSON file of final numbers"),
+    "curve": ("results/plots/loss_curve.csv", "CSV file of the loss curve"),
+}
 
 
 @report_errors
@@ -17,32 +22,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
-    parser.add_argument(
-        "--out", type=Path, default=Path("models/denoiser"), help="folder of the trained denoiser"
-    )
-    parser.add_argument(
-        "--metrics",
-        type=Path,
-        default=Path("results/metrics/pretrain.json"),
-        help="JSON file of final numbers",
-    )
-    parser.add_argument(
-        "--curve", type=Path, default=Path("results/plots/loss_curve.csv"), help="CSV file of the loss curve"
-    )
-    parser.add_argument(
-        "--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)"
-    )
-    parser.add_argument(
-        "--plan",
-        action="store_true",
-        help="say what it will take (memory, operations, time), and do not train",
-    )
+    for name, (default, says) in PLACES.items():
+        parser.add_argument(f"--{name}", type=Path, default=Path(default), help=says)
+    parser.add_argument("--runs", type=Path, help="where interrupted runs are kept (default: runs/)")
+    parser.add_argument("--plan", action="store_true", help="say what it will take, and do not train")
     arguments = parser.parse_args()
     params = {name: read_section(arguments.params, name) for name in SECTIONS}
 
-    from sunfish.training.plan import (
-        show_plan,  # torch is loaded only once the parameters are known to be good
-    )
+    # torch is loaded only once the parameters are known to be good
+    from sunfish.training.plan import show_plan
     from sunfish.training.run import Job, Places, pretrain
     from sunfish.training.train_step import Recipe
 

@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from sunfish.config.compose import read_section
+from sunfish.config.compose import check, read_section
 from sunfish.errors import report_errors
 from sunfish.files import project_root, write_json
 
@@ -17,17 +17,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--out", type=Path, required=True, help="folder of shards to write")
-    parser.add_argument(
-        "--metrics", type=Path, required=True, help="JSON file of what became of the documents"
-    )
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file of what became of documents")
     parser.add_argument("--plots", type=Path, required=True, help="folder of pictures and tables")
     parser.add_argument("--report", type=Path, required=True, help="HTML page: a look at the data")
-    parser.add_argument(
-        "--runs", type=Path, help="where interrupted runs are kept (default: runs/ in the project)"
-    )
+    parser.add_argument("--runs", type=Path, help="where interrupted runs are kept (default: runs/)")
     arguments = parser.parse_args()
-    section = read_section(arguments.params, "data")
-    launch = read_section(arguments.params, "launch")
+    check(arguments.params)  # what the later stages would refuse is said before hours of sharding
+    section, launch = (read_section(arguments.params, name) for name in ("data", "launch"))
 
     # loaded only once the parameters are known to be good
     from sunfish.sharding.data_report import write_data_report

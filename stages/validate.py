@@ -23,9 +23,8 @@ def main() -> None:
     arguments = parser.parse_args()
     params = {name: read_section(arguments.params, name) for name in SECTIONS}
 
-    from sunfish.preflight import (
-        checks as preflight,  # torch is loaded only once the parameters are known to be good
-    )
+    # torch is loaded only once the parameters are known to be good
+    from sunfish.preflight import checks as preflight
     from sunfish.preflight.gate import open_gate
     from sunfish.text.shards import Shards
     from sunfish.training.train_step import Recipe
@@ -38,9 +37,8 @@ def main() -> None:
         print(f"for this gate: {gate.scaled}")
     checks = preflight.run_checks(gate)
     print(preflight.table(checks))
-    write_json(
-        arguments.metrics, {c.name: {"seconds": round(c.seconds, 2), "value": c.value} for c in checks}
-    )
+    metrics = {c.name: {"seconds": round(c.seconds, 2), "value": c.value} for c in checks}
+    write_json(arguments.metrics, metrics)
     if not all(c.passed for c in checks):
         raise UserError("the gate stays shut: mend what FAILED says before training")
     write_json(arguments.out, preflight.verdict(gate, checks))

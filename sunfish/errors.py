@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -16,9 +16,7 @@ class UserError(ValueError):
 
 
 class InvalidValue(ValueError):
-    """Raised by a section about one of its own keys; reading a section adds the file, the section and the
-    value.
-    """
+    """Raised by a section about one of its keys; its reader adds the file, the section and the value."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"{key} {reason}")
@@ -31,10 +29,28 @@ def require(holds: bool, key: str, reason: str) -> None:
         raise InvalidValue(key, reason)
 
 
+class Bound(NamedTuple):
+    """What a value must be, and how a message says so."""
+
+    holds: Callable[[Any], bool]
+    reason: str
+
+
+AT_LEAST_1 = Bound(lambda value: value >= 1, "must be at least 1")
+AT_LEAST_1_OR_NULL = Bound(lambda value: value is None or value >= 1, "must be at least 1, or null")
+ABOVE_0 = Bound(lambda value: value > 0, "must be above 0")
+NOT_NEGATIVE = Bound(lambda value: value >= 0, "must not be negative")
+SHARE = Bound(lambda value: 0 <= value <= 1, "must lie between 0 and 1")
+
+
+def require_each(section: object, bound: Bound, *keys: str) -> None:
+    """Refuse the first of a section's values that its bound does not hold for."""
+    for key in keys:
+        require(bound.holds(getattr(section, key)), key, bound.reason)
+
+
 def report_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Make a command say a `UserError` in one line and exit with code 1, and with 130, as shells do, when it
-    is interrupted.
-    """
+    """Make a command say a `UserError` in one line and exit with 1; with 130 where it is interrupted."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import socket
-import unicodedata
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,13 +16,11 @@ from typing import Any
 from sunfish.errors import UserError
 
 REMEMBERED_BYTES = 2**20  # smaller files are read again each time
-TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path (a file or a folder to be made) that takes `path`'s place when the block ends
-    well.
+    """Yield a temporary path that takes `path`'s place when the block ends well.
 
     Raises:
         UserError: the folder cannot be written.
@@ -38,9 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(path.parent)):
             raise
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder or free it"
-        ) from error
+        says = f"{path}: cannot be written ({error.strerror})"
+        raise UserError(f"{says}; choose another folder or free it") from error
     finally:
         _remove(temporary)
 
@@ -97,11 +94,25 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return a JSONL file's records; a last line cut off by a kill is left out."""
+    """Return a log's records, each with its step; a last line cut off by a kill is left out, and so is one
+    that was altered, which is said.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    found = [record for line in lines if (record := _as_record(line)) is not None]
+    if len(found) < len(lines):
+        print(f"{path}: {len(lines) - len(found)} altered lines are left out", file=sys.stderr)
+    return found
+
+
+def _as_record(line: bytes) -> dict[str, Any] | None:
+    """Return a log's line if it holds numbers and texts at a step."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 def sha256(path: Path) -> str:
@@ -114,8 +125,7 @@ def known_sha256(path: Path, again: bool) -> str:
     """Return a file's digest, without reading it if it was read before and its size and time are the same.
 
     What is known stands in the project's runs/digests.json, which may be removed at any time; `again` reads
-    the file in any case.
-    """
+    the file in any case."""
     memory, status, name = project_root() / "runs" / "digests.json", path.stat(), str(path.resolve())
     try:
         known = read_json(memory)
@@ -132,19 +142,6 @@ def known_sha256(path: Path, again: bool) -> str:
     return found
 
 
-def escape_controls(text: str) -> str:
-    r"""Return a text for a page or a terminal: what would steer it stands as an escape, such as \x1b for ESC
-    or \u202e for what turns the direction of writing. Ends of lines and tabs stay.
-    """
-    return "".join(ascii(sign)[1:-1] if _steers(sign) else sign for sign in text)
-
-
-def _steers(sign: str) -> bool:
-    return sign in TURNING or (sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cs"))
-
-
 def project_root() -> Path:
-    """Return the project's folder: DVC's root where DVC runs us (also inside its temporary copies), else the
-    current one.
-    """
+    """Return the project's folder: DVC's root where DVC runs us, else the current one."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ MISSING = "-"
 def render(template: Path, pictures_dir: Path, **values: Any) -> str:
     """Return a page; everything a template prints is escaped, control characters included.
 
-    In the template `name|picture` is a picture of that folder, `number|show(form)` a number for people.
-    """
+    In the template `name|picture` is a picture of that folder, `number|show(form)` a number for people."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -30,9 +28,8 @@ def render(template: Path, pictures_dir: Path, **values: Any) -> str:
         trim_blocks=True, lstrip_blocks=True, finalize=finalize,
     )  # fmt: skip
     environment.filters |= {"show": show, "picture": lambda name: embed(pictures_dir / name)}
-    return environment.get_template(template.name).render(
-        style=Markup(STYLE.read_text(encoding="utf-8")), **values
-    )
+    style = Markup(STYLE.read_text(encoding="utf-8"))
+    return environment.get_template(template.name).render(style=style, **values)
 
 
 def show(value: float | None, form: str) -> str:
@@ -51,15 +48,3 @@ def show(value: float | None, form: str) -> str:
 def embed(path: Path) -> str:
     """Return a picture as a data URL."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def flat(config: Any) -> dict[str, Any]:
-    """Return a configuration's keys and values for people, inner ones as `key.key`."""
-
-    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for key, value in values.items():
-            rows |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        return rows
-
-    return walk(dataclasses.asdict(config), "")

@@ -1,6 +1,4 @@
-"""Modules of the user's own that add samplers, schedules, objectives, sources or metrics to the
-registries.
-"""
+"""Modules of the user's own that add samplers, schedules, objectives, sources or metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +18,5 @@ def load_plugins(names: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(
-                f"plugin {name!r} cannot be imported ({reason}); it must lie on the Python path"
-            ) from error
+            reason = f"cannot be imported ({type(error).__name__}: {error})"
+            raise UserError(f"plugin {name!r} {reason}; it must lie on the Python path") from error

@@ -15,8 +15,7 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Count units of work towards a total (None: unknown); `say` prints a line without breaking the bar.
 
-    Everything goes to standard error, so that standard output stays for results.
-    """
+    Everything goes to standard error, so that standard output stays for results."""
 
     def __init__(self, what: str, total: int | None, unit: str, done: int = 0, shown: bool = True) -> None:
         self.what, self.total, self.unit, self.done, self.first = what, total, unit, done, done
@@ -27,9 +26,8 @@ class Progress:
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(
-                desc=what, total=total, unit=f" {unit}", initial=done, dynamic_ncols=True, leave=False
-            )
+            look = {"dynamic_ncols": True, "leave": False}
+            self.bar = tqdm(desc=what, total=total, unit=f" {unit}", initial=done, **look)
 
     def __enter__(self) -> Progress:
         return self
@@ -64,11 +62,8 @@ class Progress:
         of = f"/{self.total:,}" if self.total else ""
         left = f", {clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
         note = f", {self.note}" if self.note else ""
-        print(
-            f"{self.what}: {self.done:,}{of} {self.unit} ({rate:,.1f}/s{left}){note}",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{self.what}: {self.done:,}{of} {self.unit} ({rate:,.1f}/s{left}){note}"
+        print(line, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], what: str, unit: str, total: int | None = None) -> Iterator[T]:

@@ -1,4 +1,4 @@
-"""MLflow: one run per model, never able to stop a training.
+"""MLflow, and other loggers beside it: one run per model, never able to stop a training.
 
 All calls go through a queue to one thread. A call that fails is said and lost, the next ones are made: the
 JSON lines on disk are the truth. Metrics go in batches, since each call is a transaction of some milliseconds
@@ -24,6 +24,7 @@ from sunfish.config.compose import read_section
 from sunfish.config.schema.tracking import TrackingConfig
 from sunfish.errors import UserError, report_errors
 from sunfish.files import project_root, read_json, read_lines
+from sunfish.loggers import Loggers
 
 if TYPE_CHECKING:
     from sunfish.mlflow_store import Store
@@ -46,11 +47,15 @@ ENVIRONMENT = {
 class Tracker:
     """One MLflow run, opened or reopened by `tags` (a run with the same values of them is carried on).
 
-    `name` begins the name of a new run, unless DVC has a name for the experiment."""
+    `name` begins the name of a new run, unless DVC has a name for the experiment. Other loggers write into
+    `folder`, a training's."""
 
-    def __init__(self, config: TrackingConfig, tags: dict[str, str], name: str = "sunfish") -> None:
+    def __init__(
+        self, config: TrackingConfig, tags: dict[str, str], name: str = "sunfish", folder: Path | None = None
+    ) -> None:
         self.config, self.tags, self.name = config, tags, name
-        self.enabled, self.lost = config.enabled, 0
+        self.enabled, self.lost = config.enabled and "mlflow" in config.loggers, 0
+        self.loggers = Loggers(config, folder)
         self.jobs: queue.Queue[tuple[str, Job] | None] = queue.Queue()
         self.store: Store | None = None
         self.retry_at = 0.0
@@ -63,7 +68,8 @@ class Tracker:
             self.call("the run", lambda store: None)
 
     def log_metrics(self, values: dict[str, float], step: int = 0) -> None:
-        """Log numbers at a step; they are sent with those of the next seconds."""
+        """Log numbers at a step; MLflow gets them with those of the next seconds."""
+        self.loggers.call("log_metrics", values, step)
         if self.enabled:
             milliseconds = int(time.time() * 1000)
             self.waiting += [(key, value, milliseconds, step) for key, value in values.items()]
@@ -77,6 +83,7 @@ class Tracker:
 
     def log_params(self, values: dict[str, Any]) -> None:
         """Log a flat configuration; values that are there already stay."""
+        self.loggers.call("log_hyperparams", values)
         self.call("parameters", lambda store: store.log_params(values))
 
     def set_tags(self, tags: dict[str, Any]) -> None:
@@ -98,6 +105,7 @@ class Tracker:
 
     def close(self, status: str = "FINISHED", seconds: float = SECONDS_TO_FINISH) -> None:
         """End the run with a status, and wait for what is still in the queue, at most so long."""
+        self.loggers.call("finalize", "success" if status == "FINISHED" else "failed")
         if not self.enabled:
             return
         self.send()
@@ -206,8 +214,8 @@ def main() -> None:
     if not (arguments.run / "log.jsonl").is_file():
         raise UserError(f"{arguments.run}: holds no log.jsonl; name a run's folder in runs/")
     config = read_section(arguments.params, "tracking")
-    if not config.enabled:
-        raise UserError(f"{arguments.params}: tracking.enabled is false; set it to true to send a run")
+    if not config.enabled or "mlflow" not in config.loggers:
+        raise UserError(f"{arguments.params}: `tracking` leaves MLflow out; compose with tracking=mlflow")
     tracker = Tracker(config, {"fingerprint": arguments.run.resolve().name})
     replay(tracker, arguments.run)
     tracker.close()

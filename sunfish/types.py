@@ -1,6 +1,4 @@
-"""The shapes that tensors have, named once. `batch` rows of `pos` positions; embeddings have `emb`
-numbers.
-"""
+"""The shapes that tensors have, named once: `batch` rows of `pos` positions, `emb` numbers each."""
 
 from __future__ import annotations
 

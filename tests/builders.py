@@ -35,7 +35,7 @@ from sunfish.training.train_step import Recipe, Run, start_run
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
 ROW_LENGTH = 96  # of the thimble's batches
-OFF = TrackingConfig(enabled=False, experiment="test", uri=None)
+OFF = TrackingConfig(enabled=False, experiment="test", uri=None, loggers=())
 
 THIMBLE = [
     "data.sources.stories.num_documents=600",
@@ -80,7 +80,7 @@ SMALL = ModelConfig(
     output_prior=True, length_conditioning=True,
 )  # fmt: skip
 NOTHING_KNOWN = KnownConfig(
-    conditioned_fraction=0.0, prefix=1.0, span=0.0, scattered=0.0, pure_noise_fraction=0.0
+    conditioned_fraction=0.0, prefix=1.0, suffix=0.0, span=0.0, scattered=0.0, pure_noise_fraction=0.0
 )
 CE = DiffusionConfig(objective="ce", check_weight=1.0, self_conditioning=0.5, known=NOTHING_KNOWN)
 PLAIN = SamplerConfig(

@@ -19,6 +19,8 @@ from sunfish.text.shards import Shards
 from tests.builders import REAL_DATA, composed, make_shards, run_all, run_stage
 from tests.corpora import digest, files, real_section, run
 
+torch.set_warn_always(True)  # a warning that comes once in a process would fail whichever test is first
+
 
 @pytest.fixture(scope="session", autouse=True)
 def graphs_are_traced_unchecked() -> Iterator[None]:

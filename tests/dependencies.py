@@ -66,7 +66,7 @@ def with_dependencies(text: str) -> str:
         files = [name for name in reached_by(module) if not is_covered(name, kept)]
         inside = " " * (len(indent) + 2)
         lines = textwrap.wrap(
-            "[" + ", ".join([*kept, *files]) + "]", 110, initial_indent=inside + "  ",
+            "[" + ", ".join([*kept, *files]) + "]", 110, initial_indent=inside + "    ",
             subsequent_indent=inside, break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
         return f"python -m {module}{between}" + "\n".join(lines).lstrip()

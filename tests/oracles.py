@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,3 +78,12 @@ def walk(
                 one * table.draws_tokens, torch.ones(len(x_1)),
             )  # fmt: skip
     return state
+
+
+@torch.no_grad()
+def surprise_margin(model: Any, ids: np.ndarray, epsilon: float) -> Tensor:
+    """By how much log p of each token lies above the check's cutoff, (batch, pos), by torch's own."""
+    chances = torch.distributions.Categorical(logits=model.next_token_logits(torch.from_numpy(ids)))
+    mean = chances.entropy()
+    deviation = ((chances.probs * chances.logits**2).sum(-1) - mean**2).clamp(min=0).sqrt()
+    return chances.log_prob(torch.from_numpy(ids)) + mean - (1 + deviation) * math.log(epsilon)

@@ -43,10 +43,11 @@ from sunfish.model.baseline import (
     is_baseline,
     make_baseline,
     read_baseline,
-    write_baseline,
 )
+from sunfish.model.pretrained import write_folder
 from sunfish.sampling.loop import Conditioning, SamplerPlan
 from sunfish.training.cost import step_operations
+from tests.oracles import surprise_margin
 
 ROOT = Path(__file__).parent.parent
 VOCAB, LENGTH, END = 11, 8, 0
@@ -54,7 +55,9 @@ MODEL = ModelConfig(
     name="thimble", num_layers=2, num_heads=2, width=32, emb_dim=16, cond_dim=8, input_window=2,
     tied_head=True, output_prior=False, length_conditioning=True,
 )  # fmt: skip
-KNOWN = KnownConfig(conditioned_fraction=0.75, prefix=1.0, span=0.0, scattered=1.0, pure_noise_fraction=0.33)
+KNOWN = KnownConfig(
+    conditioned_fraction=0.75, prefix=1.0, suffix=0.0, span=0.0, scattered=1.0, pure_noise_fraction=0.33
+)
 DIFFUSION = DiffusionConfig(objective="ce", check_weight=4.0, self_conditioning=0.5, known=KNOWN)
 PLAIN = SamplerConfig(
     name="ddim", steps=6, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0,
@@ -122,6 +125,16 @@ def test_the_loss_of_a_uniform_predictor_counts_each_pass(kind: str, total: floa
     assert loss(ids, nothing_known(times, LENGTH)).item() == pytest.approx(total * math.log(VOCAB), rel=0.03)
 
 
+def test_a_prompt_has_no_loss_and_is_read() -> None:
+    baseline, ids = scrambled("autoregressive"), np.random.default_rng(0).integers(VOCAB, size=(6, LENGTH))
+    baseline.zero_grad()
+    randomness = nothing_known(np.ones(6), LENGTH)
+    whole, rest = (BaselineLoss(baseline, 0.0, prompt_length=n)(ids, randomness) for n in (0, 3))
+    nats = baseline.nats(baseline.hidden(torch.from_numpy(ids)), torch.from_numpy(ids), torch.ones(6, LENGTH))
+    assert whole.item() == pytest.approx(nats.mean().item(), rel=1e-5)
+    assert rest.item() == pytest.approx(nats[:, 3:].sum().item() / ids.size, rel=1e-5)
+
+
 def test_known_positions_are_never_masked_and_parts_mask_as_the_whole() -> None:
     randomness = draw_randomness(DIFFUSION, seed=3, step=5, batch_rows=16, row_length=LENGTH)
     whole = draw_masked(randomness, randomness.times, LENGTH)
@@ -168,17 +181,29 @@ def test_sampling_with_a_cache_equals_sampling_without(tied_head: bool) -> None:
 
 def test_autoregressive_texts_are_their_own_whatever_is_beside_them_and_end_once() -> None:
     baseline = scrambled("autoregressive")
-    many = sample_autoregressive(baseline, 40, LENGTH, np.random.default_rng(0), END)
-    few = sample_autoregressive(baseline, 3, LENGTH, np.random.default_rng(0), END)
+    many = sample_autoregressive(baseline, Conditioning.nothing(40, LENGTH), np.random.default_rng(0), END)
+    few = sample_autoregressive(baseline, Conditioning.nothing(3, LENGTH), np.random.default_rng(0), END)
     assert (many.ids[:3] == few.ids).all() and many.ids.max() < VOCAB
     for row, calls in zip(many.ids, many.calls, strict=True):
         ends = np.flatnonzero(row == END)
         assert calls == (ends[0] + 1 if len(ends) else LENGTH) and (row[calls:] == END).all()
 
 
+def test_autoregressive_texts_keep_what_is_given_and_draw_the_rest_after_it() -> None:
+    baseline, rng = scrambled("autoregressive"), np.random.default_rng(0)
+    ids, known = rng.integers(1, VOCAB, size=(9, LENGTH)), np.arange(LENGTH) < 5
+    given = Conditioning(ids, np.tile(known, (9, 1)))
+    rows = sample_autoregressive(baseline, given, rng, temperature=1e-4).ids
+    assert (rows[:, :5] == ids[:, :5]).all()
+    with torch.no_grad():
+        likeliest = baseline(torch.from_numpy(rows)).argmax(dim=-1).numpy()
+    assert (rows[:, 5:] == likeliest[:, 5:]).all()
+
+
 def test_the_cutoff_leaves_improbable_tokens_out() -> None:
     baseline = scrambled("autoregressive")
-    rows = sample_autoregressive(baseline, 50, LENGTH, np.random.default_rng(0), epsilon_cutoff=0.15).ids
+    nothing = Conditioning.nothing(50, LENGTH)
+    rows = sample_autoregressive(baseline, nothing, np.random.default_rng(0), epsilon_cutoff=0.15).ids
     with torch.no_grad():
         probabilities = baseline(torch.from_numpy(rows)).softmax(dim=-1)
     drawn = probabilities.gather(2, torch.from_numpy(rows)[..., None]).squeeze(-1)
@@ -207,10 +232,7 @@ def test_a_checked_masked_text_holds_only_what_passes(restart_time: float) -> No
     baseline, check = scrambled("masked"), dataclasses.replace(CHECKED.check, restart_time=restart_time)
     plan = plan_of(dataclasses.replace(CHECKED, check=check))
     sampled = sample_masked(baseline, plan, Conditioning.nothing(30, LENGTH), np.random.default_rng(1))
-    with torch.no_grad():
-        probabilities = baseline.next_token_logits(torch.from_numpy(sampled.ids)).softmax(dim=-1)
-    own = probabilities.gather(2, torch.from_numpy(sampled.ids)[..., None]).squeeze(-1)
-    assert (own >= (0.5 - 1e-4) * probabilities.amax(dim=-1)).all()
+    assert (surprise_margin(baseline, sampled.ids, 0.5) >= -1e-4).all()
     assert sampled.corrected.max() > 0 and (sampled.corrected <= LENGTH).all()
     rounds = sampled.calls - (6 + 1)
     assert (rounds % 3 == 0).all() and (rounds // 3 <= sampled.corrected).all()
@@ -247,15 +269,15 @@ def test_a_baseline_learns_two_texts_and_writes_them(kind: Any, tmp_path: Path) 
         bound = float(masked_bound(again, torch.from_numpy(texts), 200, rng).mean())
         assert bound < 0.5 * 6 * math.log(VOCAB)
     else:
-        rows = sample_autoregressive(again, 20, 6, rng, END, temperature=0.7, epsilon_cutoff=0.01).ids
+        rows = sample_autoregressive(again, nothing, rng, END, temperature=0.7, epsilon_cutoff=0.01).ids
     assert np.mean([(row == texts).all(axis=1).any() for row in rows]) > 0.8
 
 
 def stored(folder: Path, baseline: Baseline, kind: Any) -> Path:
     for name in TOKENIZER_FILES:
         (folder / name).write_text("{}")
-    config = BaselineConfig(FORMAT, kind, MODEL, VOCAB, RowLengths.count([6, 6], 1), END, True)
-    write_baseline(folder / "baseline", config, dict(baseline.named_parameters()), folder)
+    config = BaselineConfig(FORMAT, MODEL, VOCAB, RowLengths.count([6, 6], 1), END, True, kind)
+    write_folder(folder / "baseline", config, dict(baseline.named_parameters()), folder)
     return folder / "baseline"
 
 
@@ -273,7 +295,8 @@ def test_a_folder_that_was_altered_or_is_another_versions_is_named(tmp_path: Pat
 
 
 def stage_files(stage: dict[str, Any]) -> list[Path]:
-    return [ROOT / dep for dep in stage["deps"] if not dep.startswith(("data/", "models/"))]
+    deps = [dep.removeprefix("../../") for dep in stage["deps"]]
+    return [ROOT / dep for dep in deps if not dep.startswith(("data/", "models/"))]
 
 
 def test_the_pipeline_depends_on_files_that_are_there_and_on_all_that_training_imports() -> None:

@@ -43,9 +43,9 @@ PATHS = ["data.sources.files.paths=[texts.txt]"]
 @pytest.mark.parametrize(
     ("experiment", "more"),
     [
-        ("founding", []), ("baselines_35m", []), ("real_text", PATHS), ("tinystories", PATHS),
+        ("founding", []), ("puzzles", []), ("baselines_35m", []), ("real_text", PATHS),
+        ("tinystories", PATHS), ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
         ("story_tasks", []), ("story_tasks", ["data=tasks", "data.sources.tasks.paths=[tasks.jsonl]"]),
-        ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
     ],
 )  # fmt: skip
 def test_every_experiment_is_a_run(experiment: str, more: list[str], tmp_path: Path) -> None:
@@ -151,13 +151,13 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
         read_section(tmp_path / "params.yaml", "model")
 
 
-def test_a_bad_parameter_is_said_in_one_line_and_at_once(params_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["shard plots report", "pretrain shards curve"])
+def test_a_bad_parameter_is_said_in_one_line_and_at_once(params_path: Path, stage: str) -> None:
+    name, *own = stage.split()
     params_path.write_text(params_path.read_text().replace("num_heads:", "num_hedas:"))
-    command = [sys.executable, "-m", "stages.pretrain", "--params", str(params_path)]
+    command = [sys.executable, "-m", f"stages.{name}", "--params", str(params_path)]
     paths = [
-        part
-        for name in ("shards", "out", "metrics", "curve")
-        for part in (f"--{name}", str(params_path.parent / name))
+        part for each in ("out", "metrics", *own) for part in (f"--{each}", str(params_path.parent / each))
     ]
     started = time.monotonic()
     done = subprocess.run([*command, *paths], cwd=ROOT, capture_output=True, text=True, check=False)

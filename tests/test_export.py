@@ -18,10 +18,11 @@ from sunfish.errors import InvalidValue, UserError
 from sunfish.export import folder as exporting
 from sunfish.export import quantize as quantization
 from sunfish.export.folder import export_folder
+from sunfish.export.measured import read_measured
 from sunfish.export.parity import relative_error
 from sunfish.export.quantize import kind_of_weight, quantize
 from sunfish.export.weights import content, save_graphs
-from sunfish.files import read_json
+from sunfish.files import read_json, write_json
 from sunfish.model.pretrained import StoredDenoiser
 from sunfish.sampling.onnx_backend import GRAPHS, PLAN_COLUMNS, graph_path, open_session, weights_path
 from tests.exports import CHECKED, EXPORT
@@ -180,3 +181,21 @@ def test_the_card_s_script_runs_with_plain_onnxruntime(folder: Path) -> None:
     )
     assert done.stdout.startswith("[")
     assert tuple(json.loads((folder / "plan.json").read_text())["columns"]) == PLAN_COLUMNS
+
+
+def test_what_an_evaluation_found_is_read_by_the_samplers_names(tmp_path: Path) -> None:
+    numbers = {"stories_consistent": 0.5, "sentences_valid": 0.9}
+    tables = {
+        "samplers": {"ddim-50": numbers, "ddpm-64-kept-0.9": numbers},
+        "plain_by_steps": {"ddpm-categorical-8": {}},
+        "checked_by_steps": {"ddpm-categorical-8-checked": numbers},
+    }
+    write_json(tmp_path / "evaluate.json", {"about": {"model_sha256": "a"}, **tables})
+    shares = {"consistent": 0.5, "valid": 0.9}
+    assert read_measured(tmp_path / "evaluate.json", "a") == [
+        {"sampler": "ddim", "steps": 50, "check": False, **shares},
+        {"sampler": "ddpm-categorical", "steps": 8, "check": False, "consistent": None, "valid": None},
+        {"sampler": "ddpm-categorical", "steps": 8, "check": True, **shares},
+    ]
+    with pytest.raises(UserError, match="of another model"):
+        read_measured(tmp_path / "evaluate.json", "b")

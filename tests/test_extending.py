@@ -117,7 +117,9 @@ def test_a_sampler_and_a_metric_of_one_s_own_are_evaluated_and_exported_with(pro
     tables = named(curve="curve.csv", metrics="evaluate.json", results="tables.json", plots="plots")
     typed(project, "stages.evaluate", *folders, *tables, "--samples", "samples.txt")
     assert "share_of_sevens" in (project / "tables.json").read_text()
-    typed(project, "stages.export", *folders, "--out", "onnx", "--metrics", "export.json")
+    typed(
+        project, "stages.export", *folders, *named(results="tables.json", out="onnx", metrics="export.json")
+    )
     options = [
         "--model",
         "onnx",

@@ -19,13 +19,14 @@ from pipelines.finetune.train import finetune
 from sunfish.config.schema.sources import StoryTasks
 from sunfish.errors import UserError
 from sunfish.evaluation.answers import write_answers
-from sunfish.files import read_json, write_json
+from sunfish.files import read_json, sha256, write_json
 from sunfish.model.adapter import merge_adapter, read_adapted, target_names, with_adapter
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.pretrained import read_denoiser
 from sunfish.sampling.loop import SamplerPlan
 from sunfish.text.layouts import instruction_mask
 from sunfish.text.shards import Shards
+from sunfish.text.tokenizer import instruction_ids
 from sunfish.training import loop
 from sunfish.training.finetune import require_fit
 from sunfish.training.loss import DiffusionLoss
@@ -34,6 +35,7 @@ from tests.builders import CE, CHECKED, OFF, make_denoiser, make_shards
 from tests.test_loss import LEVELS, randomness_of
 
 END = 10
+ASKED = ["write a story", "write"]
 TASK = np.array([[1, 2, END, 3, 4, END], [5, END, 6, 7, 8, 9]] * 4)  # instruction, end, answer, end
 
 
@@ -128,7 +130,7 @@ def test_merging_is_exact_and_done_once(tasks: dict[str, Any], adapter: Path, tm
     merged, (adapted, _) = read_denoiser(tmp_path / "merged"), read_adapted(tasks["base"], adapter)
     ours, theirs = logits_of(merged.denoiser), logits_of(adapted.denoiser)
     assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-6
-    assert merged.config.answers == adapted.config.answers is not None
+    assert merged.config.task_length == adapted.config.task_length == 160
     assert merged.lengths == read_denoiser(tasks["base"]).lengths
     with pytest.raises(UserError, match="is fine-tuned already, or has an adapter merged"):
         merge_adapter(tmp_path / "merged", adapter, tmp_path / "again")
@@ -144,8 +146,6 @@ def test_an_adapter_of_another_base_or_altered_is_refused(
     with pytest.raises(UserError, match="sunfish.json: is not what digests.json says"):
         read_adapted(tasks["base"], other)
     digests = read_json(other / "digests.json")
-    from sunfish.files import sha256
-
     write_json(other / "digests.json", digests | {"sunfish.json": sha256(other / "sunfish.json")})
     with pytest.raises(UserError, match="is not the base that .*other was trained over"):
         read_adapted(tasks["base"], other)
@@ -173,12 +173,16 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert set(ours) == set(theirs) and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_answers_are_written_in_the_room_that_is_asked(tasks: dict[str, Any], adapter: Path) -> None:
+def test_answers_are_written_in_the_room_of_a_row(tasks: dict[str, Any], adapter: Path) -> None:
     adapted, _ = read_adapted(tasks["base"], adapter)
     tokenizer, plan = Shards(tasks["shards"]).tokenizer, SamplerPlan.make(CHECKED, adapted.schedule)
     rng = np.random.default_rng(0)
-    texts = write_answers(adapted, tokenizer, plan, ["write a story", "write"], rng, num_positions=8)
-    assert len(texts) == 2 and max(map(len, texts.ids)) <= 8 and texts.calls > 0
+    texts = write_answers(adapted, tokenizer, plan, ASKED, rng)
+    rooms = [adapted.config.task_length - len(instruction_ids(tokenizer, asked)) for asked in ASKED]
+    assert adapted.config.task_length == 160 and texts.calls > 0
+    assert all(len(ids) <= room for ids, room in zip(texts.ids, rooms, strict=True))
+    with pytest.raises(UserError, match="leaves no room in rows of 160"):
+        write_answers(adapted, tokenizer, plan, ["write " * 160], rng)
     with pytest.raises(UserError, match="takes no instructions"):
         write_answers(read_denoiser(tasks["base"]), tokenizer, plan, ["write"], rng)
 

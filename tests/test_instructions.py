@@ -1,4 +1,4 @@
-"""The runtime takes instructions: they are given, never shown, and answers have the lengths of training."""
+"""The runtime takes instructions: they are given, never shown, and answers have the room of a trained row."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ ASKED = "one day anna"
 
 @pytest.fixture(scope="module")
 def told_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The exported folder, as if it had been fine-tuned: answers of 8 or 12 positions in rows of 32."""
+    """The exported folder, as if it had been fine-tuned in rows of 36, longer than those of free texts."""
     told = shutil.copytree(folder, tmp_path_factory.mktemp("told") / "onnx")
-    answers = {"lengths": [8, 12], "counts": [1, 1], "possible": 32}
-    write_json(told / "config.json", read_json(told / "config.json") | {"answers": answers})
+    write_json(told / "config.json", read_json(told / "config.json") | {"task_length": 36})
     write_digests(told)
     return told
 
@@ -48,7 +47,7 @@ def test_an_answer_stands_behind_its_instruction(told: Sampler, monkeypatch: pyt
     monkeypatch.setattr(type(told.batches), "sample", record)
     texts = told.generate(8, settings=FAST, instruction=ASKED)
     given = [*told.tokenizer.encode(ASKED), told.tokenizer.end_id]
-    assert {len(row.ids) - len(given) for row in seen} == {8, 12}
+    assert {len(row.ids) for row in seen} == {36}
     assert all(row.ids[row.known].tolist() == given for row in seen)
     assert len({text.text for text in texts}) > 1
 
@@ -64,8 +63,8 @@ def test_length_prompt_and_instruction_go_together(told: Sampler) -> None:
     ("asked", "says"),
     [
         ({"instruction": " "}, "the instruction is empty"),
-        ({"instruction": "anna " * 9}, "leaves room for 0 of an answer in rows of 32"),
-        ({"instruction": ASKED, "length": 31}, "fewer than --length = 31 asks for"),
+        ({"instruction": "anna " * 12}, "leaves room for 0 of an answer in rows of 36"),
+        ({"instruction": ASKED, "length": 35}, "fewer than --length = 35 asks for"),
     ],
 )
 def test_what_leaves_no_room_is_refused(told: Sampler, asked: dict[str, Any], says: str) -> None:

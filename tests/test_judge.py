@@ -22,7 +22,8 @@ from sunfish.errors import UserError
 from sunfish.evaluation.context import EvalContext
 from sunfish.evaluation.judge import measure_mauve, read_judge
 from sunfish.evaluation.metrics import measure
-from sunfish.model.baseline import FORMAT, Baseline, BaselineConfig, make_baseline, write_baseline
+from sunfish.model.baseline import FORMAT, Baseline, BaselineConfig, make_baseline
+from sunfish.model.pretrained import write_folder
 from sunfish.text.shards import Shards
 from tests.builders import SMALL
 
@@ -40,8 +41,8 @@ def make_judge(
         for parameter in baseline.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     lengths = RowLengths.count([12, 16], 8)
-    config = BaselineConfig(FORMAT, kind, SMALL, shards.vocab_size, lengths, shards.end_id, False)
-    write_baseline(folder, config, dict(baseline.named_parameters()), tokenizer or shards.folder)
+    config = BaselineConfig(FORMAT, SMALL, shards.vocab_size, lengths, shards.end_id, False, kind)
+    write_folder(folder, config, dict(baseline.named_parameters()), tokenizer or shards.folder)
     return baseline.eval()
 
 
@@ -93,7 +94,7 @@ def test_a_causal_models_perplexity_is_that_of_its_own_loss(shards: Shards, caus
     model, nats, count = GPT2LMHeadModel.from_pretrained(causal).eval(), 0.0, 0
     for text in texts:
         ids = torch.tensor([[0, *(WORDS.index(word) for word in text.split())][:8]])  # it has eight positions
-        nats += float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+        nats += model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
         count += ids.shape[1] - 1
     assert judged.perplexity == pytest.approx(math.exp(nats / count), rel=1e-5)
     assert judged.features.shape == (4, 16)

@@ -53,17 +53,19 @@ def test_frozen_embeddings_learn_no_check() -> None:
 
 
 def kind(name: str, conditioned: float = 1.0) -> KnownConfig:
-    weights = {each: float(each == name) for each in ("prefix", "span", "scattered")}
+    weights = {each: float(each == name) for each in ("prefix", "suffix", "span", "scattered")}
     return KnownConfig(conditioned_fraction=conditioned, pure_noise_fraction=0.0, **weights)
 
 
-def test_known_masks_are_of_three_kinds_and_never_everything(rng: np.random.Generator) -> None:
+def test_known_masks_are_of_four_kinds_and_never_everything(rng: np.random.Generator) -> None:
     assert not draw_known(kind("prefix", 0.0), 50, 20, rng).any()
-    prefix, span, scattered = (draw_known(kind(n), 300, 20, rng) for n in ("prefix", "span", "scattered"))
+    kinds = ("prefix", "suffix", "span", "scattered")
+    prefix, suffix, span, scattered = (draw_known(kind(name), 300, 20, rng) for name in kinds)
     assert (np.diff(prefix.astype(int), axis=1) <= 0).all()
+    assert (np.diff(suffix.astype(int), axis=1) >= 0).all()
     assert (np.abs(np.diff(span.astype(int), axis=1)).sum(axis=1) <= 2).all()
     assert 0.4 < scattered.mean() < 0.55
-    assert not any(mask.all(axis=1).any() for mask in (prefix, span, scattered))
+    assert not any(mask.all(axis=1).any() for mask in (prefix, suffix, span, scattered))
 
 
 def test_a_part_of_the_batch_draws_what_the_batch_draws() -> None:

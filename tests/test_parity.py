@@ -30,7 +30,7 @@ from tests import exports
 
 pytest_plugins = ["tests.exports"]
 
-CHECK = CheckConfig(epsilon=0.3, steps=2, restart_time=0.7, max_rounds=None)
+CHECK = CheckConfig(epsilon=0.7, steps=2, restart_time=0.7, max_rounds=None)
 PLAIN = dataclasses.replace(exports.PLAIN, steps=5, temperature=0.7)
 CASES = {
     "ddim": {},

@@ -57,6 +57,22 @@ def test_a_missing_value_is_null_to_filters_too(section: DataConfig, tmp_path: P
     assert result.manifest["sources"]["files"]["dropped"] == {"score": 2}
 
 
+def test_a_column_that_no_record_has_is_named_with_the_nearest(
+    section: DataConfig, tmp_path: Path, capsys: Any
+) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"text": text, "language": "en"} for text in GOOD])
+    rules = [
+        Pattern(kind="pattern", column=name, pattern="xx", keep=False) for name in ("langage", "language")
+    ]
+    result = run(with_sources(section, files=files(path, filters=tuple(rules))), tmp_path)
+    assert result.manifest["sources"]["files"]["dropped"] == {}
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert note == (
+        "note: data.sources.files: none of the first 60 records has a 'langage', which is asked for; "
+        "it counts as null; did you mean 'language'?"
+    )
+
+
 def test_a_filter_that_fails_costs_the_record(section: DataConfig, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"text": text, "score": 1} for text in GOOD]
     path = write_rows(tmp_path / "a.jsonl", [*rows, {"text": "odd", "score": "high"}])

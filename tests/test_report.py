@@ -125,3 +125,4 @@ def test_numbers_for_people() -> None:
 def test_control_characters_are_shown_as_escapes() -> None:
     assert printable("a\tb\nc\x00\ud800é三") == "a\\tb\\nc\\x00\\ud800é三"
     assert printable("a\nb", newlines=True) == "a\nb"
+    assert printable("red \x1b[31m\x9b\u202eabc größe 数据") == "red \\x1b[31m\\x9b\\u202eabc größe 数据"

@@ -17,7 +17,7 @@ from sunfish.diffusion.lengths import RowLengths
 from sunfish.errors import UserError
 from sunfish.runtime.frames import split_words
 from sunfish.runtime.generator import Sampler
-from sunfish.runtime.prompts import empty_gaps, infill_row, unseen_words
+from sunfish.runtime.prompts import empty_gaps, infill_row, unseen_note, unseen_words
 from sunfish.runtime.settings import Settings
 
 pytest_plugins = ["tests.exports"]
@@ -144,6 +144,14 @@ def test_words_that_the_tokenizer_has_never_seen(writer: Sampler) -> None:
     ]
 
 
+def test_a_word_that_begins_no_text_is_not_called_unseen(writer: Sampler) -> None:
+    assert unseen_note(writer.tokenizer, "one park") is None
+    assert unseen_note(writer.tokenizer, "park . the zebra") == (
+        "the tokenizer has never seen 'zebra' and has seen 'park' behind a space only; "
+        "the model reads single bytes there"
+    )
+
+
 def test_lengths_are_those_of_the_training(writer: Sampler) -> None:
     lengths = {len(writer._row(None, None, np.random.default_rng(k)).ids) for k in range(50)}
     assert lengths == {16, 24, 32}
@@ -221,7 +229,7 @@ def test_mlflow_answers_as_the_folder_does(
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    register(folder, TrackingConfig(enabled=True, experiment="test", uri=uri), Settings)
+    register(folder, TrackingConfig(enabled=True, experiment="test", uri=uri, loggers=("mlflow",)), Settings)
     mlflow.set_tracking_uri(uri)
     model = mlflow.pyfunc.load_model("models:/sunfish@newest")
     asked = ["the dog [MASK] .", "one day", "", "[MASK:0]", "word " * 99]

@@ -47,9 +47,23 @@ def test_a_check_that_was_never_learned(writer: Sampler) -> None:
 
 
 def test_far_fewer_steps_than_measured_are_noted(writer: Sampler) -> None:
-    measured = (Measured("ddpm", 100, False, 0.4), Measured("ddpm", 1000, False, 0.5))
+    measured = (Measured("ddpm", 100, False, 0.4, 0.9), Measured("ddpm", 1000, False, 0.5, 0.9))
     folder = dataclasses.replace(writer.config, measured=measured)
     note = lambda settings: few_steps(resolve(settings, folder).config, folder)  # noqa: E731
     assert note(Settings()) is None and note(Settings(sampler="ddpm", check=False, steps=50)) is None
     assert "49 steps are far fewer" in str(note(Settings(sampler="ddpm", check=False, steps=49)))
     assert "(4)" in str(note(Settings(steps=1)))
+
+
+def test_a_sampler_that_was_measured_to_write_salad_is_noted(writer: Sampler) -> None:
+    measured = (
+        Measured("ddim", 10, False, 0.01, 0.505), Measured("ddim", 50, False, 0.6, 0.9),
+        Measured("ddim", 4, True, 0.95, 1.0),
+    )  # fmt: skip
+    folder = dataclasses.replace(writer.config, measured=measured)
+    note = lambda **asked: few_steps(resolve(Settings(**asked), folder).config, folder)  # noqa: E731
+    salad = str(note(sampler="ddim", steps=12, check=False))
+    assert salad.startswith("ddim of 10 steps, unchecked, wrote 1.0% consistent texts and 50.5% valid")
+    assert salad.endswith("ddim of 4 steps, checked, wrote 95.0% consistent texts and 100.0% valid sentences")
+    assert note() is None and note(sampler="ddim", steps=50, check=False) is None
+    assert note(sampler="ddpm", steps=8, check=False) is None  # nobody measured it

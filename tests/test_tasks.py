@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.sources import StoryTasks, Tasks
 from sunfish.errors import UserError
+from sunfish.files import read_json
 from sunfish.text.batches import RowDataset
 from sunfish.text.layouts import instruction_mask
 from sunfish.text.shards import Shards
@@ -106,6 +107,18 @@ def test_transformers_chat_template_gives_the_same_ids(params: dict, tmp_path: P
         whole = [*asked, *shards.tokenizer.encode(story), shards.end_id]
         assert theirs.apply_chat_template(turns, return_dict=False) == whole
     assert pairs_of(shards, changed["data"]) == set(islice(write_tasks(3), 60))
+
+
+def test_a_task_takes_a_whole_row_and_a_story_its_own(params: dict, shards: Shards, tmp_path: Path) -> None:
+    source = StoryTasks(kind="story_tasks", grammar="short", num_documents=60, seed=3, weight=None)
+    changed = task_section(params, source)
+    make_shards(changed, tmp_path / "tasks")
+    assert set(RowDataset(Shards(tmp_path / "tasks"), "train", changed["data"]).lengths().lengths) == {128}
+    layouts = [dataclasses.replace(params["data"], rows=rows) for rows in ("documents", "tasks")]
+    lengths = [RowDataset(shards, "train", section).lengths() for section in layouts]
+    assert lengths[0] == lengths[1]
+    folders = shards.folder, tmp_path / "tasks"
+    assert ["chat_template" in read_json(each / "tokenizer_config.json") for each in folders] == [False, True]
 
 
 def test_answers_are_cut_at_a_row_s_end_and_counted(params: dict, tmp_path: Path) -> None:

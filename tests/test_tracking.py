@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
 import shutil
@@ -11,10 +12,10 @@ from unittest import mock
 
 import pytest
 
-from sunfish import tracking
+from sunfish import loggers, tracking
 from sunfish.config.compose import compose
 from sunfish.config.schema.tracking import TrackingConfig
-from sunfish.errors import UserError
+from sunfish.errors import InvalidValue, UserError
 from sunfish.files import read_lines
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
@@ -62,8 +63,8 @@ def moved_to(project: Path, old: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-def config_of(experiment: str = "test") -> TrackingConfig:
-    return TrackingConfig(enabled=True, experiment=experiment, uri=None)
+def config_of(experiment: str = "test", *loggers: str) -> TrackingConfig:
+    return TrackingConfig(enabled=True, experiment=experiment, uri=None, loggers=loggers or ("mlflow",))
 
 
 def track(*calls: Callable[[Tracker], Any], fingerprint: str = "abc") -> Tracker:
@@ -175,7 +176,7 @@ def test_replay_needs_a_run_and_tracking(tmp_path: Path, monkeypatch: Any) -> No
     with pytest.raises(UserError, match=r"holds no log\.jsonl"):
         tracking.main.__wrapped__()
     (tmp_path / "log.jsonl").touch()
-    with pytest.raises(UserError, match=r"tracking\.enabled is false"):
+    with pytest.raises(UserError, match="`tracking` leaves MLflow out"):
         tracking.main.__wrapped__()
 
 
@@ -214,9 +215,40 @@ def test_training_is_tracked_whole(params: dict, shards: Shards, project: Path, 
     assert "tracking:" not in capsys.readouterr().err
 
 
+def test_fabric_s_loggers_hold_what_the_log_holds(params: dict, shards: Shards, tmp_path: Path) -> None:
+    job = dataclasses.replace(job_of(params), tracking=config_of("test", "csv", "tensorboard"))
+    pretrain(job, places(tmp_path, shards))
+    (folder,) = (tmp_path / "runs").iterdir()
+    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    assert rows == read_lines(folder / "log.jsonl")
+    assert list((folder / "tensorboard" / "version_0").glob("events.*"))
+
+
+def test_a_logger_that_fails_is_left_out(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    failing = mock.MagicMock()
+    failing.log_metrics.side_effect = OSError("no network\nat all")
+    monkeypatch.setitem(loggers.LOGGERS, "csv", lambda folder, config: failing)
+    tracker = Tracker(config_of("test", "csv"), {}, folder=tmp_path)
+    for step in range(3):
+        tracker.log_metrics({"loss": 1.0}, step)
+    tracker.close()
+    assert capsys.readouterr().err == "tracking: csv fails (no network) and is left out; the run goes on\n"
+    assert failing.log_metrics.call_count == 1 and not failing.finalize.called
+
+
+def test_loggers_are_known_and_installed(monkeypatch: Any) -> None:
+    monkeypatch.setattr("sunfish.config.schema.tracking.find_spec", lambda name: None)
+    assert config_of("test", "mlflow", "csv").loggers == ("mlflow", "csv")
+    with pytest.raises(InvalidValue, match="names wandb, which is not installed: pip install wandb"):
+        config_of("test", "wandb")
+    with pytest.raises(InvalidValue, match="holds 'comet': must be of mlflow, csv"):
+        config_of("test", "comet")
+
+
 @pytest.mark.slow
 @MLFLOWS_OWN
-def test_best_version_is_champion(project: Path) -> None:
+def test_best_version_is_champion(project: Path, capfd: Any) -> None:
     from sunfish.export.registry import QUALITY, Version, register_version
 
     (project / "echo.py").write_text(ECHO)
@@ -230,7 +262,7 @@ def test_best_version_is_champion(project: Path) -> None:
         {"seed": ("long", None)},
         "Small.",
     )
-    aliases = []
+    aliases, heard = [], []
     for quality, data in ((2.0, "a"), (1.0, "a"), (3.0, "a"), (0.5, "b")):
         track(
             lambda t, data=data: t.set_tags({"shards_sha256": data}),
@@ -240,6 +272,9 @@ def test_best_version_is_champion(project: Path) -> None:
             fingerprint=f"{quality}",
         )
         aliases.append(client_of(project).get_registered_model("sunfish").aliases)
+        heard.append("".join(capfd.readouterr()))
+    assert ["measured on other data" in text for text in heard] == [False, False, False, True]
+    assert not any("Successfully registered" in text or "Created version" in text for text in heard)
     assert [str(found["newest"]) for found in aliases] == ["1", "2", "3", "4"]
     assert [str(found["champion"]) for found in aliases] == ["1", "2", "2", "2"]
     version = client_of(project).get_model_version("sunfish", "2")

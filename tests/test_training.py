@@ -265,20 +265,32 @@ def test_without_a_rate_for_muon_adamw_has_all_parameters_and_a_run_carries_on(
             section, optim=dataclasses.replace(section.optim, muon_lr=None, weight_decay=0.1)
         )
     }
-    run, other = start(alone, shards), start(alone, shards)
+    run = carries_on(alone, shards, tmp_path)
     assert run.optimizers.muon is None
     decays = {group["weight_decay"]: len(group["params"]) for group in run.optimizers.adamw.param_groups}
     assert set(decays) == {0.0, 0.1} and sum(decays.values()) == len(list(run.denoiser.parameters()))
-    checkpoints = checkpoints_of(run, tmp_path)
+
+
+def test_a_run_that_learns_no_check_carries_on(params: dict, shards: Shards, tmp_path: Path) -> None:
+    carries_on(
+        params | {"diffusion": dataclasses.replace(params["diffusion"], check_weight=0.0)}, shards, tmp_path
+    )
+
+
+def carries_on(params: dict, shards: Shards, folder: Path) -> Run:
+    """Hold a run against another that takes over its checkpoint after two steps, and return it."""
+    run, other = start(params, shards), start(params, shards)
+    checkpoints = checkpoints_of(run, folder)
     for _ in range(2):
         train_step(run, batch(params, shards))
     loop.save(run, checkpoints)
     checkpoints.close()
-    assert loop.resume(other, tmp_path)
+    assert loop.resume(other, folder)
     for each in (run, other):
         train_step(each, batch(params, shards))
     for name, tensor in run_tensors(other.denoiser, other.ema, other.optimizers).items():
         assert torch.equal(tensor, run_tensors(run.denoiser, run.ema, run.optimizers)[name]), name
+    return run
 
 
 def test_another_configuration_is_another_run(params: dict, shards: Shards) -> None:

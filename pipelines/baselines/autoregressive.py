@@ -9,7 +9,7 @@ from torch import Tensor
 from sunfish.model.baseline import Baseline
 from sunfish.model.transformer import Attention, Block, norm, rotary_angles, rotate
 from sunfish.sampling.decode import draw_tokens
-from sunfish.sampling.loop import Sampled
+from sunfish.sampling.loop import Conditioning, Sampled
 from sunfish.types import Embeddings, Hidden, Logits
 
 
@@ -57,19 +57,20 @@ class CachedDecoder:
 @torch.no_grad()
 def sample_autoregressive(
     baseline: Baseline,
-    num: int,
-    length: int,
+    conditioning: Conditioning,
     rng: np.random.Generator,
     end_id: int | None = None,
     temperature: float = 1.0,
     epsilon_cutoff: float = 0.0,
 ) -> Sampled:
-    """Return `num` rows of `length` tokens, drawn from left to right.
+    """Return rows of tokens, drawn from left to right; known positions keep theirs.
 
     Tokens less probable than `epsilon_cutoff` are never drawn. With `end_id` all behind the first end token
     is end tokens, and a text's calls are its tokens, its end token included.
     """
     device = baseline.head_bias.device
+    num, length = conditioning.ids.shape
+    given, known = (torch.from_numpy(part).to(device) for part in (conditioning.ids, conditioning.known))
     drawn = np.stack([each.random(length, dtype=np.float32) for each in rng.spawn(num)])
     uniforms = torch.from_numpy(drawn).to(device)
     ids = torch.full((num, length), 0 if end_id is None else end_id, device=device)
@@ -82,6 +83,7 @@ def sample_autoregressive(
             calls += going.squeeze(1)
             probabilities = (decoder.step() / temperature).softmax(dim=-1)
             tokens = draw_tokens(probabilities, uniforms[:, here], epsilon_cutoff)
+            tokens = torch.where(known[:, here], given[:, here], tokens)
             ids[:, here] = torch.where(going, tokens, ids[:, here])
             going = going & (ids[:, here] != end_id) if end_id is not None else going
             if not going.any():

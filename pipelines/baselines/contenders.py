@@ -29,7 +29,7 @@ MASKED_STEPS = (8, 16, 32, 64, 128)
 KEPT_STEPS, KEPT_ABOVE = 64, 0.9
 DRAWN_STEPS = (8, 16, 32)
 CHECKED_STEPS = ((4, 1), (8, 2), (16, 4), (32, 8))  # of the first draft, and of each later one
-DEFAULT_CHECK = CheckConfig(epsilon=0.05, steps=1, restart_time=0.7, max_rounds=None)
+DEFAULT_CHECK = CheckConfig(epsilon=0.45, steps=1, restart_time=0.7, max_rounds=None)
 
 SampleRows = Callable[[int, int, np.random.Generator], Sampled]  # how many rows, of how many tokens
 
@@ -127,7 +127,7 @@ def autoregressive_contenders(stored: StoredBaseline, temperature: float) -> lis
 
     def write(cutoff: float) -> SampleRows:
         return lambda num, length, rng: sample_autoregressive(
-            stored.baseline, num, length, rng, stored.config.end_id, temperature, cutoff
+            stored.baseline, Conditioning.nothing(num, length), rng, stored.config.end_id, temperature, cutoff
         )
 
     names = {0.0: "a token a call", EPSILON_CUTOFF: f"a token a call, none below {EPSILON_CUTOFF:g}"}

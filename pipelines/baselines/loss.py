@@ -27,9 +27,12 @@ class BaselineLoss(nn.Module):
     Source: [MDLM] eq. 8. Its rules hold by construction: a mask has no logit, and visible tokens no loss.
     """
 
-    def __init__(self, baseline: Baseline, check_weight: float, separator_id: int | None = None) -> None:
+    def __init__(
+        self, baseline: Baseline, check_weight: float, separator_id: int | None = None, prompt_length: int = 0
+    ) -> None:
         super().__init__()
         self.baseline, self.check_weight = baseline, check_weight
+        self.prompt_length = prompt_length  # tokens that the autoregressive one reads and need not predict
         self.separator_id = separator_id  # with one, the documents of a row do not attend to each other
 
     def forward(self, ids: np.ndarray, randomness: StepRandomness) -> Tensor:
@@ -39,7 +42,8 @@ class BaselineLoss(nn.Module):
         document, even = document_ids(target, self.separator_id), torch.full(ids.shape, 1 / ids.size)
         even = even.to(target.device)
         if baseline.kind == "autoregressive":
-            return baseline.nats(baseline.hidden(target, document), target, even).mean()
+            even[:, : self.prompt_length] = 0.0
+            return (baseline.nats(baseline.hidden(target, document), target, even) * even).sum()
         times = np.maximum(randomness.times, MIN_TIME)
         masked = torch.from_numpy(draw_masked(randomness, times, ids.shape[1])).to(target.device)
         weight = masked / torch.from_numpy(times).float().to(target.device)[:, None] / ids.size
@@ -64,7 +68,7 @@ def draw_masked(randomness: StepRandomness, times: np.ndarray, length: int) -> n
 
 def without_scattered(known: KnownConfig) -> KnownConfig:
     """Return the same prefixes and gaps, without scattered known positions: masking leaves such ones."""
-    kept = known.prefix + known.span
+    kept = known.prefix + known.suffix + known.span
     fraction = known.conditioned_fraction * kept / (kept + known.scattered)
     prefix = known.prefix if kept else 1.0
     return dataclasses.replace(known, conditioned_fraction=fraction, prefix=prefix, scattered=0.0)

@@ -22,7 +22,8 @@ from sunfish.config.schema.pretrain import PretrainConfig
 from sunfish.diffusion.conditioning import StepRandomness, draw_randomness
 from sunfish.errors import UserError, report_errors
 from sunfish.files import require_writable
-from sunfish.model.baseline import FORMAT, BaselineConfig, Kind, make_baseline, write_baseline
+from sunfish.model.baseline import FORMAT, BaselineConfig, Kind, make_baseline
+from sunfish.model.pretrained import write_folder
 from sunfish.progress import Progress
 from sunfish.text.batches import Ids, Prefetcher, RowDataset
 from sunfish.text.shards import Shards
@@ -43,9 +44,12 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the trained baseline")
+    parser.add_argument(
+        "--prompt-length", type=int, default=0, help="tokens at a row's start that are no part of the loss"
+    )
     arguments = parser.parse_args()
     params = {name: read_section(arguments.params, name) for name in SECTIONS}
-    train(arguments.kind, params, arguments.shards, arguments.out)
+    train(arguments.kind, params, arguments.shards, arguments.out, arguments.prompt_length)
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,18 @@ class BaselineRun:
 
 
 def start(
-    kind: Kind, params: dict[str, Any], vocab_size: int, length: int, separator: int | None
+    kind: Kind,
+    params: dict[str, Any],
+    vocab_size: int,
+    length: int,
+    separator: int | None,
+    prompt_length: int = 0,
 ) -> BaselineRun:
     """Return a run at step 0."""
     diffusion, pretrain, model = params["diffusion"], params["pretrain"], params["model"]
     fabric = make_fabric(params["launch"])
     baseline = make_baseline(model, vocab_size, kind, pretrain.seed)
-    wrapped = fabric.setup(BaselineLoss(baseline, diffusion.check_weight, separator))
+    wrapped = fabric.setup(BaselineLoss(baseline, diffusion.check_weight, separator, prompt_length))
     ready = wrapped.module.baseline
     optimizers = make_optimizers(ready, pretrain.optim, multiplies_in_bf16(fabric))
     masked = dataclasses.replace(diffusion, known=without_scattered(diffusion.known))
@@ -99,7 +108,7 @@ def start(
 
 
 @flushing_denormals()
-def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path) -> None:
+def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path, prompt_length: int = 0) -> None:
     """Train and write the averaged weights.
 
     Raises:
@@ -108,7 +117,7 @@ def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path) -> No
     shards, pretrain = Shards(shards_dir), params["pretrain"]
     rows = RowDataset(shards, "train", params["data"])
     require_writable(out)
-    run = start(kind, params, shards.vocab_size, rows.lengths().median, rows.between)
+    run = start(kind, params, shards.vocab_size, rows.lengths().median, rows.between, prompt_length)
     order = rows.order(pretrain.batch_rows, pretrain.seed)
     read = Prefetcher(rows, order, part_of(run.fabric, pretrain.batch_rows))
     with Progress(kind, run.steps, "steps", shown=run.fabric.is_global_zero) as progress:
@@ -120,9 +129,9 @@ def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path) -> No
     if run.fabric.is_global_zero:
         can_check = kind == "autoregressive" or params["diffusion"].check_weight > 0
         config = BaselineConfig(
-            FORMAT, kind, params["model"], shards.vocab_size, rows.lengths(), shards.end_id, can_check
+            FORMAT, params["model"], shards.vocab_size, rows.lengths(), shards.end_id, can_check, kind
         )
-        write_baseline(out, config, run.ema.average, shards.folder)
+        write_folder(out, config, run.ema.average, shards.folder)
 
 
 def equal_steps(

@@ -55,7 +55,11 @@ def main() -> None:
         is_base = says_the_same(context.stored, adapted)
     models = {"full": read_denoiser(arguments.full), "lora": adapted}
     results = {
-        "tasks": [row for name, stored in models.items() for row in task_rows(context, name, stored)],
+        "tasks": [
+            {"model": name, "sampler": name_of(sampler), **answer(context, stored, sampler)}
+            for name, stored in models.items()
+            for sampler in samplers_of(context.sampler)
+        ],
         "free": {
             name: free_stories(dataclasses.replace(context, stored=stored))
             for name, stored in {"base": context.stored, **models}.items()
@@ -76,26 +80,12 @@ def samplers_of(sampler: SamplerConfig) -> Iterator[SamplerConfig]:
     yield dataclasses.replace(sampler, check=None)
 
 
-def task_rows(context: EvalContext, name: str, stored: StoredDenoiser) -> Iterator[dict[str, Any]]:
-    """Yield a row for each sampler, and one of answers in the longest room that training knew."""
-    assert stored.config.answers is not None
-    for sampler in samplers_of(context.sampler):
-        yield {"model": name, "sampler": name_of(sampler), **answer(context, stored, sampler)}
-    longest = stored.config.answers.longest
-    row = answer(context, stored, context.sampler, longest)
-    yield {"model": name, "sampler": f"{name_of(context.sampler)}, {longest} positions", **row}
-
-
-def answer(
-    context: EvalContext, stored: StoredDenoiser, sampler: SamplerConfig, num_positions: int | None = None
-) -> dict[str, Any]:
+def answer(context: EvalContext, stored: StoredDenoiser, sampler: SamplerConfig) -> dict[str, Any]:
     """Return what the answers to held-out tasks are like, and the first of them."""
     tasks = list(islice(write_tasks(TASK_SEED), context.config.num_samples))
     asked, rng = [instruction for instruction, _ in tasks], np.random.default_rng(context.config.seed)
-    texts = write_answers(
-        stored, context.shards.tokenizer, context.plan(sampler), asked, rng, context.config.batch_rows,
-        num_positions,
-    )  # fmt: skip
+    tokenizer, plan = context.shards.tokenizer, context.plan(sampler)
+    texts = write_answers(stored, tokenizer, plan, asked, rng, context.config.batch_rows)
     shown = [{"instruction": each, "answer": text} for each, text in zip(asked, texts.words, strict=True)]
     return {**constraint_metrics(asked, texts.words), **quality(texts), "samples": shown[:SHOWN]}
 

@@ -28,14 +28,13 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=Path("models/denoiser"))
     parser.add_argument("--adapter", type=Path, help="without one, the base is to take instructions itself")
     parser.add_argument("--num", type=int, default=1)
-    parser.add_argument("--length", type=int, help="tokens per answer (default: as in training)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     base, adapter = arguments.base, arguments.adapter
     stored = read_adapted(base, adapter)[0] if adapter else read_denoiser(base)
     plan = SamplerPlan.make(read_section(arguments.params, "sampler"), stored.schedule)
     asked, rng = [arguments.instruction] * arguments.num, np.random.default_rng(arguments.seed)
-    texts = write_answers(stored, read_tokenizer(base), plan, asked, rng, num_positions=arguments.length)
+    texts = write_answers(stored, read_tokenizer(base), plan, asked, rng)
     print("\n\n".join(texts.words))
 
 

@@ -36,14 +36,15 @@ def read_section(params_path: Path, name: str) -> Any:
     Raises:
         ConfigError: no such file or section, an unknown or missing key, a wrong type, an impossible value.
     """
-    return convert(_type_of(name), _load(params_path).get(name), f"{params_path}: {name}")
+    return _section(_load(params_path), name, params_path)
 
 
-def _type_of(name: str) -> Any:
-    """Return what a section is read as."""
-    if name == "schedule":
-        return Annotated[Any, SCHEDULES]
-    return getattr(importlib.import_module(f"sunfish.config.schema.{name}"), f"{name.title()}Config")
+def _section(params: dict[str, Any], name: str, params_path: Path) -> Any:
+    hint: Any = Annotated[Any, SCHEDULES]
+    if name != "schedule":
+        module = importlib.import_module(f"sunfish.config.schema.{name}")
+        hint = getattr(module, f"{name.title()}Config")
+    return convert(hint, params.get(name), f"{params_path}: {name}")
 
 
 def _load(params_path: Path) -> dict[str, Any]:
@@ -51,18 +52,16 @@ def _load(params_path: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf  # reads 3e-4 as a number, as Hydra does; PyYAML would not
 
     if not params_path.is_file():
-        raise ConfigError(
-            f"{params_path}: no such file; `python -m sunfish.config compose` writes it from conf/"
-        )
+        advice = "`python -m sunfish.config compose` writes it from conf/"
+        raise ConfigError(f"{params_path}: no such file; {advice}")
     _refuse_aliases(params_path)
     try:
         params = OmegaConf.to_container(OmegaConf.load(params_path), resolve=True)
     except Exception as error:
         raise ConfigError(f"{params_path}: cannot be read as YAML: {error}") from error
     if not isinstance(params, dict):
-        raise ConfigError(
-            f"{params_path}: should hold the sections {', '.join(SECTIONS)}, but holds {params!r:.60}"
-        )
+        sections = ", ".join(SECTIONS)
+        raise ConfigError(f"{params_path}: should hold the sections {sections}, but holds {params!r:.60}")
     unknown = [str(key) for key in params if key not in (*SECTIONS, "plugins")]
     if unknown:
         raise ConfigError(f"{params_path}: {unknown[0]}: unknown section{nearest(unknown[0], SECTIONS)}")
@@ -75,11 +74,9 @@ def _load(params_path: Path) -> dict[str, Any]:
 
 
 def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) -> None:
-    """Write params.yaml as `dvc exp run -S OVERRIDE...` would: conf/config.yaml's defaults plus overrides,
-    checked.
+    """Write params.yaml as `dvc exp run -S OVERRIDE...` would: conf/config.yaml's defaults plus overrides.
 
-    The file is replaced only when the composition is one that can run.
-    """
+    The file is replaced only when the composition is one that can run."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -91,9 +88,8 @@ def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) 
             config = hydra_compose("config", overrides=overrides)
         text = OmegaConf.to_yaml(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"{conf_dir}: {str(error).splitlines()[0]}{_nearest_key(str(error), params_path)}"
-        ) from error
+        hint = _nearest_key(str(error), params_path)
+        raise ConfigError(f"{conf_dir}: {str(error).splitlines()[0]}{hint}") from error
     candidate = params_path.with_name(params_path.name + ".new")
     write_text(candidate, text)
     try:
@@ -106,9 +102,7 @@ def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) 
 
 
 def _nearest_key(message: str, params_path: Path) -> str:
-    """Return a hint for "Could not override 'model.num_hed'" from the keys of the params.yaml that is
-    there.
-    """
+    """Return a hint for "Could not override 'model.num_hed'" from the params.yaml that is there."""
     key = message.split("'")[1] if message.startswith("Could not override '") else ""
     section, _, rest = key.rpartition(".")
     values: Any = _load(params_path) if rest and params_path.is_file() else {}
@@ -122,9 +116,8 @@ def _refuse_aliases(path: Path) -> None:
     import yaml
 
     try:
-        found = any(
-            isinstance(token, yaml.AliasToken) for token in yaml.scan(path.read_text(encoding="utf-8"))
-        )
+        tokens = yaml.scan(path.read_text(encoding="utf-8"))
+        found = any(isinstance(token, yaml.AliasToken) for token in tokens)
     except (yaml.YAMLError, UnicodeDecodeError):
         return  # OmegaConf says what is wrong
     if found:
@@ -132,11 +125,9 @@ def _refuse_aliases(path: Path) -> None:
 
 
 def check(params_path: Path) -> dict[str, Any]:
-    """Return every section of params.yaml as its dataclass, or raise ConfigError for the first that cannot
-    run.
-    """
+    """Return every section of params.yaml as its dataclass, or raise ConfigError for the first bad one."""
     params = _load(params_path)
-    built = {name: convert(_type_of(name), params.get(name), f"{params_path}: {name}") for name in SECTIONS}
+    built = {name: _section(params, name, params_path) for name in SECTIONS}
     _require_consistent(built, params_path)
     return built
 
@@ -162,9 +153,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sunfish.config", description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the file to write or check")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    composing = verbs.add_parser(
-        "compose", help="write params.yaml from conf/ and overrides such as model=full"
-    )
+    says = "write params.yaml from conf/ and overrides such as model=full"
+    composing = verbs.add_parser("compose", help=says)
     composing.add_argument("overrides", nargs="*")
     verbs.add_parser("check", help="say whether params.yaml can run")
     arguments = parser.parse_args()

@@ -13,11 +13,12 @@ import difflib
 import math
 import types
 import typing
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from sunfish.errors import InvalidValue, UserError
 
 T = TypeVar("T")
+NAMES: dict[type, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 class ConfigError(UserError):
@@ -31,29 +32,21 @@ def build(cls: type[T], values: Any, where: str) -> T:
         ConfigError: an unknown or missing key, a wrong type, an impossible value.
     """
     if values is None:
-        raise ConfigError(
-            f"{where}: this section is missing; `python -m sunfish.config compose` writes it from conf/"
-        )
+        advice = "`python -m sunfish.config compose` writes it from conf/"
+        raise ConfigError(f"{where}: this section is missing; {advice}")
     if not isinstance(values, dict):
-        advice = (
-            " (was it set by `--no-hydra -S section=name`? leave --no-hydra out)"
-            if isinstance(values, str)
-            else ""
-        )
-        raise ConfigError(
-            f"{where} = {_show(values)}: should be a section with keys, not {_kind(values)}{advice}"
-        )
+        advice = " (was it set by `--no-hydra -S section=name`? leave --no-hydra out)"
+        _refuse(where, values, "a section with keys", advice if isinstance(values, str) else "")
     hints = get_type_hints(cls, include_extras=True)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in fields]
     for key, value in values.items():
         if key not in names:
             raise ConfigError(f"{where}.{key} = {_show(value)}: unknown key{nearest(str(key), names)}")
-    missing = [name for name in names if name not in values]
-    if missing:
-        raise ConfigError(
-            f"{where}.{missing[0]}: this key is missing; it should be {_name(hints[missing[0]])}"
-        )
-    built = {name: convert(hints[name], values[name], f"{where}.{name}") for name in names}
+    for name in (field.name for field in fields if field.default is dataclasses.MISSING):
+        if name not in values:
+            raise ConfigError(f"{where}.{name}: this key is missing; it should be {_name(hints[name])}")
+    built = {name: convert(hints[name], values[name], f"{where}.{name}") for name in names if name in values}
     try:
         return cls(**built)
     except InvalidValue as error:
@@ -61,9 +54,7 @@ def build(cls: type[T], values: Any, where: str) -> T:
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """Return `value` as the type `hint`, or say what it should be. 1 is a float; True and NaN are no
-    numbers.
-    """
+    """Return `value` as the type `hint`, or say what it should be. 1 is a float; True and NaN are none."""
     origin, choices = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(choices, value, where)
@@ -80,16 +71,14 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(convert(choices[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(
-                f"{where} = {_show(value)}: should be a section of named entries, not {_kind(value)}"
-            )
+            _refuse(where, value, "a section of named entries")
         return {str(name): convert(choices[1], item, f"{where}.{name}") for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{where} = {_show(value)}: should be {_name(hint)}, not {_kind(value)}")
+        _refuse(where, value, _name(hint))
     if hint is float and not math.isfinite(value):
         raise ConfigError(f"{where} = {_show(value)}: should be a finite number")
     return value
@@ -98,24 +87,28 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     """`X | None` takes null; a union of sections is told apart by their key `kind`."""
     if type(None) in choices:
-        rest = [c for c in choices if c is not type(None)]
-        return (
-            None
-            if value is None
-            else convert(rest[0] if len(rest) == 1 else typing.Union[tuple(rest)], value, where)
-        )
+        rest = tuple(choice for choice in choices if choice is not type(None))
+        return None if value is None else convert(typing.Union[rest], value, where)
     kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
     return _convert_registered(kinds, value, where)
 
 
 def _convert_registered(kinds: dict[str, type], value: Any, where: str) -> Any:
-    """Return the section that the key `kind` names."""
     kind = value.get("kind") if isinstance(value, dict) else value
     if kind not in kinds:
-        raise ConfigError(
-            f"{where}.kind = {_show(kind)}: should be one of {', '.join(kinds)}{nearest(str(kind), kinds)}"
-        )
+        hint = f"{', '.join(kinds)}{nearest(str(kind), kinds)}"
+        raise ConfigError(f"{where}.kind = {_show(kind)}: should be one of {hint}")
     return build(kinds[kind], value, where)
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Return `key.key -> value` of a dataclass or a dictionary that holds dataclasses or dictionaries."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = (flatten(inner, f"{name}.{key}" if name else key) for key, inner in value.items())
+    return {key: inner for part in parts for key, inner in part.items()}
 
 
 def nearest(word: str, names: typing.Iterable[Any]) -> str:
@@ -124,23 +117,19 @@ def nearest(word: str, names: typing.Iterable[Any]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(map(str, names))}"
 
 
+def _refuse(where: str, value: Any, should: str, advice: str = "") -> NoReturn:
+    raise ConfigError(f"{where} = {_show(value)}: should be {should}, not {_kind(value)}{advice}")
+
+
 def _show(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _kind(value: Any) -> str:
-    names = {
-        str: "text",
-        int: "a whole number",
-        float: "a number",
-        bool: "true/false",
-        list: "a list",
-        dict: "a section",
-    }
+    names = NAMES | {bool: "true/false", list: "a list", dict: "a section"}
     return "empty" if value is None else names.get(type(value), type(value).__name__)
 
 
 def _name(hint: Any) -> str:
-    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-    return names.get(hint, str(hint).replace("typing.", "").replace("Literal", "one of "))
+    return NAMES.get(hint, str(hint).replace("typing.", "").replace("Literal", "one of "))

@@ -62,12 +62,13 @@ def evenly_spaced(num: int, fraction: float) -> np.ndarray:
 
 
 def draw_known(config: KnownConfig, num_rows: int, row_length: int, rng: np.random.Generator) -> np.ndarray:
-    """Return which positions are known, bool, (rows, pos): none, a prefix, all but a span, or scattered ones.
+    """Return which positions are known, bool, (rows, pos): none, a prefix, a suffix, all but a span, or
+    scattered ones.
 
     The share that is known is uniform in each conditioned row; at least one position stays unknown.
     """
-    weights = np.array([config.prefix, config.span, config.scattered])
-    kinds = rng.choice(3, size=num_rows, p=weights / weights.sum())
+    weights = np.array([config.prefix, config.suffix, config.span, config.scattered])
+    kinds = rng.choice(4, size=num_rows, p=weights / weights.sum())
     conditioned = rng.random(num_rows) < config.conditioned_fraction
     share = rng.random(num_rows)
     position = np.arange(row_length)
@@ -77,5 +78,6 @@ def draw_known(config: KnownConfig, num_rows: int, row_length: int, rng: np.rand
     outside = (position < start[:, None]) | (position >= (start + gap)[:, None])
     scattered = rng.random((num_rows, row_length)) < share[:, None]
     scattered[np.arange(num_rows), rng.integers(row_length, size=num_rows)] = False
-    masks = np.select([kinds[:, None] == 0, kinds[:, None] == 1], [prefix, outside], scattered)
+    chosen = [kinds[:, None] == kind for kind in range(3)]
+    masks = np.select(chosen, [prefix, prefix[:, ::-1], outside], scattered)
     return masks & conditioned[:, None]

@@ -118,9 +118,7 @@ def prior_kl_nats(emb_dim: int, schedule: NoiseSchedule) -> float:
 
 
 def by_level(schedule: NoiseSchedule, levels: Array, ce: Array) -> tuple[Array, Array, Array]:
-    """Return the centres of bins of logsnr, the mean cross-entropy there, and the schedule's density
-    there.
-    """
+    """Return centres of bins of logsnr, the mean cross-entropy there, and the schedule's density there."""
     edges = np.linspace(schedule.logsnr[-1], schedule.logsnr[0], NUM_LEVEL_BINS + 1)
     bins = np.clip(np.searchsorted(edges, levels, side="right") - 1, 0, NUM_LEVEL_BINS - 1)
     count = np.bincount(bins, minlength=NUM_LEVEL_BINS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sunfish.config.schema.data import DataConfig, Stories
+from sunfish.config.schema.data import DataConfig, Puzzles, Stories
 from sunfish.config.schema.evaluate import EvaluateConfig
 from sunfish.config.schema.sampler import SamplerConfig
 from sunfish.errors import UserError
@@ -31,8 +31,7 @@ Numbers = dict[str, float]
 class Texts:
     """Texts as token ids up to the first end token and as words, and what one took on average.
 
-    Nothing was sampled where `calls` is 0: the texts are real.
-    """
+    Nothing was sampled where `calls` is 0: the texts are real."""
 
     ids: list[list[int]]
     words: list[str]
@@ -56,6 +55,7 @@ class EvalContext:
     config: EvaluateConfig
     sampler: SamplerConfig  # without a check where the model has not learned one
     reference: ReferenceJudge | None = None
+    puzzle_size: int | None = None  # of solved grids; None: any other text
 
     @classmethod
     def read(
@@ -69,12 +69,12 @@ class EvalContext:
         """
         stored, shards = read_denoiser(denoiser), Shards(shards_dir)
         if sha256(denoiser / "tokenizer.json") != shards.manifest["tokenizer_sha256"]:
-            raise UserError(
-                f"{denoiser}: has another tokenizer than {shards_dir}; run the pretrain stage again"
-            )
+            says = f"{denoiser}: has another tokenizer than {shards_dir}"
+            raise UserError(f"{says}; run the pretrain stage again")
         stored.denoiser.to(device)
         sampler = sampler if stored.config.can_check else dataclasses.replace(sampler, check=None)
-        return cls(stored, shards, RowDataset(shards, "heldout", data), grammar_of(data), config, sampler)
+        held_out, size = RowDataset(shards, "heldout", data), puzzle_size_of(data)
+        return cls(stored, shards, held_out, grammar_of(data), config, sampler, puzzle_size=size)
 
     def with_judge(self) -> EvalContext:
         """Return the context with the configured judge, if there is one, and what it makes of real texts.
@@ -99,8 +99,7 @@ class EvalContext:
     def num_real(self) -> int:
         """Return how many held-out texts stand beside samples.
 
-        As many as samples, or half of all: MAUVE holds both against as many others.
-        """
+        As many as samples, or half of all: MAUVE holds both against as many others."""
         return min(self.config.num_samples, max(1, len(self.held_out) // 2))
 
     @property
@@ -153,9 +152,17 @@ class EvalContext:
 
 def grammar_of(data: DataConfig) -> Grammar | None:
     """Return the grammar whose stories the data are; None where they are anything else, or of several."""
-    names = {source.grammar if isinstance(source, Stories) else None for source in data.sources.values()}
+    sources = data.sources.values()
+    names = {each.grammar if isinstance(each, Stories) and not each.has_turns else None for each in sources}
     name = names.pop()
     return None if names or name is None else GRAMMARS[name]
+
+
+def puzzle_size_of(data: DataConfig) -> int | None:
+    """Return the size of the solved grids that the data are; None where they are anything else."""
+    sources = list(data.sources.values())
+    alone = len(sources) == 1 and isinstance(sources[0], Puzzles) and sources[0].prompt == "none"
+    return sources[0].size if alone else None
 
 
 def batches_of(lengths: np.ndarray, batch_rows: int) -> list[np.ndarray]:

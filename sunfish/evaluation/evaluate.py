@@ -1,6 +1,4 @@
-"""Evaluate a denoiser: likelihoods, the texts it writes, the gaps it fills, its speed; tables, pictures,
-samples.
-"""
+"""Evaluate a denoiser: likelihoods, the texts it writes, the gaps it fills, its speed; with pictures."""
 
 from __future__ import annotations
 
@@ -12,10 +10,12 @@ from typing import Any
 
 import torch
 
+from sunfish.config.convert import flatten
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.evaluate import EvaluateConfig
 from sunfish.config.schema.sampler import SamplerConfig
 from sunfish.config.schema.tracking import TrackingConfig
+from sunfish.evaluation import samplers
 from sunfish.evaluation.bound import Bound
 from sunfish.evaluation.context import EvalContext, Numbers, Texts, name_of
 from sunfish.evaluation.headline import headline_numbers
@@ -23,14 +23,7 @@ from sunfish.evaluation.held_out import measure_bound, measure_causal
 from sunfish.evaluation.infilling import CUTS, measure_gap_bound, measure_infilling
 from sunfish.evaluation.metrics import measure
 from sunfish.evaluation.plots import read_curve, write_plots
-from sunfish.evaluation.samplers import (
-    affordable,
-    by_steps,
-    compared_samplers,
-    founding_samplers,
-    measure_samplers,
-    named,
-)
+from sunfish.evaluation.solving import measure_solving
 from sunfish.evaluation.speed import measure_speed
 from sunfish.evaluation.trajectory import Frame, pick_trajectory, thin
 from sunfish.files import require_writable, write_json, write_text
@@ -63,9 +56,8 @@ class Settings:
 def evaluate(settings: Settings, places: Places) -> None:
     """Measure and write everything."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    context = EvalContext.read(
-        places.denoiser, places.shards, settings.data, settings.evaluate, settings.sampler, device
-    ).with_judge()
+    sections = settings.data, settings.evaluate, settings.sampler
+    context = EvalContext.read(places.denoiser, places.shards, *sections, device).with_judge()
     for path in (places.metrics, places.results, places.samples):
         require_writable(path)
     bound, results, frames = measure_all(context)
@@ -91,6 +83,7 @@ def measure_all(context: EvalContext) -> tuple[Bound, dict[str, Any], list[Frame
         **measure_tables(context, headline, draft),
         "infilling": {name: measure_infilling(context, name) for name in CUTS},
         "gap_bound": measure_gap_bound(context),
+        **({"solving": measure_solving(context)} if context.puzzle_size else {}),
         "samples": pairs(texts, drafts, context.config.shown_samples),
         "trajectory": [frame.to_json() for frame in frames],
     }
@@ -102,7 +95,7 @@ def write_headline(context: EvalContext) -> tuple[Texts, Texts, Numbers, Numbers
 
     Both come from the same noise, so the drafts are those that the check corrected. Without a check both are
     the same texts."""
-    num = affordable(context.config.num_samples, context.sampler)
+    num = samplers.affordable(context.config.num_samples, context.sampler)
     drafts = context.write_texts(context.draft_sampler, num, seed=1)
     draft = measure(drafts, context)
     if context.sampler.check is None:
@@ -114,14 +107,14 @@ def write_headline(context: EvalContext) -> tuple[Texts, Texts, Numbers, Numbers
 def measure_tables(context: EvalContext, headline: Numbers, draft: Numbers) -> dict[str, dict[str, Numbers]]:
     """Return the tables of other samplers, of other numbers of steps, and of single texts' time."""
     known = {name_of(context.draft_sampler): draft, name_of(context.sampler): headline}
-    samplers = measure_samplers(context, compared_samplers(context), known)
-    plain = measure_samplers(context, by_steps(context.draft_sampler), known | samplers)
-    checked = by_steps(context.sampler) if context.sampler.check else {}
-    timed = named([context.sampler]) | founding_samplers(context)
+    others = samplers.measure_samplers(context, samplers.compared_samplers(context), known)
+    plain = samplers.measure_samplers(context, samplers.by_steps(context.draft_sampler), known | others)
+    checked = samplers.by_steps(context.sampler) if context.sampler.check else {}
+    timed = samplers.named([context.sampler]) | samplers.founding_samplers(context)
     return {
-        "samplers": samplers,
+        "samplers": others,
         "plain_by_steps": plain,
-        "checked_by_steps": measure_samplers(context, checked, known),
+        "checked_by_steps": samplers.measure_samplers(context, checked, known),
         "speed": measure_speed(context, timed),
     }
 
@@ -158,15 +151,8 @@ def pairs(texts: Texts, drafts: Texts, num: int) -> list[dict[str, str]]:
 def track(config: TrackingConfig, context: EvalContext, results: dict[str, Any], places: Places) -> None:
     """Mirror the numbers and files to MLflow, in the run that trained the model."""
     tracker = Tracker(config, {"model_sha256": context.stored.digest()})
-    tables = ("bound", "causal", "headline", "draft", "gap_bound")
-    tracker.log_metrics(
-        {f"evaluate.{k}.{n}": v for k in tables for n, v in results.get(k, {}).items()}
-        | {
-            f"evaluate.infilling.{k}.{n}": v
-            for k, row in results["infilling"].items()
-            for n, v in row.items()
-        }
-    )
+    keys = ("bound", "causal", "headline", "draft", "gap_bound", "infilling", "solving")
+    tracker.log_metrics(flatten({key: results[key] for key in keys if key in results}, "evaluate"))
     for path in (places.plots, places.samples, places.results):
         tracker.log_artifacts(path, "evaluate")
     tracker.close()

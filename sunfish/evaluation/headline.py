@@ -10,6 +10,8 @@ HEADLINE = {
     "causal_nats": ("causal", "nats_per_token"),
     "valid": ("headline", "sentences_valid"),
     "consistent": ("headline", "stories_consistent"),
+    "grids_valid": ("headline", "grids_valid"),
+    "solved": ("solving", "configured", "solved"),
     "perplexity": ("headline", "judged_perplexity"),
     "mauve": ("headline", "mauve"),
     "entropy_nats": ("headline", "entropy_corpus_nats"),

@@ -24,10 +24,8 @@ def measure_bound(context: EvalContext) -> tuple[Bound, Numbers]:
     """Return the bound on held-out rows and its numbers, for stories beside the grammar's exact entropy."""
     config, stored = context.config, context.stored
     batches = [Conditioning(ids, np.zeros_like(ids, dtype=bool)) for ids in held_out_batches(context)]
-    rng = np.random.default_rng((config.seed, 0))
-    estimator = BoundEstimator(
-        stored.denoiser, stored.schedule, config.bound_levels, rng, context.held_out.between
-    )
+    rng, separator = np.random.default_rng((config.seed, 0)), context.held_out.between
+    estimator = BoundEstimator(stored.denoiser, stored.schedule, config.bound_levels, rng, separator)
     bound = estimator.bound(batches, stored.lengths)
     terms = {
         "prior_nats_per_row": float(bound.prior_nats.mean()),

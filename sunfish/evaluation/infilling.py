@@ -1,6 +1,4 @@
-"""Given parts of real held-out texts, the rest is sampled: a gap filled, a beginning written for a given
-end.
-"""
+"""Given parts of real held-out texts, the rest is sampled: a gap, or a beginning for a given end."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sunfish.config.schema.sampler import SamplerConfig
 from sunfish.evaluation.bound import BoundEstimator
 from sunfish.evaluation.context import EvalContext, Numbers
 from sunfish.evaluation.held_out import standard_error
@@ -59,11 +58,22 @@ def measure_infilling(context: EvalContext, name: str) -> Numbers:
     held_out = context.held_out
     batches = held_out.batches(held_out.first(config.infill_rows), config.batch_rows)
     parts = [cut_texts(ids, context.shards.end_id, CUTS[name], rng) for ids in batches]
-    plan, started = context.plan(context.sampler), time.perf_counter()
-    denoiser, progress = context.stored.denoiser, track(parts, f"infill {name}", "batches", len(parts))
-    filled = [sample_texts(denoiser, plan, part, rng) for part in progress]
-    seconds = time.perf_counter() - started
-    return compare(context, parts, filled) | {"seconds_per_text": seconds / sum(len(p.ids) for p in parts)}
+    filled, seconds = fill(context, parts, context.sampler, rng, f"infill {name}")
+    return compare(context, parts, filled) | {"seconds_per_text": seconds}
+
+
+def fill(
+    context: EvalContext,
+    parts: list[Conditioning],
+    sampler: SamplerConfig,
+    rng: np.random.Generator,
+    what: str,
+) -> tuple[list[Sampled], float]:
+    """Sample what is unknown, batch by batch; return also the seconds per text."""
+    plan, started = context.plan(sampler), time.perf_counter()
+    progress = track(parts, what, "batches", len(parts))
+    filled = [sample_texts(context.stored.denoiser, plan, part, rng) for part in progress]
+    return filled, (time.perf_counter() - started) / sum(len(part.ids) for part in parts)
 
 
 def compare(context: EvalContext, parts: list[Conditioning], filled: list[Sampled]) -> Numbers:
@@ -86,11 +96,8 @@ def measure_gap_bound(context: EvalContext) -> Numbers:
     batches = held_out.batches(held_out.first(config.infill_rows), config.batch_rows)
     parts = [cut_texts(ids, context.shards.end_id, gap, rng) for ids in batches]
     levels = max(1, round(LEVELS_SHARE * config.bound_levels))
-    nats = (
-        BoundEstimator(stored.denoiser, stored.schedule, levels, rng, held_out.between)
-        .bound(parts, None)
-        .nats
-    )
+    estimator = BoundEstimator(stored.denoiser, stored.schedule, levels, rng, held_out.between)
+    nats = estimator.bound(parts, None).nats
     tokens = sum(int((~part.known).sum()) for part in parts)
     error = standard_error(nats) * len(nats) / tokens
     return {"nats_per_token": float(nats.sum()) / tokens, "nats_per_token_standard_error": error}

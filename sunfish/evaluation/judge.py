@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sunfish.documents import reason_of
 from sunfish.errors import UserError
 from sunfish.evaluation.mauve import FEWEST, mauve
 from sunfish.model.baseline import StoredBaseline, is_baseline, read_baseline
@@ -96,9 +97,7 @@ class Judge:
 
 def _nats(logits: Logits, tokens: TokenIds, sizes: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
     """Return the sum of -log p over the first `sizes` tokens of each row."""
-    each = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(
-        tokens.shape
-    )
+    each = F.cross_entropy(logits.float().mT, tokens, reduction="none")
     counts = torch.arange(tokens.shape[1], device=tokens.device) < sizes[:, None]
     return (each.double() * counts).sum()
 
@@ -120,15 +119,12 @@ def read_judge(name: str, shards: Shards, device: torch.device) -> Judge:
         return hub_judge(name, device)
     stored = read_baseline(Path(name))
     if stored.baseline.kind != "autoregressive":
-        raise UserError(
-            f"evaluate.judge = '{name}': is the {stored.baseline.kind} baseline, which gives no text's "
-            "likelihood; name the autoregressive one"
-        )
+        says = f"is the {stored.baseline.kind} baseline, which gives no text's likelihood"
+        raise UserError(f"evaluate.judge = '{name}': {says}; name the autoregressive one")
     if stored.tokenizer_sha256 != shards.manifest["tokenizer_sha256"]:
-        raise UserError(
-            f"evaluate.judge = '{name}': was trained with another tokenizer than these shards; "
-            "`dvc repro pipelines/baselines/dvc.yaml` trains it on them"
-        )
+        says = "was trained with another tokenizer than these shards"
+        advice = "`dvc --cd pipelines/baselines repro` trains it on them"
+        raise UserError(f"evaluate.judge = '{name}': {says}; {advice}")
     return baseline_judge(stored, shards.end_id, device)
 
 
@@ -155,8 +151,7 @@ def _in_row(ids: list[int], end_id: int, length: int) -> Encoded:
 
 
 def hub_judge(name: str, device: torch.device) -> Judge:
-    """Return a causal model of transformers, from a folder or the Hub; it reads as much of a text as it has
-    positions for.
+    """Return a causal model of transformers as a judge; it reads as much of a text as it has positions for.
 
     Raises:
         UserError: it cannot be had, or it has no token to begin a text with.
@@ -165,19 +160,15 @@ def hub_judge(name: str, device: torch.device) -> Judge:
     causal = causal.to(device).eval()
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if first is None:
-        raise UserError(
-            f"evaluate.judge = '{name}': its tokenizer has neither a first nor a last token; take another "
-            "model, such as gpt2-large"
-        )
+        says = "its tokenizer has neither a first nor a last token"
+        raise UserError(f"evaluate.judge = '{name}': {says}; take another model, such as gpt2-large")
     longest = getattr(causal.config, "max_position_embeddings", 2**20) - 1
 
     def encode(_: Rows, words: Sequence[str]) -> list[Encoded]:
         texts = [tokenizer(text, add_special_tokens=False)["input_ids"][:longest] for text in words]
         lengths = [min(longest, -(-max(1, len(text)) // PAD_MULTIPLE) * PAD_MULTIPLE) for text in texts]
-        return [
-            Encoded(text + [first] * (length - len(text)), len(text))
-            for text, length in zip(texts, lengths, strict=True)
-        ]
+        padded = (text + [first] * (n - len(text)) for text, n in zip(texts, lengths, strict=True))
+        return [Encoded(row, len(text)) for row, text in zip(padded, texts, strict=True)]
 
     def model(tokens: TokenIds) -> tuple[Hidden, Logits]:
         answer = causal(F.pad(tokens, (1, 0), value=first), output_hidden_states=True)
@@ -187,23 +178,18 @@ def hub_judge(name: str, device: torch.device) -> Judge:
 
 
 def _load_causal(name: str) -> tuple[Any, Any]:
-    """Return a tokenizer and a causal model."""
     go_offline_if_unreachable()
     import transformers  # seconds, that only those pay who name such a judge
 
     # given again: its libraries may have been loaded before
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    where: dict[str, Any] = {"pretrained_model_name_or_path": name}
+    where |= {"local_files_only": os.environ.get("HF_HUB_OFFLINE") == "1"}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline)
-        causal = transformers.AutoModelForCausalLM.from_pretrained(
-            name, local_files_only=offline, use_safetensors=True
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+        return tokenizer, transformers.AutoModelForCausalLM.from_pretrained(**where, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"evaluate.judge = '{name}': no such model here or on the Hugging Face Hub ({reason}); {OFFLINE}"
-        ) from error
-    return tokenizer, causal
+        says = f"no such model here or on the Hugging Face Hub ({reason_of(error)})"
+        raise UserError(f"evaluate.judge = '{name}': {says}; {OFFLINE}") from error
 
 
 def require_enough(num_samples: int, num_held_out: int) -> None:
@@ -212,16 +198,14 @@ def require_enough(num_samples: int, num_held_out: int) -> None:
     Raises:
         UserError: fewer than 50 samples, or than twice that held out.
     """
+    because = "with a judge MAUVE is measured, which needs"
     if num_samples < FEWEST:
-        raise UserError(
-            f"evaluate.num_samples = {num_samples}: with a judge MAUVE is measured, which needs {FEWEST} "
-            "texts; set it higher, or evaluate.judge to null"
-        )
+        advice = "set it higher, or evaluate.judge to null"
+        raise UserError(f"evaluate.num_samples = {num_samples}: {because} {FEWEST} texts; {advice}")
     if num_held_out < 2 * FEWEST:
-        raise UserError(
-            f"the shards hold out {num_held_out} rows: with a judge MAUVE is measured, which needs "
-            f"{2 * FEWEST}; use more documents or a larger data.held_out_share, or set evaluate.judge to null"
-        )
+        says = f"the shards hold out {num_held_out} rows: {because} {2 * FEWEST}"
+        advice = "use more documents or a larger data.held_out_share, or set evaluate.judge to null"
+        raise UserError(f"{says}; {advice}")
 
 
 def measure_mauve(ours: Judged, theirs: Judged) -> dict[str, float]:

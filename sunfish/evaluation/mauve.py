@@ -32,10 +32,8 @@ def mauve(ours: np.ndarray, theirs: np.ndarray, seed: int) -> float:
     """
     few = min(len(ours), len(theirs))
     if few < FEWEST:
-        raise UserError(
-            f"MAUVE of {few} texts says nothing: it needs {FEWEST} of each kind; set evaluate.num_samples or "
-            "data.held_out_share higher"
-        )
+        says = f"MAUVE of {few} texts says nothing: it needs {FEWEST} of each kind"
+        raise UserError(f"{says}; set evaluate.num_samples or data.held_out_share higher")
     from sklearn.cluster import KMeans  # half a second, that only those pay who ask for MAUVE
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import normalize
@@ -43,11 +41,8 @@ def mauve(ours: np.ndarray, theirs: np.ndarray, seed: int) -> float:
     together = normalize(np.concatenate((ours, theirs)))
     axes = PCA(n_components=EXPLAINED, random_state=seed).fit_transform(together)
     clusters = KMeans(max(2, round(few / TEXTS_A_CLUSTER)), n_init=5, random_state=seed).fit_predict(axes)
-    shares = [
-        np.bincount(part, minlength=clusters.max() + 1) / len(part)
-        for part in (clusters[: len(ours)], clusters[len(ours) :])
-    ]
-    return area(*shares)
+    parts = np.split(clusters, [len(ours)])
+    return area(*(np.bincount(part, minlength=clusters.max() + 1) / len(part) for part in parts))
 
 
 def area(p: Array, q: Array) -> float:

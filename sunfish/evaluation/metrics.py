@@ -11,6 +11,7 @@ from sunfish.errors import UserError
 from sunfish.evaluation.context import EvalContext, Numbers, Texts
 from sunfish.evaluation.judge import measure_mauve
 from sunfish.evaluation.quality import story_metrics, text_metrics
+from sunfish.text.puzzles import is_solved
 
 Metric = Callable[[Texts, EvalContext], Numbers]
 
@@ -18,6 +19,12 @@ Metric = Callable[[Texts, EvalContext], Numbers]
 def stories(texts: Texts, context: EvalContext) -> Numbers:
     """Return the grammar's verdict; nothing where texts are no stories."""
     return story_metrics(texts.words, context.grammar) if context.grammar else {}
+
+
+def puzzles(texts: Texts, context: EvalContext) -> Numbers:
+    """Return the share of grids whose rows, columns and boxes hold each digit once; nothing of other text."""
+    size = context.puzzle_size
+    return {"grids_valid": sum(is_solved(text, size) for text in texts.words) / len(texts)} if size else {}
 
 
 def text(texts: Texts, context: EvalContext) -> Numbers:
@@ -40,14 +47,16 @@ def cost(texts: Texts, context: EvalContext) -> Numbers:
     """Return what a sampled text took; nothing where texts are real."""
     if not texts.calls:
         return {}
-    return {
-        "calls_per_text": texts.calls,
-        "corrected_per_text": texts.corrected,
-        "seconds_per_text": texts.seconds,
-    }
+    return {f"{key}_per_text": getattr(texts, key) for key in ("calls", "corrected", "seconds")}
 
 
-METRICS: dict[str, Metric] = {"stories": stories, "text": text, "judged": judged, "cost": cost}
+METRICS: dict[str, Metric] = {
+    "stories": stories,
+    "puzzles": puzzles,
+    "text": text,
+    "judged": judged,
+    "cost": cost,
+}
 
 
 def measure(texts: Texts, context: EvalContext) -> Numbers:
@@ -60,8 +69,7 @@ def measure(texts: Texts, context: EvalContext) -> Numbers:
     for name, metric in METRICS.items():
         for key, value in metric(texts, context).items():
             if not math.isfinite(value):
-                raise UserError(
-                    f"evaluation: metric '{name}' gives {key} = {value}; it must be a finite number"
-                )
+                says = f"metric '{name}' gives {key} = {value}"
+                raise UserError(f"evaluation: {says}; it must be a finite number")
             numbers[key] = value
     return numbers

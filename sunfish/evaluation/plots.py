@@ -47,7 +47,7 @@ def write_plots(path: Path, curve: Curve, bound: Bound, results: dict[str, Any],
 
 def quality_points(results: dict[str, Any]) -> tuple[str, list[Point]]:
     """Return which number stands for quality, and it against calls, for plain and checked samplers."""
-    keys = ("stories_consistent", "judged_perplexity", "distinct_2")
+    keys = ("stories_consistent", "grids_valid", "judged_perplexity", "distinct_2")
     key = next(key for key in keys if key in results["draft"])
     tables = {"plain": results["plain_by_steps"], "checked": results["checked_by_steps"]}
     rows = [(kind, row) for kind, table in tables.items() for row in table.values()]
@@ -79,10 +79,8 @@ def draw_loss_by_level(path: Path, bound: Bound) -> None:
         behind.set_ylim(0)
         behind.spines[["top"]].set_visible(False)
         axes.plot(bound.level_logsnr, bound.level_ce, color=ACCENT, linewidth=2)
-        axes.set(
-            xlabel="logsnr (nats): noise on the left, data on the right",
-            ylabel="cross-entropy (nats per token)",
-        )
+        axes.set_xlabel("logsnr (nats): noise on the left, data on the right")
+        axes.set_ylabel("cross-entropy (nats per token)")
         axes.set_zorder(behind.get_zorder() + 1)
         axes.patch.set_visible(False)
 

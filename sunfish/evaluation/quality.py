@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -22,42 +22,33 @@ Shares = dict[Hashable, float]
 
 
 def story_metrics(texts: Sequence[str], grammar: Grammar) -> dict[str, float]:
-    """Return the share of sentences valid under the grammar, of stories consistent from the first word to the
-    last, and how far the people, objects and sentence forms are from the grammar's frequencies (total
-    variation: 0 alike, 1 nothing in common).
-    """
+    """Return valid sentences, consistent stories, and the total variation from the grammar's frequencies."""
     verdicts = [judge(text, grammar) for text in texts]
     sentences = [valid for verdict in verdicts for valid in verdict.valid]
     ours, grammars = count_story_words(texts, grammar), _grammar_shares(grammar)
     return {
         "sentences_valid": float(np.mean(sentences)) if sentences else 0.0,
         "stories_consistent": float(np.mean([verdict.consistent for verdict in verdicts])),
-        **{
-            f"{kind}_total_variation": total_variation(_shares(ours[kind]), grammars[kind])
-            for kind in grammars
-        },
+        **{f"{k}_total_variation": total_variation(_shares(ours[k]), grammars[k]) for k in grammars},
     }
 
 
 def count_story_words(texts: Sequence[str], grammar: Grammar) -> dict[str, Counter[Hashable]]:
     """Count who each story is about, the first object it names, and the forms of its sentences."""
-    words = [text.split() for text in texts]
-    forms = (_form_of(" ".join(sentence), grammar) for text in texts for sentence in split_sentences(text))
-    return {
-        "people": Counter(name for row in words if (name := next(filter(PEOPLE.__contains__, row), None))),
-        "objects": Counter(
-            thing for row in words if (thing := next(filter(OBJECTS.__contains__, row), None))
-        ),
-        "forms": Counter(form for form in forms if form is not None),
+    rows = [text.split() for text in texts]
+    found: dict[str, Iterable[Hashable]] = {
+        "people": (next(filter(PEOPLE.__contains__, row), None) for row in rows),
+        "objects": (next(filter(OBJECTS.__contains__, row), None) for row in rows),
+        "forms": (_form_of(" ".join(words), grammar) for text in texts for words in split_sentences(text)),
     }
+    return {kind: Counter(one for one in ones if one is not None) for kind, ones in found.items()}
 
 
 @cache
 def _grammar_shares(grammar: Grammar) -> dict[str, Shares]:
     """Return how often the grammar says what: people and objects exactly, forms in stories that it wrote."""
     drawn: dict[str, Shares] = {
-        kind: {option.words[0]: option.probability for option in options(slot, {})}
-        for kind, slot in DRAWN.items()
+        kind: {o.words[0]: o.probability for o in options(slot, {})} for kind, slot in DRAWN.items()
     }
     stories = list(itertools.islice(write_stories(REFERENCE_SEED, grammar=grammar), REFERENCE_STORIES))
     return {**drawn, "forms": _shares(count_story_words(stories, grammar)["forms"])}
@@ -70,9 +61,8 @@ def _shares(counts: Counter[Hashable]) -> Shares:
 @cache
 def _form_of(sentence: str, grammar: Grammar) -> int | None:
     """Return the number of the first form a sentence may have by itself, or None."""
-    return next(
-        (number for number, pattern in enumerate(_patterns(grammar)) if pattern.fullmatch(sentence)), None
-    )
+    patterns = enumerate(_patterns(grammar))
+    return next((number for number, pattern in patterns if pattern.fullmatch(sentence)), None)
 
 
 @cache
@@ -94,11 +84,7 @@ def total_variation(ours: Shares, theirs: Shares) -> float:
 
 
 def text_metrics(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> dict[str, float]:
-    """Return what any text shows: the share that is unique, unigram entropy in nats, distinct pairs and
-    triples, repeated pairs.
-
-    `rows` are token ids up to the first end token.
-    """
+    """Return what any text shows, of `rows` of token ids: how varied they are, how much they repeat."""
     entropies = [_entropy(Counter(row)) for row in rows if len(row)]
     pairs = [list(itertools.pairwise(row)) for row in rows]
     flat = [pair for row in pairs for pair in row]

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sunfish.config.convert import flatten
 from sunfish.config.schema.data import DataConfig
 from sunfish.errors import UserError
 from sunfish.files import read_json, write_text
-from sunfish.page import flat, render
+from sunfish.page import render
 
 TEMPLATE = Path(__file__).with_name("report.html")
-DISTANCE = (
-    "total variation from the grammar's frequencies: 0 alike, 1 nothing in common; few texts are never at 0"
-)
+DISTANCE = "total variation from the grammar's frequencies: 0 alike, 1 nothing in common"
+DISTANCE += "; few texts are never at 0"
 
 
 class Measure(NamedTuple):
@@ -28,35 +28,24 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "sentences_valid": Measure("sentences valid", "percent", "sentences that the grammar accepts one by one"),
-    "stories_consistent": Measure(
-        "stories consistent",
-        "percent",
-        "whole texts that the grammar accepts from the first word to the last",
-    ),
+    "stories_consistent": Measure("stories consistent", "percent", "whole texts that the grammar accepts"),
+    "grids_valid": Measure("grids valid", "percent", "each digit once in each row, column and box"),
     "judged_perplexity": Measure(
-        "judged perplexity",
-        "plain",
-        "exp of the judge's mean -log p per token; compares at equal entropy only",
+        "judged perplexity", "plain", "by the judge; compares at equal entropy only"
     ),
     "mauve": Measure("MAUVE", "plain", "how alike the judge finds these texts and real ones; 1 is alike"),
     "entropy_corpus_nats": Measure(
-        "entropy",
-        "plain",
-        "of single tokens over all texts, nats: how varied they are; real text's is the goal",
+        "entropy", "plain", "of tokens over all texts, nats; real text's is the goal"
     ),
     "unique": Measure("unique", "percent", "different texts over all texts"),
     "corrected_per_text": Measure("corrected", "plain", "tokens per text that a check replaced"),
     "calls_per_text": Measure("calls", "plain", "passes of the network per text, denoising steps and checks"),
-    "seconds_per_text": Measure(
-        "time per text", "seconds", "of a batch, shared by its texts; torch on the machine named above"
-    ),
+    "seconds_per_text": Measure("time per text", "seconds", "of a batch, shared by its texts; by torch"),
     "forms_total_variation": Measure("sentence forms, distance", "plain", DISTANCE),
     "people_total_variation": Measure("people, distance", "plain", f"whom a story is about; {DISTANCE}"),
     "objects_total_variation": Measure("objects, distance", "plain", f"the first object named; {DISTANCE}"),
     "entropy_per_sample_nats": Measure("entropy per text", "plain", "of single tokens within one text, nats"),
-    "distinct_2": Measure(
-        "distinct pairs", "percent", "different pairs of tokens over all; fewer texts have more"
-    ),
+    "distinct_2": Measure("distinct pairs", "percent", "different pairs of tokens; fewer texts have more"),
     "distinct_3": Measure("distinct triples", "percent", "the same of three tokens"),
     "rep_2": Measure("repeated pairs", "percent", "pairs within a text that it has said before"),
     "tokens_per_sample": Measure("tokens per text", "plain", "mean, up to the first end token"),
@@ -64,10 +53,11 @@ MEASURES = {
     "count": Measure("texts", "count", "how many were measured"),
 }
 COLUMNS = (
-    *("stories_consistent", "sentences_valid", "judged_perplexity", "entropy_corpus_nats", "unique"),
+    *("stories_consistent", "sentences_valid", "grids_valid"),
+    *("judged_perplexity", "entropy_corpus_nats", "unique"),
     *("calls_per_text", "corrected_per_text", "seconds_per_text", "count"),
 )
-QUALITY = COLUMNS[:5]
+QUALITY = COLUMNS[:6]
 
 
 @dataclass(frozen=True)
@@ -87,15 +77,14 @@ def write_report(path: Path, inputs: Inputs, data: DataConfig, settings: dict[st
     """
     results, pretrain = read_json(inputs.results), read_json(inputs.pretrain)
     if not isinstance(results, dict) or "headline" not in results:
-        raise UserError(
-            f"{inputs.results}: holds no evaluation of this version; run the evaluate stage again"
-        )
+        says = "holds no evaluation of this version"
+        raise UserError(f"{inputs.results}: {says}; run the evaluate stage again")
     try:
         page = render(
             TEMPLATE, inputs.plots, r=results, about=results["about"], pretrain=pretrain,
             sources=describe_sources(data), measures=MEASURES, own=own_measures(results),
             columns=columns_in(COLUMNS, results), quality=columns_in(QUALITY, results),
-            settings={name: flat(section) for name, section in settings.items()},
+            settings={name: flatten(section) for name, section in settings.items()},
         )  # fmt: skip
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such picture; run the evaluate stage again") from error

@@ -20,10 +20,8 @@ LONG = 500  # steps, from which one run is timed
 def measure_speed(context: EvalContext, samplers: dict[str, SamplerConfig]) -> dict[str, Numbers]:
     """Time one text of the longest row, batch 1: the median of `speed_runs` after a warm-up."""
     _sample_one(context, next(iter(samplers.values())), 0)
-    return {
-        name: time_one(context, sampler)
-        for name, sampler in track(samplers.items(), "speed", "samplers", len(samplers))
-    }
+    shown = track(samplers.items(), "speed", "samplers", len(samplers))
+    return {name: time_one(context, sampler) for name, sampler in shown}
 
 
 def time_one(context: EvalContext, sampler: SamplerConfig) -> Numbers:
@@ -35,7 +33,6 @@ def time_one(context: EvalContext, sampler: SamplerConfig) -> Numbers:
 
 
 def _sample_one(context: EvalContext, sampler: SamplerConfig, seed: int) -> float:
-    """Return the seconds that one text takes."""
     nothing = Conditioning.nothing(1, context.stored.lengths.longest)
     started = time.perf_counter()
     sample_texts(context.stored.denoiser, context.plan(sampler), nothing, np.random.default_rng(seed))

@@ -1,6 +1,4 @@
-"""One text as it comes out of the noise: what stands where after each call, and how sure the model is of
-it.
-"""
+"""One text as it comes out of the noise: what stands where after each call, and how sure the model is."""
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ COMMON = 0.05  # share of the rows that must have the length shown
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The text after one call: `kind` is denoise or check; `round` counts drafts, `step` steps of one, from
-    0.
+    """The text after one call, denoise or check; `round` counts drafts, `step` steps of one, from 0.
 
     `struck` holds the tokens that the check just rejected, '' elsewhere."""
 
@@ -50,10 +47,8 @@ def pick_trajectory(context: EvalContext) -> list[Frame]:
 
     All have a short length that is not rare, so that one picture holds them."""
     lengths = context.stored.lengths
-    enough = COMMON * sum(lengths.counts)
-    common = (
-        length for length, count in zip(lengths.lengths, lengths.counts, strict=True) if count >= enough
-    )
+    counted = zip(lengths.lengths, lengths.counts, strict=True)
+    common = (length for length, count in counted if count >= COMMON * sum(lengths.counts))
     length = next(common, lengths.median)
     tries = 1 if context.sampler.check is None else TRIES
     texts = [follow(context, length, (context.config.seed, 4, index)) for index in range(tries)]
@@ -68,17 +63,12 @@ def follow(context: EvalContext, length: int, seed: tuple[int, ...]) -> list[Fra
     backend, frames, was_known = TorchBackend(denoiser, draw, plan), list[Frame](), np.zeros(length, bool)
     with denoiser.cached_readout():
         for event in sample_loop(plan, backend, Conditioning.nothing(1, length)):
-            tokens, known, rejected = (
-                getattr(backend.snapshot(), k)[0] for k in ("tokens", "known", "rejected")
-            )
-            is_check = event.kind == "check"
-            sure = np.where(
-                known if is_check else was_known, 1.0, backend.confidence[0].float().cpu().numpy()
-            )
+            seen, is_check = backend.snapshot(), event.kind == "check"
+            tokens, known, rejected = seen.tokens[0], seen.known[0], seen.rejected[0]
+            confidence = backend.confidence[0].float().cpu().numpy()
+            sure = np.where(known if is_check else was_known, 1.0, confidence)
             before = frames[-1].tokens if is_check else [""] * length
-            struck = [
-                token if wrong else "" for token, wrong in zip(before, rejected & is_check, strict=True)
-            ]
+            struck = [word * bool(wrong) for word, wrong in zip(before, rejected & is_check, strict=True)]
             now = context.token_texts(tokens)
             frames.append(Frame(event.kind, event.round, event.step, now, sure, known, struck))
             was_known = known

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,11 @@ def export_folder(
     config: ExportConfig,
     sampler: SamplerConfig,
     measure: Measure | None = None,
+    measured: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write the folder, its manifest and the numbers; `sampler` is what the folder recommends.
 
-    `measure` is put to the denoiser's graph of every precision.
+    `measure` is put to the denoiser's graph of every precision; `measured` is how good samplers were.
 
     Raises:
         UserError: the graphs do not say what torch says, or the sampler checks and the model cannot; nothing
@@ -71,7 +72,7 @@ def export_folder(
     with replacing(out_dir) as folder:
         (folder / "onnx").mkdir(parents=True)
         _write_graphs(stored, folder, config)
-        _write_rest(stored, folder, sampler)
+        _write_rest(stored, folder, sampler, measured)
         numbers = {
             "parity": _hold_against_torch(stored, folder, config, sampler),
             "quality": _quality(folder, config, measure),
@@ -213,7 +214,9 @@ def _require_alike(samplers: list[dict[str, Any]]) -> None:
             )
 
 
-def _write_rest(stored: StoredDenoiser, folder: Path, sampler: SamplerConfig) -> None:
+def _write_rest(
+    stored: StoredDenoiser, folder: Path, sampler: SamplerConfig, measured: Sequence[dict[str, Any]]
+) -> None:
     config = stored.config
     values = {
         "format": FORMAT,
@@ -223,7 +226,8 @@ def _write_rest(stored: StoredDenoiser, folder: Path, sampler: SamplerConfig) ->
         "end_id": config.end_id,
         "can_check": config.can_check,
         "sampler": sampler.to_dict(),
-        "answers": config.answers and dataclasses.asdict(config.answers),
+        "task_length": config.task_length,
+        "measured": list(measured),
     }
     write_json(folder / "config.json", values)
     write_json(folder / "noise_schedule.json", stored.schedule.to_json())

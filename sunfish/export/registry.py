@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from importlib.metadata import requires, version
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
-from sunfish.mlflow_store import Store, now
+from sunfish.mlflow_store import Store, now, say
 
 QUALITY = "export.fp32.nats_per_token"  # the bound on held-out text; lower is better
 HEADLINE = (QUALITY, "evaluate.bound.", "evaluate.causal.", "evaluate.headline.", "evaluate.draft.")
@@ -41,18 +43,32 @@ def register_version(store: Store, new: Version) -> str:
     params = ParamSchema([ParamSpec(name, *spec) for name, spec in new.params.items()])
     mlflow.set_tracking_uri(store.uri)
     with mlflow.start_run(run_id=store.run_id):
-        logged = mlflow.pyfunc.log_model(
+        model = mlflow.pyfunc.log_model(
             name=new.name, python_model=str(new.script), artifacts={"folder": str(new.folder)},
             code_paths=[str(new.package)], input_example=(["the dog [MASK] ."], {"seed": 0}),
-            signature=ModelSignature(texts, texts, params), registered_model_name=new.name,
+            signature=ModelSignature(texts, texts, params),
             pip_requirements=["mlflow", *runtime_requirements()],
         )  # fmt: skip
-    number = str(logged.registered_model_version)
-    describe(store, new, number, logged.model_id)
+    number = create_version(store, new.name, model.model_id)
+    describe(store, new, number, model.model_id)
     store.client.set_registered_model_alias(new.name, "newest", number)
     if is_champion(store, new.name, number):
         store.client.set_registered_model_alias(new.name, "champion", number)
     return number
+
+
+def create_version(store: Store, name: str, model_id: str) -> str:
+    """Make a version of a logged model, as `mlflow.register_model` does, and print nothing."""
+    try:
+        store.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"models:/{model_id}"
+    made = store.client.create_model_version(name, source, store.run_id, model_id=model_id)
+    versions = json.dumps([{"name": name, "version": made.version}])
+    store.client.set_logged_model_tags(model_id, {"mlflow.modelVersions": versions})
+    return str(made.version)
 
 
 def describe(store: Store, new: Version, number: str, model_id: str) -> None:
@@ -77,6 +93,8 @@ def is_champion(store: Store, name: str, number: str) -> bool:
         return QUALITY in challenger
     champion = store.client.get_model_version(name, str(best)).tags
     if champion.get(DATA) != challenger.get(DATA):
+        move = f"MlflowClient().set_registered_model_alias({name!r}, 'champion', {number!r})"
+        say(f"the champion, version {best}, was measured on other data and stays; `{move}` replaces it")
         return False
     return float(challenger.get(QUALITY, "inf")) < float(champion.get(QUALITY, "inf"))
 

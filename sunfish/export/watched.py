@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from sunfish.model.denoiser import Denoiser, Prediction
+from sunfish.sampling.decode import surprise_cutoff
 from sunfish.sampling.loop import Conditioning, SamplerPlan
 from sunfish.sampling.noise import DrawNoise
 from sunfish.sampling.solvers import SolverTable
@@ -66,13 +65,11 @@ class WatchedBackend(TorchBackend):
         finally:
             del self.denoiser.next_token_logits
         logits = self.logits / self.config.temperature
-        most = logits.amax(dim=-1)
-        behind = logits.gather(2, tokens[..., None]).squeeze(-1) - most
+        probabilities, cutoff = logits.softmax(dim=-1), surprise_cutoff(logits, torch.tensor(epsilon))
         if epsilon > 0.0:
             reached = self.rejected.long().cumsum(dim=1) - self.rejected.long() == 0
-            self._mark(reached & ((behind - math.log(epsilon)).abs() < self.tie_margin))
-        probabilities = logits.softmax(dim=-1)
-        cutoff = epsilon * probabilities.amax(dim=-1, keepdim=True)
+            above = probabilities.gather(2, tokens[..., None]).log() - cutoff.log()
+            self._mark(reached & (above.squeeze(-1).abs() < self.tie_margin))
         uniforms = torch.from_numpy(self.drawn)
         self._mark(self.rejected & (distance(probabilities, uniforms, cutoff) < NEAR_DRAW))
 

@@ -11,20 +11,20 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from sunfish.config.convert import build, nearest
+from sunfish.config.convert import nearest
 from sunfish.config.schema.lora import LoraConfig
-from sunfish.diffusion.lengths import RowLengths
-from sunfish.digests import check_digests, write_digests
+from sunfish.digests import write_digests
 from sunfish.errors import UserError, report_errors
 from sunfish.files import read_json, replacing, require_writable, write_json
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.pretrained import (
     TOKENIZER_FILES,
     StoredDenoiser,
+    Weights,
+    read_config,
     read_denoiser,
-    require_format,
     write_denoiser,
 )
 
@@ -44,7 +44,7 @@ class AdapterConfig:
 
     format: int
     base_sha256: str  # of the weights that the adapter was trained over
-    answers: RowLengths  # how many positions answers have
+    task_length: int  # of rows with an instruction
 
 
 def with_adapter(denoiser: Denoiser, config: LoraConfig) -> PeftModel:
@@ -96,29 +96,22 @@ def target_names(denoiser: Denoiser, targets: tuple[str, ...]) -> list[str]:
 
 
 def write_adapter(
-    out_dir: Path,
-    base: Path,
-    config: LoraConfig,
-    weights: dict[str, Tensor],
-    answers: RowLengths,
-    tokenizer_dir: Path,
+    out: Path, stored: StoredDenoiser, config: LoraConfig, weights: Weights, task_length: int, tokenizer: Path
 ) -> None:
-    """Write an adapter's folder whole or not at all; `weights` are those of the denoiser with it."""
-    stored = read_denoiser(base)
+    """Write an adapter's folder whole or not at all; `weights` are those of `stored` with it."""
     model = with_adapter(stored.denoiser, config)
     model.get_base_model().load_state_dict(weights)
-    model.peft_config["default"].base_model_name_or_path = str(base)
-    with replacing(out_dir) as folder:
+    model.peft_config["default"].base_model_name_or_path = str(stored.folder)
+    with replacing(out) as folder:
         model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         values = read_json(folder / "adapter_config.json")
-        write_json(
-            folder / "adapter_config.json", values | {"target_modules": sorted(values["target_modules"])}
-        )
-        about = AdapterConfig(FORMAT, stored.digest(), answers)
+        values["target_modules"].sort()  # PEFT keeps them as a set
+        write_json(folder / "adapter_config.json", values)
+        about = AdapterConfig(FORMAT, stored.digest(), task_length)
         write_json(folder / "sunfish.json", dataclasses.asdict(about))
         for name in TOKENIZER_FILES:
-            shutil.copyfile(tokenizer_dir / name, folder / name)
+            shutil.copyfile(tokenizer / name, folder / name)
         write_digests(folder)
 
 
@@ -133,26 +126,18 @@ def read_adapted(base: Path, adapter: Path) -> tuple[StoredDenoiser, PeftModel]:
     import peft
 
     stored = read_denoiser(base)
-    about = read_adapter_config(adapter)
+    about = read_config(adapter, AdapterConfig, FORMAT, FILES, REMEDY, "sunfish.json")
     require_base(stored, about, adapter)
     model: Any = peft.PeftModel.from_pretrained(stored.denoiser, str(adapter))  # type: ignore[arg-type]
-    config = dataclasses.replace(stored.config, answers=about.answers)
+    config = dataclasses.replace(stored.config, task_length=about.task_length)
     return dataclasses.replace(stored, denoiser=model.get_base_model().eval(), config=config), model
-
-
-def read_adapter_config(folder: Path) -> AdapterConfig:
-    """Read `sunfish.json`, all files held against their digests."""
-    values = read_json(folder / "sunfish.json")
-    require_format(folder / "sunfish.json", values, FORMAT, REMEDY)
-    check_digests(folder, FILES, REMEDY)
-    return build(AdapterConfig, values, str(folder / "sunfish.json"))
 
 
 def require_base(stored: StoredDenoiser, about: AdapterConfig, adapter: Path) -> None:
     """Refuse weights that an adapter was not trained over."""
     if stored.digest() == about.base_sha256:
         return
-    if stored.config.answers is not None:
+    if stored.config.task_length is not None:
         says = "is fine-tuned already, or has an adapter merged; an adapter goes over its base, once"
     else:
         says = f"is not the base that {adapter} was trained over (its digest differs)"

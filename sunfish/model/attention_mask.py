@@ -38,8 +38,7 @@ def document_mask(document: DocumentIds | None, is_causal: bool = False) -> Atte
 def document_ids(ids: Int[Tensor, "batch pos"], separator_id: int | None) -> DocumentIds | None:
     """Number the documents of each row from 0; the separator belongs to the document that it ends.
 
-    None without a separator: the row is not divided.
-    """
+    None without a separator: the row is not divided."""
     if separator_id is None:
         return None
     ends = (ids == separator_id).long()

@@ -5,8 +5,6 @@ the tokens behind masks. With a causal pass over the clean text it checks drafts
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sunfish.config.convert import build
 from sunfish.config.schema.model import ModelConfig
 from sunfish.diffusion.lengths import RowLengths
-from sunfish.digests import check_digests, write_digests
-from sunfish.files import read_json, replacing, sha256, write_json
+from sunfish.files import read_json, sha256
 from sunfish.model.attention_mask import DocumentIds, document_mask
 from sunfish.model.denoiser import POSITION_PERIODS, shift, shift_within
 from sunfish.model.embedding import Embedding, FourierEmbedding
 from sunfish.model.initial import init_weights
-from sunfish.model.pretrained import TOKENIZER_FILES, load_weights, require_format, save_weights
+from sunfish.model.pretrained import TOKENIZER_FILES, FolderConfig, load_weights, read_config
 from sunfish.model.readout import token_nats
 from sunfish.model.transformer import Transformer
 from sunfish.types import Embeddings, Hidden, Logits, PerPosition, TokenIds
@@ -34,7 +30,7 @@ Kind = Literal["autoregressive", "masked"]
 
 FORMAT = 1
 FILES = ("config.json", "model.safetensors", *TOKENIZER_FILES)
-REMEDY = "train it again (`dvc repro pipelines/baselines/dvc.yaml`)"
+REMEDY = "train it again (`dvc --cd pipelines/baselines repro`)"
 
 
 class Baseline(nn.Module):
@@ -45,8 +41,7 @@ class Baseline(nn.Module):
     `next_token_logits`, has the same weights and a learned flag, as the denoiser's.
 
     As in the denoiser, positions read the embeddings of `input_window` neighbours, and with
-    `length_conditioning` they are counted from the row's end.
-    """
+    `length_conditioning` they are counted from the row's end."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, kind: Kind) -> None:
         super().__init__()
@@ -103,9 +98,8 @@ class Baseline(nn.Module):
 
     def offsets(self) -> list[int]:
         """Return how far the neighbours are shifted; above 0 they stand before a position."""
-        window = range(1, self.config.input_window + 1)
-        both = self.kind == "masked"
-        return [by for k in window for by in ((k, -k) if both else (k,))]
+        sides = (1, -1) if self.kind == "masked" else (1,)
+        return [side * k for k in range(1, self.config.input_window + 1) for side in sides]
 
     def project_in(self, inputs: list[Embeddings], distance: Tensor) -> Hidden:
         """Return the transformer's input: embeddings side by side, and where positions stand, (pos,)."""
@@ -119,10 +113,8 @@ class Baseline(nn.Module):
 
     def _trunk(self, x: Embeddings, document: DocumentIds | None, is_causal: bool) -> Hidden:
         absent = torch.zeros_like(x)
-        neighbours = [
-            absent if is_causal and by < 0 else shift_within(x, by, document) for by in self.offsets()
-        ]
-        projected = self.project_in([x, *neighbours], self.distances(x.shape[1]))
+        inputs = [absent if is_causal and by < 0 else shift_within(x, by, document) for by in self.offsets()]
+        projected = self.project_in([x, *inputs], self.distances(x.shape[1]))
         if is_causal and self.causal_embedding is not None:
             projected = projected + self.causal_embedding
         hidden: Hidden = self.transformer(projected, document_mask(document, is_causal))
@@ -140,16 +132,10 @@ def make_baseline(config: ModelConfig, vocab_size: int, kind: Kind, seed: int) -
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
+class BaselineConfig(FolderConfig):
     """`config.json`."""
 
-    format: int
     kind: Kind
-    model: ModelConfig
-    vocab_size: int
-    row_lengths: RowLengths
-    end_id: int
-    can_check: bool  # the causal pass was trained
 
 
 @dataclass(frozen=True)
@@ -171,36 +157,20 @@ class StoredBaseline:
         return sha256(self.folder / "tokenizer.json")
 
 
-def write_baseline(
-    out_dir: Path, config: BaselineConfig, weights: dict[str, Tensor], tokenizer_dir: Path
-) -> None:
-    """Write the folder whole or not at all."""
-    with replacing(out_dir) as folder:
-        folder.mkdir()
-        save_weights(folder, weights)
-        write_json(folder / "config.json", dataclasses.asdict(config))
-        for name in TOKENIZER_FILES:
-            shutil.copyfile(tokenizer_dir / name, folder / name)
-        write_digests(folder)
-
-
 def is_baseline(folder: Path) -> bool:
-    """Say whether `write_baseline` wrote this folder."""
+    """Say whether a folder holds a baseline."""
     path = folder / "config.json"
     values = read_json(path) if path.is_file() else None
     return isinstance(values, dict) and "kind" in values
 
 
 def read_baseline(folder: Path) -> StoredBaseline:
-    """Read what `write_baseline` wrote.
+    """Read a baseline's folder.
 
     Raises:
         UserError: a missing, altered or unreadable file, or one that another version wrote.
     """
-    values = read_json(folder / "config.json")
-    require_format(folder / "config.json", values, FORMAT, REMEDY)
-    check_digests(folder, FILES, REMEDY)
-    config = build(BaselineConfig, values, str(folder / "config.json"))
+    config = read_config(folder, BaselineConfig, FORMAT, FILES, REMEDY)
     baseline = Baseline(config.model, config.vocab_size, config.kind)
     baseline.load_state_dict(load_weights(folder, baseline.state_dict(), REMEDY))
     return StoredBaseline(baseline.eval(), config, folder)

@@ -1,6 +1,4 @@
-"""The network: a bidirectional pass that denoises, and a causal pass of the same weights that scores clean
-text.
-"""
+"""The network: a bidirectional pass that denoises, and a causal pass that scores clean text."""
 
 from __future__ import annotations
 
@@ -73,8 +71,7 @@ class Denoiser(nn.Module):
         """Return the prediction. `x_0_prev` is an earlier estimate, zeros where there is none.
 
         `temperature` divides what the network makes of the context, not the output prior: the prior is
-        evidence, and p(token | context)^(1/T) times the evidence is the posterior of the sharper language.
-        """
+        evidence, and p(token | context)^(1/T) times the evidence is the posterior of the sharper language."""
         readout = self.readout()
         hidden, bias = self._hidden(x_t, logsnr, x_0_prev, known, document, temperature), readout.bias
         if temperature is not None:
@@ -93,9 +90,7 @@ class Denoiser(nn.Module):
         weight: PerPosition,
         document: DocumentIds | None = None,
     ) -> PerPosition:
-        """Return -log p(ids), nats; the loss must be a number times sum(weight * nats), see
-        `readout.token_nats`.
-        """
+        """Return -log p(ids), nats; the loss must be a number times sum(weight * nats)."""
         return self._nats(self._hidden(x_t, logsnr, x_0_prev, known, document), ids, weight)
 
     def next_token_logits(self, ids: TokenIds, document: DocumentIds | None = None) -> Logits:
@@ -124,29 +119,22 @@ class Denoiser(nn.Module):
         document: DocumentIds | None = None,
         temperature: PerRow | None = None,
     ) -> Hidden:
-        """Return what the readout reads at each position: the trunk's answer, over T, and the prior's
-        evidence.
-        """
+        """Return what the readout reads: the trunk's answer, over T, and the prior's evidence."""
         is_known = known[..., None]
-        x = torch.where(
-            is_known, x_t, alpha(logsnr)[:, None, None] * x_t
-        )  # best linear estimate: fades with the noise
+        # where not known the best linear estimate, which fades with the noise
+        x = torch.where(is_known, x_t, alpha(logsnr)[:, None, None] * x_t)
         levels = torch.where(is_known, self.known_embedding, self.noise_level(logsnr)[:, None])
         inputs = [x, torch.where(is_known, 0.0, x_0_prev), *self._neighbours(x, document)]
         hidden = self._trunk(inputs, levels, document_mask(document))
         hidden = hidden if temperature is None else hidden / temperature[:, None, None]
         if not self.config.output_prior:
             return self.head(hidden) if self.config.tied_head else hidden
-        scale = torch.where(
-            known, 0.0, posterior_logit_scale(logsnr)[:, None]
-        )  # known positions need no evidence
+        scale = torch.where(known, 0.0, posterior_logit_scale(logsnr)[:, None])  # known needs no evidence
         prior = scale[..., None] * x_t
         return self.head(hidden) + prior if self.config.tied_head else torch.cat((hidden, prior), dim=-1)
 
     def _causal_hidden(self, ids: TokenIds, document: DocumentIds | None) -> Hidden:
-        """Return the same of a clean text: the inputs of position i are the tokens before i, nothing for the
-        first.
-        """
+        """Return the same of a clean text: position i reads the tokens before i."""
         x = shift(self.embed(ids), 1)
         absent = torch.zeros_like(x)
         inputs = [x, absent, *self._neighbours(x, document, is_causal=True)]
@@ -159,15 +147,10 @@ class Denoiser(nn.Module):
     def _neighbours(
         self, x: Embeddings, document: DocumentIds | None, is_causal: bool = False
     ) -> list[Embeddings]:
-        """Return the embeddings 1 .. `input_window` positions before and after each position, zeros where
-        there is none.
-
-        None comes from another document, nor, if causal, from behind.
-        """
-        found = []
-        for by in (by for k in range(1, self.config.input_window + 1) for by in (k, -k)):
-            found.append(torch.zeros_like(x) if is_causal and by < 0 else shift_within(x, by, document))
-        return found
+        """Return the embeddings around each position, zeros for another document's or later ones."""
+        offsets = [by for k in range(1, self.config.input_window + 1) for by in (k, -k)]
+        absent = torch.zeros_like(x)
+        return [absent if is_causal and by < 0 else shift_within(x, by, document) for by in offsets]
 
     def _trunk(self, inputs: list[Embeddings], levels: Tensor, mask: AttentionMask) -> Hidden:
         """Return the transformer's answer to embeddings side by side and an embedding of the noise level."""
@@ -183,11 +166,9 @@ class Denoiser(nn.Module):
         return nats.view(ids.shape)
 
     def readout(self) -> Readout:
-        """Return how logits are read: by the embedding table, by a head's own weights, or by both side by
-        side.
+        """Return how logits are read: by the embedding table, a head's own weights, or both side by side.
 
-        Head and prior are one product, because two would write the logits twice and add them.
-        """
+        Head and prior are one product, because two would write the logits twice and add them."""
         if self._cached_readout is not None:
             return self._cached_readout
         table = self.embedding.table()
@@ -211,9 +192,7 @@ class Denoiser(nn.Module):
 
 
 def shift(x: Tensor, by: int) -> Tensor:
-    """Return x, (batch, pos, ...), moved `by` positions to the right (left if negative), zeros where nothing
-    comes from.
-    """
+    """Return x, (batch, pos, ...), moved `by` positions to the right (left if negative), zeros moved in."""
     if by > 0:
         return F.pad(x, (0, 0, by, 0))[:, : x.shape[1]]
     return F.pad(x, (0, 0, 0, -by))[:, -by:]
@@ -228,9 +207,7 @@ def shift_within(x: Embeddings, by: int, document: DocumentIds | None) -> Embedd
 
 
 def posterior_logit_scale(logsnr: LogSnr) -> LogSnr:
-    """Return alpha / sigma^2 = sqrt(sigmoid(logsnr)) (1 + exp(logsnr)), the weight of x_t in its posterior's
-    logits.
-    """
+    """Return alpha / sigma^2, the weight of x_t in the logits of its posterior."""
     return alpha(logsnr) * (1 + logsnr.exp())
 
 

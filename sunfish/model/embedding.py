@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,8 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, periods: tuple[float, float], cond_dim: int, width: int) -> None:
         super().__init__()
-        spaced = torch.logspace(
-            math.log10(periods[0]), math.log10(periods[1]), NUM_FREQUENCIES, dtype=torch.float64
-        )
+        shortest, longest = map(math.log10, periods)
+        spaced = torch.logspace(shortest, longest, NUM_FREQUENCIES, dtype=torch.float64)
         self.frequencies: Tensor
         self.register_buffer("frequencies", (2 * math.pi / spaced).float(), persistent=False)
         self.hidden = nn.Linear(2 * NUM_FREQUENCIES, cond_dim)
@@ -38,11 +37,7 @@ class FourierEmbedding(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A learned table whose rows have length sqrt(emb) by construction: unit variance per coordinate, no
-    collapse.
-
-    Source: [CDCD] section 3.2.
-    """
+    """A learned table whose rows have length sqrt(emb): unit variance, no collapse. Source: [CDCD] 3.2."""
 
     def __init__(self, vocab_size: int, emb_dim: int) -> None:
         super().__init__()
@@ -51,19 +46,13 @@ class Embedding(nn.Module):
 
     def table(self) -> EmbeddingTable:
         """Return the normalised rows."""
-        return (
-            F.normalize(self.weight, dim=-1) * self.weight.shape[-1] ** 0.5
-            if self._cached is None
-            else self._cached
-        )
+        if self._cached is not None:
+            return self._cached
+        return F.normalize(self.weight, dim=-1) * self.weight.shape[-1] ** 0.5
 
     @contextmanager
     def cached_table(self) -> Iterator[None]:
-        """Inside the block the rows are normalised once, for many calls between which the weights do not
-        change.
-
-        A sharded table is whole only inside a call: it is normalised in each.
-        """
+        """Inside the block the rows, unless sharded, are normalised once for many calls."""
         self._cached = None if isinstance(self.weight, DTensor) else self.table().detach()
         try:
             yield
@@ -75,19 +64,11 @@ class Embedding(nn.Module):
 
 
 def expected_embedding(logits: Logits, table: EmbeddingTable) -> Embeddings:
-    """Return sum_token p(token) e_token, in the table's precision whatever the logits came in: `eps_mse`
-    magnifies its rounding.
+    """Return sum_token p(token) e_token in the table's precision: `eps_mse` magnifies its rounding.
 
     Source: [CDCD] eq. 7 (score interpolation).
     """
-    with _full_precision(table.device.type):
-        return logits.to(table.dtype).softmax(dim=-1) @ table
-
-
-def _full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Suspend autocast where it is on; where it is off, leave no trace in an exported graph."""
-    return (
-        torch.autocast(device_type, enabled=False)
-        if torch.is_autocast_enabled(device_type)
-        else nullcontext()
-    )
+    if torch.is_autocast_enabled(table.device.type):  # where it is off, no trace in an exported graph
+        with torch.autocast(table.device.type, enabled=False):
+            return expected_embedding(logits, table)
+    return logits.to(table.dtype).softmax(dim=-1) @ table

@@ -9,6 +9,10 @@ from sunfish.config.schema.model import ModelConfig
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.embedding import NUM_FREQUENCIES
 
+# ends of the names of all that starts at zero
+WRITING = ("attention.out.weight", "down.weight", "head.weight")
+ZEROS = (*WRITING, "bias", "shift", "known_embedding", "causal_embedding")
+
 
 def count_parameters(config: ModelConfig, vocab_size: int) -> int:
     """Return how many parameters a denoiser of this size has, without building it."""
@@ -21,22 +25,11 @@ def count_parameters(config: ModelConfig, vocab_size: int) -> int:
 
 
 def init_weights(model: nn.Module, seed: int) -> None:
-    """Draw the initial weights from `seed`; all that writes to the residual stream or the logits starts at
-    zero.
-    """
+    """Draw weights from `seed`; all that writes to the residual stream or the logits starts at zero."""
     generator = torch.Generator().manual_seed(seed)
-    zeros = (
-        "attention.out.weight",
-        "down.weight",
-        "head.weight",
-        "bias",
-        "shift",
-        "known_embedding",
-        "causal_embedding",
-    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(zeros):
+            if name.endswith(ZEROS):
                 parameter.zero_()
             elif name.endswith("scale"):
                 parameter.fill_(1.0)

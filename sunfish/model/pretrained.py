@@ -1,6 +1,4 @@
-"""A trained denoiser on disk: weights, configuration, tokenizer and noise schedule, all that sampling
-needs.
-"""
+"""A trained denoiser on disk: weights, configuration, tokenizer and noise schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,6 +27,9 @@ FILES = ("config.json", "model.safetensors", "noise_schedule.json", *TOKENIZER_F
 REMEDY = "run the pretrain stage again (`dvc repro pretrain`)"
 
 
+C = TypeVar("C")
+
+
 @dataclass(frozen=True)
 class FolderConfig:
     """`config.json`."""
@@ -39,7 +40,7 @@ class FolderConfig:
     row_lengths: RowLengths
     end_id: int
     can_check: bool  # the causal pass was trained
-    answers: RowLengths | None = None  # how long answers to instructions are; None: it takes no instructions
+    task_length: int | None = None  # of rows with an instruction; None: it takes none
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,27 @@ class StoredDenoiser:
         return sha256(self.folder / "model.safetensors")
 
 
+Weights = dict[str, Tensor]
+
+
 def write_denoiser(
-    out_dir: Path,
-    config: FolderConfig,
-    weights: dict[str, Tensor],
-    schedule: NoiseSchedule,
-    tokenizer_dir: Path,
+    out: Path, config: FolderConfig, weights: Weights, schedule: NoiseSchedule, tokenizer: Path
 ) -> None:
-    """Write the folder whole or not at all."""
-    with replacing(out_dir) as folder:
+    """Write the folder whole or not at all; `tokenizer` is a folder that holds one."""
+    write_folder(out, config, weights, tokenizer, {"noise_schedule.json": schedule.to_json()})
+
+
+def write_folder(
+    out: Path, config: FolderConfig, weights: Weights, tokenizer: Path, others: dict[str, Any] | None = None
+) -> None:
+    """Write a model's folder whole or not at all, with `others` as JSON files by name."""
+    with replacing(out) as folder:
         folder.mkdir()
         save_weights(folder, weights)
-        write_json(folder / "config.json", dataclasses.asdict(config))
-        write_json(folder / "noise_schedule.json", schedule.to_json())
+        for name, values in {"config.json": dataclasses.asdict(config), **(others or {})}.items():
+            write_json(folder / name, values)
         for name in TOKENIZER_FILES:
-            shutil.copyfile(tokenizer_dir / name, folder / name)
+            shutil.copyfile(tokenizer / name, folder / name)
         write_digests(folder)
 
 
@@ -85,39 +92,41 @@ def read_denoiser(folder: Path) -> StoredDenoiser:
     Raises:
         UserError: a missing, altered or unreadable file, or one that another version wrote.
     """
-    values = read_json(folder / "config.json")
-    require_format(folder / "config.json", values, FORMAT, REMEDY)
-    check_digests(folder, FILES, REMEDY)
-    config = build(FolderConfig, {"answers": None, **values}, str(folder / "config.json"))
+    config = read_config(folder, FolderConfig, FORMAT, FILES, REMEDY)
     try:
         schedule = NoiseSchedule.from_json(read_json(folder / "noise_schedule.json"))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'noise_schedule.json'}: is no noise schedule ({error!r}); {REMEDY}"
-        ) from error
+        says = f"{folder / 'noise_schedule.json'}: is no noise schedule ({error!r})"
+        raise UserError(f"{says}; {REMEDY}") from error
     denoiser = Denoiser(config.model, config.vocab_size)
     denoiser.load_state_dict(load_weights(folder, denoiser.state_dict(), REMEDY))
     return StoredDenoiser(denoiser.eval(), schedule, config, folder)
 
 
-def require_format(path: Path, values: Any, wanted: int, remedy: str) -> None:
-    """Refuse a folder that another version wrote.
+def read_config(
+    folder: Path, cls: type[C], wanted: int, files: tuple[str, ...], remedy: str, name: str = "config.json"
+) -> C:
+    """Read what a model's folder says of itself, and hold the folder's files against their digests.
 
     Raises:
-        UserError: it is of another format.
+        UserError: another version wrote the folder, or a file is missing or altered.
     """
+    path = folder / name
+    values = read_json(path)
     found = values.get("format") if isinstance(values, dict) else None
     if found != wanted:
         raise UserError(f"{path}: is of format {found}, this version reads format {wanted}; {remedy}")
+    check_digests(folder, files, remedy)
+    return build(cls, values, str(path))
 
 
-def save_weights(folder: Path, weights: dict[str, Tensor]) -> None:
+def save_weights(folder: Path, weights: Weights) -> None:
     """Write `model.safetensors`."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(whole, folder / "model.safetensors")
 
 
-def load_weights(folder: Path, expected: dict[str, Tensor], remedy: str) -> dict[str, Tensor]:
+def load_weights(folder: Path, expected: Weights, remedy: str) -> Weights:
     """Read `model.safetensors`, held against the names and shapes of a model's own.
 
     Raises:

@@ -1,6 +1,4 @@
-"""Hidden states -> -log p(token), a piece of positions at a time where all logits together would fill the
-memory.
-"""
+"""Hidden states -> -log p(token), a piece of positions at a time where all logits would fill the memory."""
 
 from __future__ import annotations
 
@@ -14,20 +12,15 @@ from torch import Tensor
 from sunfish.model.transformer import MASKED
 from sunfish.types import EmbeddingTable
 
-PIECE = {
-    "cpu": 2**24,
-    "cuda": 2**27,
-}  # logits at once: what a CPU's caches nearly hold, and what keeps a GPU busy
-
+# logits at once: what a CPU's caches nearly hold, and what keeps a GPU busy
+PIECE = {"cpu": 2**24, "cuda": 2**27}
 ALIGNED = {"cuda": 64}  # a GPU's products take longer where an odd number of tokens lies side by side
 
 Flat = Float[Tensor, " positions"]
 
 
 class Readout(NamedTuple):
-    """How logits are read from hidden states, hidden @ weight.T + bias, and the embeddings of the same
-    tokens.
-    """
+    """How logits are read, hidden @ weight.T + bias, and the embeddings of the same tokens."""
 
     weight: Float[Tensor, "vocab width"]
     bias: Float[Tensor, " vocab"]
@@ -35,9 +28,7 @@ class Readout(NamedTuple):
 
 
 def padded_readout(readout: Readout) -> Readout:
-    """Return a readout as products read it fastest on its device: in autocast's type, and on a GPU with
-    tokens that do not exist, and are impossible, up to a round number.
-    """
+    """Return a readout in autocast's type and, on a GPU, with impossible tokens up to a round number."""
     weight, bias, table = (part.detach() for part in readout)
     device = weight.device.type
     weight = weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
@@ -83,11 +74,8 @@ class _InPieces(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, ids: Tensor, share: Tensor) -> Tensor:
         wanted, rows = any(ctx.needs_input_grad), max(1, _most(hidden) // len(weight))
         nats = torch.empty(len(ids), device=hidden.device)
-        of_hidden, of_weight, of_bias = (
-            torch.empty_like(hidden),
-            torch.zeros_like(weight, dtype=torch.float32),
-            torch.zeros_like(bias),
-        )
+        of_hidden, of_bias = torch.empty_like(hidden), torch.zeros_like(bias)
+        of_weight = torch.zeros_like(weight, dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(ids), rows):
                 piece = slice(start, start + rows)

@@ -17,11 +17,9 @@ from sunfish.model.attention_mask import AttentionMask
 NORM_EPS = 1e-6  # written out: the exported graph must not depend on a dtype's default
 MASKED = -1e9  # a score so low that its weight is 0; not infinite, which some programs make NaN of
 
-PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default]
-PRODUCTS += [
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-]
+ATEN = torch.ops.aten
+PRODUCTS = [ATEN.mm.default, ATEN.addmm.default, ATEN.bmm.default]
+PRODUCTS += [getattr(ATEN, f"_scaled_dot_product_{name}_attention").default for name in ("flash", "cudnn")]
 
 Hidden = Float[Tensor, "batch pos width"]
 Heads = Float[Tensor, "batch head pos dim"]
@@ -40,9 +38,7 @@ class Norm(nn.Module):
         self.scale, self.shift = nn.Parameter(torch.empty(width)), nn.Parameter(torch.empty(width))
 
     def forward(self, x: Hidden) -> Hidden:
-        dtype = torch.promote_types(
-            x.dtype, self.scale.dtype
-        )  # shards may travel in bf16, and CPUs refuse to mix so
+        dtype = torch.promote_types(x.dtype, self.scale.dtype)  # shards travel in bf16; CPUs refuse to mix
         return F.layer_norm(x, self.scale.shape, self.scale.to(dtype), self.shift.to(dtype), NORM_EPS)
 
 
@@ -55,21 +51,16 @@ def rotary_angles(
 
 
 def rotate(x: Float[Tensor, "*axes pos dim"], cos: Tensor, sin: Tensor) -> Float[Tensor, "*axes pos dim"]:
-    """Turn each pair (first half, second half) of a head by its position's angle; sin is negative for the
-    first half.
-    """
+    """Turn each pair of (first, second half) by its position's angle; sin is negative for the first half."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def attend(q: Heads, k: Heads, v: Heads, mask: AttentionMask) -> Heads:
     """Return softmax(q k^T / sqrt(dim)) v, each position over those that the mask allows."""
     learns = torch.is_grad_enabled() or q.dtype == torch.bfloat16
-    slow = (
-        q.device.type == "cpu" and learns
-    )  # the fused kernel's backward pass takes longer there, in bf16 ten times
-    if (
-        slow or torch.compiler.is_exporting()
-    ):  # and its decomposition in an exported graph has four times the nodes
+    # the fused kernel's backward pass takes longer on CPUs (in bf16 ten times), and its decomposition in an
+    # exported graph has four times the nodes
+    if (q.device.type == "cpu" and learns) or torch.compiler.is_exporting():
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
         allowed = mask.dense(q.shape[-2], q.device)
         if allowed is not None:  # a sum, whose backward pass does nothing: half the time of filling in
@@ -115,9 +106,7 @@ class Block(nn.Module):
         self.norm_attention, self.norm_mlp = Norm(width), Norm(width)
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width)
-        self.activation_checkpointing = (
-            "none"  # a run's choice, not the model's: what is computed again in the backward pass
-        )
+        self.activation_checkpointing = "none"  # a run's choice: what the backward pass computes again
 
     def forward(self, x: Hidden, cos: Tensor, sin: Tensor, mask: AttentionMask) -> Hidden:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
@@ -151,15 +140,11 @@ class Transformer(nn.Module):
 
 
 def _uncached(compute: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
-    """Compute so that autocast converts weights each time: with its cache the second pass would find other
-    operations.
-    """
+    """Compute without autocast's cache, with which the second pass would find other operations."""
     with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type), cache_enabled=False):
         return compute(x, *rest)
 
 
 def _keep_products() -> Any:
-    """Selective checkpointing: matrix products and attention are kept, all that is cheap is computed
-    again.
-    """
+    """Keep matrix products and attention; compute again all that is cheap."""
     return create_selective_checkpoint_contexts(PRODUCTS)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,8 @@ def check_model(gate: Gate) -> tuple[str, float | None]:
     counted = sum(p.numel() for p in denoiser.parameters())
     expected = count_parameters(gate.recipe.model, gate.shards.vocab_size)
     if counted != expected:
-        raise Failed(
-            f"{counted:,} parameters instead of {expected:,}: the model is not the one that was configured"
-        )
+        says = f"{counted:,} parameters instead of {expected:,}"
+        raise Failed(f"{says}: the model is not the one that was configured")
     return f"{counted:,} parameters, as configured", None
 
 
@@ -101,23 +101,22 @@ def check_data(
 
 
 def check_gradients(gate: Gate) -> tuple[str, float | None]:
-    """Forward and backward are finite, and every parameter gets a gradient once the zero-initialised ones
-    have moved.
-    """
+    """Forward and backward are finite, and a gradient reaches every parameter within a few steps."""
     run = gate.run(gate.recipe.diffusion.objective, 8, 10, EVERY_KIND_KNOWN)
     grads: dict[str, float] = {}
+
+    def see(name: str, grad: torch.Tensor) -> None:
+        grads[name] = max(grads[name], float(grad.abs().max()))
+
     for name, parameter in run.denoiser.named_parameters():
         if parameter.requires_grad:
             grads[name] = 0.0
-            parameter.register_hook(
-                lambda grad, name=name: grads.__setitem__(name, max(grads[name], float(grad.abs().max())))
-            )
+            parameter.register_hook(partial(see, name))
     for _ in range(4):
         record = train_step(run, gate.batch(8))
         if not math.isfinite(record.loss + record.grad_norm):
-            raise Failed(
-                f"the loss is {record.loss}, the gradient norm {record.grad_norm}: try fp32 or lower rates"
-            )
+            says = f"the loss is {record.loss}, the gradient norm {record.grad_norm}"
+            raise Failed(f"{says}: try fp32 or lower rates")
     dead = [name for name, largest in grads.items() if largest == 0.0]
     if dead:
         raise Failed(f"no gradient reaches {', '.join(dead[:3])}: part of the model would never learn")
@@ -133,11 +132,8 @@ def check_overfit(gate: Gate, objective: str, bound: float) -> tuple[str, float 
     """A single batch is learnt by heart: the critical check; if it fails, the implementation is broken."""
     bounds = gate.config
     ids = np.tile(gate.batch(bounds.overfit_rows), (NOISE_LEVELS_PER_ROW, 1))
-    losses = overfit(
-        gate.run(objective, len(ids), bounds.overfit_steps, NOTHING_KNOWN, OVERFIT_RATE),
-        ids,
-        bounds.overfit_steps,
-    )
+    run = gate.run(objective, len(ids), bounds.overfit_steps, NOTHING_KNOWN, OVERFIT_RATE)
+    losses = overfit(run, ids, bounds.overfit_steps)
     last = float(np.mean(losses[-LAST:]))
     if not last < bound:
         says = f"the last losses are {last:.4f}, not below {bound}"
@@ -161,9 +157,8 @@ def check_sampling(gate: Gate) -> tuple[str, float | None]:
         plan = SamplerPlan.make(config, run.schedule.current)
         sampled = sample_texts(run.denoiser, plan, Conditioning(ids, known), np.random.default_rng(0)).ids
         if not (sampled[known] == ids[known]).all():
-            raise Failed(
-                f"{name} changed positions that were given: infilling would not keep the text around a gap"
-            )
+            says = f"{name} changed positions that were given"
+            raise Failed(f"{says}: infilling would not keep the text around a gap")
     return f"{', '.join(SAMPLERS)}: {steps} steps each, given positions kept", None
 
 
@@ -188,14 +183,12 @@ def check_save_and_load(gate: Gate) -> tuple[str, float | None]:
     state = run.denoiser.state_dict()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "denoiser"
-        config = FolderConfig(
-            FORMAT, gate.recipe.model, gate.shards.vocab_size, gate.rows.lengths(), gate.shards.end_id, True
-        )
+        data = gate.shards.vocab_size, gate.rows.lengths(), gate.shards.end_id
+        config = FolderConfig(FORMAT, gate.recipe.model, *data, can_check=True)
         write_denoiser(place, config, state, run.schedule.current, gate.shards.folder)
         loaded = read_denoiser(place)
-    different = [
-        name for name, tensor in loaded.denoiser.state_dict().items() if not torch.equal(tensor, state[name])
-    ]
+    again = loaded.denoiser.state_dict()
+    different = [name for name in again if not torch.equal(again[name], state[name])]
     if different or not np.array_equal(loaded.schedule.logsnr, run.schedule.current.logsnr):
         changed = ", ".join(different[:3]) or "the noise schedule"
         raise Failed(f"{changed} came back changed: checkpoints could not be trusted")

@@ -19,19 +19,12 @@ from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
 from sunfish.training.train_step import Recipe, Run, start_run
 
-NOTHING_KNOWN = KnownConfig(
-    conditioned_fraction=0.0, prefix=1.0, span=0.0, scattered=0.0, pure_noise_fraction=0.0
-)
-EVERY_KIND_KNOWN = KnownConfig(
-    conditioned_fraction=0.5, prefix=1.0, span=1.0, scattered=1.0, pure_noise_fraction=0.0
-)
+WEIGHTS = {"prefix": 1.0, "suffix": 1.0, "span": 1.0, "scattered": 1.0}
+NOTHING_KNOWN = KnownConfig(conditioned_fraction=0.0, pure_noise_fraction=0.0, **WEIGHTS)
+EVERY_KIND_KNOWN = dataclasses.replace(NOTHING_KNOWN, conditioned_fraction=0.5)
 NOISE_LEVELS_PER_ROW = 8  # of the overfitted batch
-MAX_LOGITS = (
-    8_000_000  # per overfitting step: with a large vocabulary rows are cut shorter, to stay within 90 seconds
-)
-OVERFIT_RATE = (
-    2.0  # times the configured rates: learning two rows by heart wants more than learning a language
-)
+MAX_LOGITS = 8_000_000  # per overfitting step, for 90 seconds: with a large vocabulary rows are cut shorter
+OVERFIT_RATE = 2.0  # times the configured rates: two rows by heart want more than a language
 
 
 @dataclass
@@ -48,8 +41,7 @@ class Gate:
     def run(
         self, objective: str, num_rows: int, steps: int, known: KnownConfig | None = None, rate: float = 1.0
     ) -> Run:
-        """Return a fresh run of the gate's model on batches of `num_rows`, at `rate` times the configured
-        rates.
+        """Return a fresh run of the gate's model on batches of `num_rows`, at `rate` times the rates.
 
         `eps_mse` is checked as founded: linear betas, no check. At its lowest noise it weighs errors of x_0
         8,000-fold; only the exact posterior (the output prior) is near enough in 100 steps."""
@@ -61,13 +53,11 @@ class Gate:
             recipe = dataclasses.replace(recipe, model=model, schedule=LinearBeta(kind="linear-beta"))
         diffusion = dataclasses.replace(recipe.diffusion, **changes)
         usual = recipe.pretrain.optim
-        muon_lr, warmup_steps = usual.muon_lr and rate * usual.muon_lr, min(usual.warmup_steps, steps // 10)
-        optim = dataclasses.replace(
-            usual, muon_lr=muon_lr, adamw_lr=rate * usual.adamw_lr, warmup_steps=warmup_steps
-        )
-        pretrain = dataclasses.replace(
-            recipe.pretrain, steps=steps, batch_rows=num_rows, micro_rows=num_rows, optim=optim
-        )
+        muon_lr = usual.muon_lr and rate * usual.muon_lr
+        rates: dict[str, Any] = {"muon_lr": muon_lr, "adamw_lr": rate * usual.adamw_lr}
+        optim = dataclasses.replace(usual, **rates, warmup_steps=min(usual.warmup_steps, steps // 10))
+        sizes: dict[str, Any] = {"steps": steps, "batch_rows": num_rows, "micro_rows": num_rows}
+        pretrain = dataclasses.replace(recipe.pretrain, **sizes, optim=optim)
         recipe = dataclasses.replace(recipe, diffusion=diffusion, pretrain=pretrain)
         return start_run(self.fabric, recipe, self.shards.vocab_size, separator_id=self.rows.between)
 
@@ -94,13 +84,7 @@ def scale_down(model: ModelConfig, vocab_size: int, max_parameters: int) -> tupl
     """Return the model, or a slim one of the same make, and what was changed."""
     if count_parameters(model, vocab_size) <= max_parameters:
         return model, ""
-    slim = dataclasses.replace(
-        model,
-        num_layers=2,
-        num_heads=4,
-        width=64,
-        emb_dim=min(model.emb_dim, 64),
-        cond_dim=min(model.cond_dim, 32),
-    )
+    inner: dict[str, Any] = {"emb_dim": min(model.emb_dim, 64), "cond_dim": min(model.cond_dim, 32)}
+    slim = dataclasses.replace(model, num_layers=2, num_heads=4, width=64, **inner)
     before, after = count_parameters(model, vocab_size), count_parameters(slim, vocab_size)
     return slim, f"model scaled down from {before:,} to {after:,} parameters"

@@ -65,8 +65,6 @@ class Batches:
     ) -> tuple[SamplerPlan, OnnxBackend, Conditioning]:
         """Return what `sample_loop` takes, of rows of one length."""
         plan = SamplerPlan.make(how.config, self.schedule)
-        conditioning = Conditioning(
-            np.stack([row.ids for row in rows]), np.stack([row.known for row in rows])
-        )
+        ids, known = np.stack([row.ids for row in rows]), np.stack([row.known for row in rows])
         draw = noise_of(rngs, len(rows[0].ids), self.config.model.emb_dim)
-        return plan, OnnxBackend(self.open_graph, draw, plan), conditioning
+        return plan, OnnxBackend(self.open_graph, draw, plan), Conditioning(ids, known)

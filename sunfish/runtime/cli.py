@@ -24,14 +24,13 @@ def usual_folder() -> Path:
     return OWN if OWN.is_dir() else SHIPPED
 
 
-MODEL = click.option(
-    "--model", "folder", type=click.Path(path_type=Path), envvar="SUNFISH_MODEL",
-    default=lambda: usual_folder(),
-    help="Folder of an exported model.  [default: models/onnx, or else the one that is shipped]",
-)  # fmt: skip
-PLUGINS = click.option(
-    "--plugin", "plugins", multiple=True, envvar="SUNFISH_PLUGINS", help="Python module that adds samplers."
-)
+FOLDER: dict[str, Any] = {"type": click.Path(path_type=Path), "envvar": "SUNFISH_MODEL"}
+FOLDER |= {"default": lambda: usual_folder()}
+EXPORTED = "Folder of an exported model.  [default: models/onnx, or else the one that is shipped]"
+MODEL = click.option("--model", "folder", help=EXPORTED, **FOLDER)
+ADDS = "Python module that adds samplers."
+PLUGINS = click.option("--plugin", "plugins", multiple=True, envvar="SUNFISH_PLUGINS", help=ADDS)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 LOADING_OPTIONS = [
     MODEL,
     PLUGINS,
@@ -50,7 +49,7 @@ SAMPLER_OPTIONS: dict[str, tuple[type, str]] = {  # each is the model's own unle
     "--temperature": (float, "Below 1: safer words, less variety."),
     "--confidence-threshold": (float, "A position keeps its token once it is surer; 1: never early."),
     "--epsilon-cutoff": (float, "Of ddpm-categorical: never draw tokens less probable."),
-    "--check-epsilon": (float, "Reject a token below this share of the likeliest one's probability."),
+    "--check-epsilon": (float, "Reject more surprising tokens: 0 none, near 1 many."),
     "--redraft-steps": (int, "Calls of each later draft."),
     "--restart-time": (float, "Noise level that later drafts go back to; 1: pure noise."),
     "--max-rounds": (int, "Checks per text at most."),
@@ -61,13 +60,9 @@ SAMPLING_OPTIONS = [
     click.option("--num", type=int, default=1, show_default=True, help="How many texts."),
     *(click.option(name, type=kind, help=text + USUAL) for name, (kind, text) in SAMPLER_OPTIONS.items()),
     click.option("--check/--no-check", default=None, help="Check drafts, correct and draft again." + USUAL),
-    click.option(
-        "--seed", type=int, help="The same seed gives the same text.  [default: drawn, and printed]"
-    ),
-    click.option(
-        "--batch", type=int, help="Texts sampled together.  [default: as many as take little memory]"
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+    click.option("--seed", type=int, help="The same one gives the same text.  [default: drawn, and printed]"),
+    click.option("--batch", type=int, help="Texts sampled together.  [default: as take little memory]"),
+    JSON,
     click.option("--watch", is_flag=True, help="Show each text come out of the noise; in a terminal."),
 ]
 LOADING = ("folder", "precision", "providers", "num_threads")
@@ -148,11 +143,9 @@ def infill(text: str, num: int, as_json: bool, watch: bool, **options: Any) -> N
 
 
 @main.command()
-@click.argument(
-    "folder", type=click.Path(path_type=Path), envvar="SUNFISH_MODEL", default=lambda: usual_folder()
-)
+@click.argument("folder", **FOLDER)
 @PLUGINS
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@JSON
 @report_errors
 def info(folder: Path, plugins: tuple[str, ...], as_json: bool) -> None:
     """Say what FOLDER is, what made it, how exact it is; every file is held against its digest."""
@@ -162,6 +155,23 @@ def info(folder: Path, plugins: tuple[str, ...], as_json: bool) -> None:
     load_plugins(plugins)
     about = read_info(folder)
     _print(json.dumps(about.to_dict(), indent=2) if as_json else describe(folder, about))
+
+
+@main.command()
+@click.argument(
+    "folder", type=click.Path(path_type=Path), envvar="SUNFISH_MODEL", default=lambda: usual_folder()
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8043, show_default=True, help="0: any free.")
+@report_errors
+def page(folder: Path, host: str, port: int) -> None:
+    """Serve the page on which FOLDER's noise becomes text, until it is interrupted."""
+    from sunfish.runtime.serve import page_server
+
+    _require_output(watch=False, as_json=False)
+    with page_server(folder, host, port) as server:
+        _print(f"http://{host}:{server.server_port}/")
+        server.serve_forever()
 
 
 def _load(options: dict[str, Any]) -> tuple[Any, Any]:
@@ -206,13 +216,9 @@ def _show(texts: list[Any], as_json: bool, about: dict[str, Any], used: dict[str
     from sunfish.runtime.watch import summary
 
     if as_json:
-        rows = [
-            {"text": t.text, "calls": t.calls, "corrected": t.corrected, "seconds": round(t.seconds, 4)}
-            for t in texts
-        ]
-        return _print(
-            json.dumps({"texts": rows, "settings": {**about, **used}}, ensure_ascii=not _takes_unicode())
-        )
+        rows = [{**vars(text), "seconds": round(text.seconds, 4)} for text in texts]
+        values = {"texts": rows, "settings": {**about, **used}}
+        return _print(json.dumps(values, ensure_ascii=not _takes_unicode()))
     _print("\n\n".join(map(str, texts)))
     for text in texts:
         print(summary(text.calls, text.corrected), file=sys.stderr)
@@ -223,19 +229,13 @@ def _takes_unicode() -> bool:
 
 
 def _print(text: str) -> None:
-    """Print to standard output.
-
-    Raises:
-        UserError: it is full or closed, or takes no such character.
-    """
+    """Print, or say that standard output is full, closed, or takes no such character."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except UnicodeEncodeError as error:
-        raise UserError(
-            f"standard output takes {error.encoding}, which has no {text[error.start]!r}; "
-            "set PYTHONUTF8=1, or use --json"
-        ) from error
+        says = f"standard output takes {error.encoding}, which has no {text[error.start]!r}"
+        raise UserError(f"{says}; set PYTHONUTF8=1, or use --json") from error
     except (OSError, ValueError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes what is left once more as it ends
         reason = getattr(error, "strerror", None) or error

@@ -19,10 +19,8 @@ from sunfish.files import read_json
 from sunfish.sampling.onnx_backend import FORMAT, PRECISIONS, graph_names, graph_path, weights_path
 
 REMEDY = "export the model again (`dvc repro export`), or copy the whole folder"
-TEXT_FILES = (
-    "config.json", "manifest.json", "noise_schedule.json", "plan.json", "README.md", "tokenizer.json",
-    "tokenizer_config.json",
-)  # fmt: skip
+JSON_FILES = ("config", "manifest", "noise_schedule", "plan", "tokenizer", "tokenizer_config")
+TEXT_FILES = ("README.md", *(f"{name}.json" for name in JSON_FILES))
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class Measured:
     sampler: str
     steps: int
     check: bool
-    consistent: float | None
+    consistent: float | None  # share of texts; None without a grammar to judge them
+    valid: float | None  # share of sentences
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class ExportedConfig:
     end_id: int
     can_check: bool
     sampler: SamplerConfig  # what the folder recommends
-    measured: tuple[Measured, ...]
-    answers: RowLengths | None  # how long answers to instructions are; None: it takes no instructions
+    measured: tuple[Measured, ...] = ()
+    task_length: int | None = None  # of rows with an instruction; None: it takes none
 
 
 def read_config(folder: Path) -> ExportedConfig:
@@ -61,10 +60,9 @@ def read_config(folder: Path) -> ExportedConfig:
         raise UserError(f"{folder}: is not an exported model (it has no config.json); {REMEDY}")
     values = _section(path)
     if values.get("format") != FORMAT:
-        raise UserError(
-            f"{folder}: is of format {_format(folder, values)}, this version reads format {FORMAT}; {REMEDY}"
-        )
-    return build(ExportedConfig, {"measured": [], "answers": None, **values}, str(path))
+        says = f"is of format {_format(folder, values)}, this version reads format {FORMAT}"
+        raise UserError(f"{folder}: {says}; {REMEDY}")
+    return build(ExportedConfig, values, str(path))
 
 
 def _format(folder: Path, values: dict[str, Any]) -> Any:
@@ -100,9 +98,8 @@ def check_files(folder: Path, config: ExportedConfig, precision: str) -> None:
     if not weights_path(folder, precision).exists():
         listed = _section(folder / DIGESTS)
         if weights_path(folder, precision).relative_to(folder).as_posix() not in listed:
-            raise UserError(
-                f"{folder}: holds no {precision} graphs; take the other precision, or export it again"
-            )
+            advice = "take the other precision, or export it again"
+            raise UserError(f"{folder}: holds no {precision} graphs; {advice}")
     check_digests(folder, needed_files(folder, config, precision), REMEDY)
 
 

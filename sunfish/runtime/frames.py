@@ -71,15 +71,12 @@ def _frame(
     ids, probability, known, rejected = (part[0] for part in seen[1:])
     where = shown(ids)
     words = split_words(tokenizer, ids[where].tolist())
-    return Frame(
-        kind, draft, *counts, words, np.where(known, 1.0, probability)[where], known[where], rejected[where]
-    )
+    sure = np.where(known, 1.0, probability)
+    return Frame(kind, draft, *counts, words, sure[where], known[where], rejected[where])
 
 
 def split_words(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """Return what each token adds to the text of those before it; a character that takes several comes
-    with its last one.
-    """
+    """Return what each token adds to the text; a character of several tokens comes with its last one."""
     begun = [tokenizer.decode(ids[: n + 1]).rstrip("\ufffd") for n in range(len(ids) - 1)]
     texts = ["", *begun, tokenizer.decode(ids)] if ids else [""]
     return [text[len(before) :] for before, text in pairwise(texts)]

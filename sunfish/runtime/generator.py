@@ -7,39 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
+from sunfish.runtime import memory, prompts
 from sunfish.runtime.batches import Batches, Written
-from sunfish.runtime.folder import (
-    ExportedConfig,
-    check_files,
-    choose_precision,
-    read_config,
-    read_schedule,
-)
+from sunfish.runtime.folder import ExportedConfig, check_files, choose_precision, read_config, read_schedule
 from sunfish.runtime.frames import Frame, frames
-from sunfish.runtime.long_texts import write_long
-from sunfish.runtime.memory import require_room as require_memory
-from sunfish.runtime.memory import rows_at_once
-from sunfish.runtime.prompts import (
-    Row,
-    answer_end,
-    empty_gaps,
-    free_row,
-    given_row,
-    infill_row,
-    is_gap_alone,
-    prompt_ids,
-    require_room,
-    unseen_note,
-)  # fmt: skip
+from sunfish.runtime.prompts import Row
 from sunfish.runtime.settings import Resolved, Settings, few_steps, resolve
 from sunfish.sampling.onnx_backend import CPU, OpenGraph, graph_path, open_session, weights_path
 from sunfish.text.tokenizer import Tokenizer, instruction_ids, read_tokenizer
 
+USUAL = Settings()
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
 MAX_LENGTH = 100_000  # tokens of a text
 
@@ -102,123 +85,120 @@ class Sampler:
         config = read_config(folder)
         precision = choose_precision(folder, precision)
         check_files(folder, config, precision)
-        require_memory(weights_path(folder, precision).stat().st_size, f"the weights of {folder}")
-        open_graph = cache(
-            lambda name: open_session(graph_path(folder, name, precision), num_threads, providers)
-        )
-        return cls(open_graph, read_tokenizer(folder), read_schedule(folder), config, note)
+        memory.require_room(weights_path(folder, precision).stat().st_size, f"the weights of {folder}")
+
+        def open_graph(name: str) -> Any:
+            return open_session(graph_path(folder, name, precision), num_threads, providers)
+
+        return cls(cache(open_graph), read_tokenizer(folder), read_schedule(folder), config, note)
 
     def generate(
-        self,
-        num: int = 1,
-        length: int | None = None,
-        prompt: str | None = None,
-        settings: Settings = Settings(),
+        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL,
         instruction: str | None = None,
-    ) -> list[Text]:
-        """Return `num` texts of at most `length` tokens: free ones, or answers to `instruction`, carrying on
-        from `prompt` if there is one.
+    ) -> list[Text]:  # fmt: skip
+        """Return `num` texts of at most `length` tokens, free or answers to `instruction`, that begin with
+        `prompt`.
 
         Without `length` a model that is told lengths gets one drawn from its training's, and any other the
         room of the longest. A text that may be longer than a row is written in pieces, each given the end
-        of the one before, until the model ends it."""
-        how = self._begin(settings, num, length, MAX_LENGTH, instruction, prompt)
+        of the one before, until the model ends it. An answer has the room of a row behind its instruction."""
+        how = self._begin(settings, num, length, MAX_LENGTH, prompt)
         rngs = _generators(how.seed, num)
-        sample = partial(self.batches.sample, how=how)
-        if length is not None and length > self.lengths.longest and instruction is None:
-            begun = [] if prompt is None else prompt_ids(self.tokenizer, prompt)
-            require_room(begun, length)
-            texts = write_long(sample, begun, length, self.lengths.longest, self.tokenizer.end_id, rngs)
-            return [self._text(text, np.arange(len(text.ids))) for text in texts]
-        shown = self._shown(instruction)
-        rows = [self._row(length, prompt, rng, instruction) for rng in rngs]
-        return [self._text(written, shown(written.ids)) for written in sample(rows, rngs)]
+        if instruction is None and length is not None and length > self.lengths.longest:
+            return self._write_long(length, prompt, rngs, how)
+        rows, shown = [self._row(length, prompt, rng, instruction) for rng in rngs], self._shown(instruction)
+        return [self._text(row, shown(row.ids)) for row in self.batches.sample(rows, rngs, how)]
 
-    def infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> list[Text]:
+    def infill(self, text: str, num: int = 1, settings: Settings = USUAL) -> list[Text]:
         """Return `num` ways to fill the gaps of `text`; all else stays as it is.
 
         A gap without a number has another length in each. A gap alone is a whole text."""
-        if is_gap_alone(text):
+        if prompts.is_gap_alone(text):
             return self.generate(num, settings=settings)
         how = self._begin(settings, num, None, MAX_LENGTH, text)
         rngs = _generators(how.seed, num)
-        rows = [infill_row(self.tokenizer, text, self.lengths, rng) for rng in rngs]
-        written = self.batches.sample(rows, rngs, how)
-        empty = sum(
-            empty_gaps(self.tokenizer, row, each.ids) for row, each in zip(rows, written, strict=True)
-        )
-        if empty:
-            self.note(
-                f"{empty} of the gaps hold no visible word: the model filled them with text ends or blanks"
-            )
-        return [
-            self._text(each, self._around_gaps(row, each.ids))
-            for row, each in zip(rows, written, strict=True)
-        ]
+        rows = [prompts.infill_row(self.tokenizer, text, self.lengths, rng) for rng in rngs]
+        written = list(zip(rows, self.batches.sample(rows, rngs, how), strict=True))
+        if empty := sum(prompts.empty_gaps(self.tokenizer, row, each.ids) for row, each in written):
+            filled = "the model filled them with text ends or blanks"
+            self.note(f"{empty} of the gaps hold no visible word: {filled}")
+        return [self._text(each, self._around_gaps(row, each.ids)) for row, each in written]
 
     def stream(
-        self,
-        num: int = 1,
-        length: int | None = None,
-        prompt: str | None = None,
-        settings: Settings = Settings(),
+        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL,
         instruction: str | None = None,
-    ) -> Iterator[Frame]:
+    ) -> Iterator[Frame]:  # fmt: skip
         """Yield each call's outcome for the `num` texts that `generate` returns, one after the other."""
-        how = self._begin(replace(settings, batch=1), num, length, self.lengths.longest, instruction, prompt)
+        longest = self.lengths.longest if instruction is None else MAX_LENGTH
+        how = self._begin(replace(settings, batch=1), num, length, longest, prompt)
         shown = self._shown(instruction)
         for rng in _generators(how.seed, num):
             yield from self._frames(self._row(length, prompt, rng, instruction), rng, how, shown)
 
-    def stream_infill(self, text: str, num: int = 1, settings: Settings = Settings()) -> Iterator[Frame]:
+    def stream_infill(self, text: str, num: int = 1, settings: Settings = USUAL) -> Iterator[Frame]:
         """Yield every call's outcome for the `num` fillings that `infill` returns, one after the other."""
-        if is_gap_alone(text):
+        if prompts.is_gap_alone(text):
             yield from self.stream(num, settings=settings)
             return
         how = self._begin(replace(settings, batch=1), num, None, MAX_LENGTH, text)
         for rng in _generators(how.seed, num):
-            row = infill_row(self.tokenizer, text, self.lengths, rng)
-            yield from self._frames(row, rng, how, lambda ids, row=row: self._around_gaps(row, ids))  # type: ignore[misc]
+            row = prompts.infill_row(self.tokenizer, text, self.lengths, rng)
+            yield from self._frames(row, rng, how, partial(self._around_gaps, row))
 
     def _begin(
-        self, settings: Settings, num: int, length: int | None, longest: int, *given: str | None
+        self, settings: Settings, num: int, length: int | None, longest: int, given: str | None
     ) -> Resolved:
         """Resolve the settings, and refuse what cannot be done before anything is drawn for it."""
         if not 1 <= num <= MAX_TEXTS:
             raise UserError(f"--num = {num}: must be at least 1 and at most {MAX_TEXTS:,}")
         if length is not None and not 1 <= length <= longest:
-            why = (
-                ""
-                if longest == MAX_LENGTH
-                else ", the longest row; a longer text is written in pieces, which --watch does not show"
-            )
+            why = ", the longest row; a longer text is written in pieces, which --watch does not show"
+            why = "" if longest == MAX_LENGTH else why
             raise UserError(f"--length = {length}: must lie between 1 and {longest:,}{why}")
         how = resolve(settings, self.config, length)
-        rows_at_once(self.config, min(length or MAX_LENGTH, self.lengths.longest), num, how.batch)
-        unseen = [text and unseen_note(self.tokenizer, text) for text in given[-1:]]
-        notes = [*unseen, few_steps(how.config, self.config)]
+        memory.rows_at_once(self.config, min(length or MAX_LENGTH, self.lengths.longest), num, how.batch)
+        notes = [given and prompts.unseen_note(self.tokenizer, given), few_steps(how.config, self.config)]
         for note in filter(None, [*notes, None if settings.seed is not None else f"--seed {how.seed}"]):
             self.note(note)
         return how
 
     def _row(
-        self,
-        length: int | None,
-        prompt: str | None,
-        rng: np.random.Generator,
-        instruction: str | None = None,
+        self, length: int | None, prompt: str | None, rng: np.random.Generator, instruction: str | None
     ) -> Row:
-        ids = [] if prompt is None else prompt_ids(self.tokenizer, prompt)
+        ids = [] if prompt is None else prompts.prompt_ids(self.tokenizer, prompt)
         if instruction is not None:
             asked = instruction_ids(self.tokenizer, instruction)
-            return given_row(
-                [*asked, *ids], answer_end(len(asked), len(ids), length, self.config.answers, rng)
-            )
+            return prompts.task_row(asked, ids, length, self.config.task_length)
         if length is None:
             is_told = self.config.model.length_conditioning
             length = int(self.lengths.draw(1, rng, len(ids) + 1)[0]) if is_told else self.lengths.longest
-        require_room(ids, length)
-        return given_row(ids, length) if ids else free_row(length)
+        prompts.require_room(ids, length)
+        return prompts.given_row(ids, length) if ids else prompts.free_row(length)
+
+    def _write_long(
+        self, length: int, prompt: str | None, rngs: list[np.random.Generator], how: Resolved
+    ) -> list[Text]:
+        """Return texts longer than a row: each row is given the last half row of the one before."""
+        begun = [] if prompt is None else prompts.prompt_ids(self.tokenizer, prompt)
+        longest = self.lengths.longest
+        prompts.require_room(begun, length)
+        texts = [Written(np.array(begun, np.int64), 0, 0, 0.0) for _ in rngs]
+        going = list(range(len(rngs)))
+        while going:
+            given = {k: texts[k].ids[-(longest // 2) :].tolist() for k in going}
+            rooms = {k: min(longest, len(ids) + length - len(texts[k].ids)) for k, ids in given.items()}
+            rows = [prompts.given_row(given[k], rooms[k]) for k in going]
+            pieces = dict(zip(going, self.batches.sample(rows, [rngs[k] for k in going], how), strict=True))
+            for k, piece in pieces.items():
+                texts[k] = self._append(texts[k], piece, len(given[k]))
+            ended = {k for k, piece in pieces.items() if (piece.ids == self.tokenizer.end_id).any()}
+            going = [k for k in going if k not in ended and len(texts[k].ids) < length]
+        return [self._text(text, np.arange(len(text.ids))) for text in texts]
+
+    def _append(self, text: Written, piece: Written, num_given: int) -> Written:
+        ids = np.concatenate((text.ids, piece.ids[self._until_end(piece.ids)][num_given:]))
+        calls, corrected = text.calls + piece.calls, text.corrected + piece.corrected
+        return Written(ids, calls, corrected, text.seconds + piece.seconds)
 
     def _frames(
         self, row: Row, rng: np.random.Generator, how: Resolved, shown: Callable[[np.ndarray], np.ndarray]
@@ -230,11 +210,12 @@ class Sampler:
         return Text(text, written.calls, written.corrected, written.seconds)
 
     def _shown(self, instruction: str | None) -> Callable[[np.ndarray], np.ndarray]:
-        """Return what finds the positions of a row that are shown: those behind the instruction, up to the
-        first end token.
-        """
-        skip = 0 if instruction is None else len(instruction_ids(self.tokenizer, instruction))
-        return lambda ids: skip + np.flatnonzero(np.cumsum(ids[skip:] == self.tokenizer.end_id) == 0)
+        """Return what finds the positions of a row that are shown: those behind the instruction."""
+        asked = [] if instruction is None else instruction_ids(self.tokenizer, instruction)
+        return partial(self._until_end, start=len(asked))
+
+    def _until_end(self, ids: np.ndarray, start: int = 0) -> np.ndarray:
+        return start + np.flatnonzero(np.cumsum(ids[start:] == self.tokenizer.end_id) == 0)
 
     def _around_gaps(self, row: Row, ids: np.ndarray) -> np.ndarray:
         """Return the positions of a text with gaps: none of the filling behind it, no end token in a gap."""

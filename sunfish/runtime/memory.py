@@ -40,16 +40,12 @@ def require_room(size: int, what: str) -> None:
     """
     free = free_bytes()
     if free is not None and size > free:
-        raise UserError(
-            f"{what} take about {size / GIB:,.1f} GiB, {free / GIB:,.1f} are free; "
-            "lower --batch, --length or take --precision int8"
-        )
+        says = f"{what} take about {size / GIB:,.1f} GiB, {free / GIB:,.1f} are free"
+        raise UserError(f"{says}; lower --batch, --length or take --precision int8")
 
 
 def free_bytes() -> int | None:
-    """Return the memory this process may still take: the machine's or its control group's, whichever is less;
-    None where nobody says.
-    """
+    """Return the memory that machine and control group still allow; None where nobody says."""
     meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if not meminfo.is_file():
         return None

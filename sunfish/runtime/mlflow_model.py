@@ -1,11 +1,8 @@
-"""An exported folder as an MLflow model: texts in, texts out. MLflow reads this file as the model's code;
-nothing is pickled.
+"""An exported folder as an MLflow model, texts in, texts out; this file is the model's code.
 
-A text with gaps, `[MASK]` or `[MASK:n]`, comes back filled; any other text is carried on, or is an
-instruction
-to a model that takes such; an empty one becomes a new text. A text that cannot be answered comes back as
-`error: ...`, and the others are answered.
-"""
+A text with gaps, `[MASK]` or `[MASK:n]`, comes back filled; any other text is carried on, or, by a model that
+takes instructions, answered; an empty one becomes a new text. A text that cannot be answered comes back as
+`error: ...`, and the others are answered."""
 
 from typing import Any
 
@@ -24,7 +21,8 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     def load_context(self, context: Any) -> None:
         self.sampler = Sampler.load(context.artifacts["folder"])
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> list[str]:  # type: ignore[no-untyped-def]  # MLflow warns of `Any`
+    # MLflow warns of `Any`
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> list[str]:  # type: ignore
         settings = Settings(**(params or {}))
         return [self._answer(text, settings) for text in model_input.iloc[:, 0]]
 
@@ -32,7 +30,7 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         try:
             if has_gaps(text):
                 return str(self.sampler.infill(text, settings=settings)[0])
-            kind = "instruction" if self.sampler.config.answers else "prompt"
+            kind = "instruction" if self.sampler.config.task_length else "prompt"
             return str(self.sampler.generate(settings=settings, **{kind: text or None})[0])
         except UserError as problem:
             return f"error: {problem}"

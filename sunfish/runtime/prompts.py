@@ -19,9 +19,7 @@ SHOWN_WORDS = 5
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row to be sampled: ids, (pos,), where `known`, (pos,), is true; the rest is written by the
-    model.
-    """
+    """One row to be sampled: ids, (pos,), given where `known`, (pos,), is true."""
 
     ids: np.ndarray
     known: np.ndarray
@@ -57,34 +55,28 @@ def require_room(ids: list[int], length: int) -> None:
         UserError: it fills the text.
     """
     if len(ids) >= length:
-        raise UserError(
-            f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}; "
-            "shorten it or raise --length"
-        )
+        says = f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}"
+        raise UserError(f"{says}; shorten it or raise --length")
 
 
-def answer_end(
-    instruction: int, prompt: int, length: int | None, answers: RowLengths | None, rng: np.random.Generator
-) -> int:
-    """Return how long a row is: so many tokens of an instruction, and an answer of `length` or a drawn one.
+def task_row(asked: list[int], begun: list[int], length: int | None, task_length: int | None) -> Row:
+    """Return a row of an instruction and an answer that begins with `begun`.
 
-    The answer begins with `prompt` tokens. Rows longer than the trained ones are refused: a denoiser has not
-    learned to end them, and fills them with end tokens or with more text.
+    The answer has all the room of a trained row, where the model has learned to end it, or `length` tokens.
 
     Raises:
         UserError: there is no room for the answer, or the model takes no instructions.
     """
-    if answers is None:
+    if task_length is None:
         raise UserError("this model takes no instructions; fine-tune one, or give a --prompt")
-    room = answers.possible - instruction
-    wanted = min(room, int(answers.draw(1, rng, prompt + 1)[0])) if length is None else length
-    if not prompt < wanted <= room or room < answers.lengths[0]:
-        asked = "" if length is None else f", fewer than --length = {length} asks for"
-        raise UserError(
-            f"the instruction has {instruction} tokens, which leaves room for {max(room, 0)} of an answer in "
-            f"rows of {answers.possible}{asked}; shorten the instruction or the prompt"
-        )
-    return instruction + wanted
+    room = task_length - len(asked)
+    wanted = room if length is None else length
+    if not len(begun) < wanted <= room:
+        says = f"the instruction has {len(asked)} tokens, which leaves room for {max(room, 0)} of an answer"
+        wants = "" if length is None else f", fewer than --length = {length} asks for"
+        advice = "shorten the instruction or the prompt"
+        raise UserError(f"{says} in rows of {task_length}{wants}; {advice}")
+    return given_row([*asked, *begun], len(asked) + wanted)
 
 
 def has_gaps(text: str) -> bool:
@@ -98,8 +90,7 @@ def is_gap_alone(text: str) -> bool:
 
 
 def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.random.Generator) -> Row:
-    """Return a row in which everything but the gaps is given: `[MASK:n]` is n tokens, `[MASK]` one to eight,
-    drawn.
+    """Return a row with gaps: `[MASK:n]` is n tokens, `[MASK]` one to eight, drawn; all else is given.
 
     The row has the shortest of the trained lengths that holds the text and an end token; end tokens fill it.
 
@@ -121,9 +112,8 @@ def infill_row(tokenizer: Tokenizer, text: str, lengths: RowLengths, rng: np.ran
 
 def _find_gaps(text: str) -> list[re.Match[str]]:
     if not text.strip():
-        raise UserError(
-            "the text is empty; write one with a gap, such as 'one day [MASK] went to the park .'"
-        )
+        example = "'one day [MASK] went to the park .'"
+        raise UserError(f"the text is empty; write one with a gap, such as {example}")
     gaps = list(MASK.finditer(text))
     if not gaps:
         raise UserError("the text has no gap; put [MASK] or [MASK:n] (n tokens) where the model should write")
@@ -135,9 +125,8 @@ def _gap_lengths(gaps: list[re.Match[str]], room: int, longest: int, rng: np.ran
     counts = [_least(gap, longest) for gap in gaps]
     room -= sum(counts)
     if room < 0:
-        raise UserError(
-            f"the text has {longest - room} tokens, gaps included, but the model's length is {longest}"
-        )
+        says = f"the text has {longest - room} tokens, gaps included"
+        raise UserError(f"{says}, but the model's length is {longest}")
     for index, gap in enumerate(gaps):
         if gap[1] is None:
             more = int(rng.integers(min(LONGEST_DRAWN - 1, room) + 1))
@@ -146,7 +135,6 @@ def _gap_lengths(gaps: list[re.Match[str]], room: int, longest: int, rng: np.ran
 
 
 def _least(gap: re.Match[str], longest: int) -> int:
-    """Return how many tokens a gap has at least."""
     shown = gap[0].strip()[:40]
     if (gap[1] is not None and len(gap[1]) > len(str(longest)) + 1) or int(gap[1] or 1) > longest:
         raise UserError(f"{shown} is longer than the model's length of {longest} tokens")
@@ -157,13 +145,11 @@ def _least(gap: re.Match[str], longest: int) -> int:
 
 def empty_gaps(tokenizer: Tokenizer, row: Row, ids: np.ndarray) -> int:
     """Return how many gaps of a row hold no visible token."""
-    runs = [
-        [position for position, _ in run]
-        for known, run in groupby(enumerate(row.known), lambda at: at[1])
-        if not known
-    ]
-    texts = [tokenizer.decode([int(ids[p]) for p in run if ids[p] != tokenizer.end_id]) for run in runs]
-    return sum(not text.strip() for text in texts)
+    count = 0
+    for known, run in groupby(zip(row.known, ids.tolist(), strict=True), lambda at: at[0]):
+        text = tokenizer.decode([token for _, token in run if token != tokenizer.end_id])
+        count += not (known or text.strip())
+    return count
 
 
 def unseen_words(tokenizer: Tokenizer, text: str) -> list[str]:
@@ -184,8 +170,13 @@ def unseen_words(tokenizer: Tokenizer, text: str) -> list[str]:
 def unseen_note(tokenizer: Tokenizer, text: str) -> str | None:
     """Return a note about the words that a tokenizer has never seen, if there are any."""
     words = unseen_words(tokenizer, text)
-    if not words:
-        return None
+    inside = [word for word in words if not unseen_words(tokenizer, f" {word}")]
+    never = [word for word in words if word not in inside]
+    parts = [f"has never seen {_shown(never)}"] if never else []
+    parts += [f"has seen {_shown(inside)} behind a space only"] if inside else []
+    return f"the tokenizer {' and '.join(parts)}; the model reads single bytes there" if parts else None
+
+
+def _shown(words: list[str]) -> str:
     more = f" and {len(words) - SHOWN_WORDS} more" if len(words) > SHOWN_WORDS else ""
-    shown = ", ".join(map(repr, words[:SHOWN_WORDS]))
-    return f"the tokenizer has never seen {shown}{more}; the model reads single bytes there"
+    return ", ".join(map(repr, words[:SHOWN_WORDS])) + more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import secrets
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -14,13 +15,10 @@ from sunfish.runtime.folder import ExportedConfig, Measured
 
 SAME = ("steps", "eta", "churn", "temperature", "confidence_threshold", "epsilon_cutoff")
 SAMPLER_KEYS = {"sampler": "name", **{key: key for key in SAME}}  # setting -> key of `SamplerConfig`
-CHECK_KEYS = {
-    "check_epsilon": "epsilon", "redraft_steps": "steps", "restart_time": "restart_time",
-    "max_rounds": "max_rounds",
-}  # fmt: skip
-USUAL_CHECK = CheckConfig(
-    epsilon=0.05, steps=1, restart_time=0.7, max_rounds=None
-)  # conf/sampler/checked.yaml
+CHECK_KEYS = {"check_epsilon": "epsilon", "redraft_steps": "steps"}
+CHECK_KEYS |= {"restart_time": "restart_time", "max_rounds": "max_rounds"}
+# conf/sampler/checked.yaml
+USUAL_CHECK = CheckConfig(epsilon=0.45, steps=1, restart_time=0.7, max_rounds=None)
 
 
 @dataclass(frozen=True)
@@ -100,13 +98,10 @@ def _resolve_check(settings: Settings, folder: ExportedConfig) -> CheckConfig | 
     if not is_checked:
         return None
     if not folder.can_check:
-        raise UserError(
-            "--check: this model did not learn to check (diffusion.check_weight was 0); leave it out"
-        )
-    values = {
-        key: _first(getattr(settings, name), getattr(usual or USUAL_CHECK, key))
-        for name, key in CHECK_KEYS.items()
-    }
+        says = "this model did not learn to check (diffusion.check_weight was 0)"
+        raise UserError(f"--check: {says}; leave it out")
+    usual = usual or USUAL_CHECK
+    values = {key: _first(getattr(settings, name), getattr(usual, key)) for name, key in CHECK_KEYS.items()}
     try:
         return CheckConfig(**values)
     except InvalidValue as error:
@@ -116,10 +111,8 @@ def _resolve_check(settings: Settings, folder: ExportedConfig) -> CheckConfig | 
 def _require_rounds(settings: Settings, num_positions: int) -> None:
     rounds = settings.max_rounds
     if rounds is not None and rounds > num_positions:
-        raise UserError(
-            f"--max-rounds = {rounds}: is more than a text has positions ({num_positions}), and each round "
-            "accepts at least one; lower it or leave it out"
-        )
+        says = f"--max-rounds = {rounds}: is more than a text has positions ({num_positions})"
+        raise UserError(f"{says}, and each round accepts at least one; lower it or leave it out")
 
 
 def _first(asked: Any, usual: Any) -> Any:
@@ -138,15 +131,32 @@ def option(name: str) -> str:
 
 
 def few_steps(config: SamplerConfig, folder: ExportedConfig) -> str | None:
-    """Return a note where a sampler takes less than half of the steps that it was measured with.
+    """Return a note where a sampler takes less than half of the steps that it was measured with, or where it
+    was measured to be less than half as good as the folder's own.
 
     Without a measurement of the very sampler, the folder's recommendation stands for it."""
-    usual = folder.sampler
-    known = [*folder.measured, Measured(usual.name, usual.steps, usual.check is not None, None)]
-    same = [row for row in known if (row.sampler, row.check) == (config.name, config.check is not None)]
+    usual = _row(folder.sampler)
+    known = [*folder.measured, usual]
+    same = [row for row in known if _kind(row) == _kind(_row(config))]
     fewest = min(row.steps for row in same or known)
-    if 2 * config.steps >= fewest:
-        return None
-    return (
-        f"{config.steps} steps are far fewer than this model was measured with ({fewest}); expect worse texts"
-    )
+    if 2 * config.steps < fewest:
+        steps = f"{config.steps} steps are far fewer than this model was measured with ({fewest})"
+        return f"{steps}; expect worse texts"
+    best = [row for row in folder.measured if (_kind(row), row.steps) == (_kind(usual), usual.steps)]
+    near = min(same, key=lambda row: abs(math.log(row.steps / config.steps)), default=usual)
+    if best and near.consistent is not None and near.consistent < (best[0].consistent or 0.0) / 2:
+        return f"{_quality(near)} when measured; the model's own sampler, {_quality(best[0])}"
+    return None
+
+
+def _row(config: SamplerConfig) -> Measured:
+    return Measured(config.name, config.steps, config.check is not None, None, None)
+
+
+def _kind(row: Measured) -> tuple[str, bool]:
+    return row.sampler, row.check
+
+
+def _quality(row: Measured) -> str:
+    how = f"{row.sampler} of {row.steps} steps, {'checked' if row.check else 'unchecked'}"
+    return f"{how}, wrote {row.consistent:.1%} consistent texts and {row.valid or 0.0:.1%} valid sentences"

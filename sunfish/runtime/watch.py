@@ -1,6 +1,4 @@
-"""Show a text come out of the noise in a terminal: dots, faint words, plain words, as the model grows sure;
-bold words stay, and a word that the check rejects is struck through.
-"""
+"""Show a text come out of the noise in a terminal: dots, faint, plain, and bold words, which stay."""
 
 from __future__ import annotations
 
@@ -13,9 +11,8 @@ from typing import TextIO
 from sunfish.runtime.frames import Frame
 
 DRAFTED, LIKELY = 0.2, 0.6  # probabilities from which a word is shown, and shown in full
-BOLD, FAINT, STRUCK, PLAIN, CLEAR_BELOW = (
-    "\x1b[1m", "\x1b[2m", "\x1b[9m", "\x1b[0m", "\x1b[J",
-)  # no colours: they depend on the terminal's ground  # fmt: skip
+# no colours: they depend on the terminal's ground
+BOLD, FAINT, STRUCK, PLAIN, CLEAR_BELOW = (f"\x1b[{code}" for code in ("1m", "2m", "9m", "0m", "J"))
 SAYS = {
     "denoise": "draft {draft}, call {calls}",
     "check": "check, call {calls}",
@@ -25,9 +22,7 @@ SLOWER = {"denoise": 1, "check": 8, "correct": 8}  # times as long: a reader loo
 
 
 def watch(frames: Iterable[Frame], out: TextIO, step_seconds: float = 0.05) -> None:
-    """Draw each frame over the one before, at least `step_seconds` apart; what remains of every text is its
-    last frame, plain.
-    """
+    """Draw each frame over the one before, `step_seconds` apart at least; leave the last one, plain."""
     height = 0
     for frame in frames:
         started = time.monotonic()
@@ -39,9 +34,8 @@ def watch(frames: Iterable[Frame], out: TextIO, step_seconds: float = 0.05) -> N
         out.flush()
         time.sleep(max(0.0, SLOWER[frame.kind] * step_seconds - (time.monotonic() - started)))
         if frame.is_last:
-            out.write(
-                f"\x1b[{height}A\r{CLEAR_BELOW}{frame.text}\n{summary(frame.calls, frame.corrected)}\n\n"
-            )
+            took = summary(frame.calls, frame.corrected)
+            out.write(f"\x1b[{height}A\r{CLEAR_BELOW}{frame.text}\n{took}\n\n")
             height = 0
 
 

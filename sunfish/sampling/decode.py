@@ -44,6 +44,25 @@ def draw_tokens(
     return piece.squeeze(-1) * size + (inside < rest).sum(dim=-1)
 
 
+def surprise_cutoff(
+    logits: Float[Tensor, "batch pos vocab"], epsilon: Float[Tensor, ""]
+) -> Float[Tensor, "batch pos 1"]:
+    """Return exp(-H) epsilon^(1 + s), the probability below which a token is rejected.
+
+    H is the distribution's entropy, the surprise -log p of its own tokens on average; s is the standard
+    deviation of that surprise. So where one token is all but certain, another needs little to be rejected;
+    where many are likely, each may be rare. The likeliest token never is, and with epsilon = 0 none.
+
+    Source: [Medusa] section 2.3.1 (typical acceptance), [Typical] section 4.
+    """
+    log_p = logits.log_softmax(dim=-1)
+    p = log_p.exp()
+    entropy = -(p * log_p).sum(dim=-1, keepdim=True)
+    surplus = log_p + entropy
+    deviation = (p * surplus * surplus).sum(dim=-1, keepdim=True).sqrt()
+    return ((1 + deviation) * epsilon.log() - entropy).exp()
+
+
 def piece_size(vocab_size: int) -> int:
     """Return how many tokens `draw_tokens` sums at once: the power of two nearest to the square root of them
     all.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sunfish.sampling.decode import draw_tokens
+from sunfish.sampling.decode import draw_tokens, surprise_cutoff
 from sunfish.types import Embeddings, KnownMask, PerPosition, PerRow, TokenIds
 
 Scalar = Float[Tensor, ""]
@@ -77,9 +77,9 @@ class CheckStep(nn.Module):
     """One causal pass over the draft: accept all before the first rejected token, correct it, noise the rest
     anew.
 
-    Token i is rejected if p(x_i | x_<i) < epsilon max_x p(x | x_<i). It is replaced by a token drawn from p(.
-    | x_<i) among those that would not be rejected. All before it, and it, are known from then on. Texts
-    without a rejected token are done: all of theirs is known.
+    Token i is rejected if it is more surprising than the causal pass expects: if p(x_i | x_<i) is below
+    `surprise_cutoff`. It is replaced by a token drawn from p(. | x_<i) among those that pass. All before it,
+    and it, are known from then on. Texts without a rejected token are done: all of theirs is known.
 
     A *given* token may be rejected, too: the filling of the gap before it makes it improbable. Then that gap
     is opened again, and nothing is corrected; likewise if the gap's last token is rejected. So a filled gap
@@ -88,8 +88,7 @@ class CheckStep(nn.Module):
     x of what is still unknown becomes alpha e(token) + sigma noise, at the level to which the next draft goes
     back.
 
-    Source: [Medusa] section 2.3.1 (typical acceptance), [Truncation] section 4.1 (relative to the likeliest:
-    min-p)."""
+    Source: [Medusa] section 2.3.1 (typical acceptance)."""
 
     def __init__(self, denoiser: nn.Module) -> None:
         super().__init__()
@@ -101,7 +100,7 @@ class CheckStep(nn.Module):
     ) -> CheckOutput:  # fmt: skip
         logits = self.denoiser.next_token_logits(ids) / temperature[:, None, None]
         probabilities = logits.softmax(dim=-1)
-        cutoff = epsilon * probabilities.amax(dim=-1, keepdim=True)
+        cutoff = surprise_cutoff(logits, epsilon)
         # by an index: onnx's reference evaluator gathers along an axis of 64 at most
         of_batch, of_pos = (torch.arange(size, device=ids.device) for size in ids.shape)
         improbable = probabilities[of_batch[:, None], of_pos, ids] < cutoff.squeeze(-1)

@@ -23,21 +23,12 @@ from sunfish.text.shards import SPLITS
 
 BEYOND_LIMIT, BEYOND_SHARE = "beyond the limit", "beyond its share"
 
-Drops = Callable[
-    [int, int], dict[str, np.ndarray]
-]  # (rank, number of documents) -> by kind, which are dropped
+Drops = Callable[[int, int], dict[str, np.ndarray]]  # (rank, documents) -> by kind, which are dropped
+Within = dict[int, int]  # by piece, in order: how many of its first documents the source's limits let in
 
 # One document that may be kept: what it counts, the tokens of its source before it, its place.
-ROW = np.dtype(
-    [
-        ("document", "<u4"),
-        ("tokens", "<i8"),
-        ("bytes", "<i8"),
-        ("held_out", "?"),
-        ("before", "<i8"),
-        ("place", "<f8"),
-    ]
-)
+COUNTS = [(name, "<i8") for name in ("tokens", "bytes", "before")]
+ROW = np.dtype([("document", "<u4"), ("held_out", "?"), *COUNTS, ("place", "<f8")])
 
 
 class Block(NamedTuple):
@@ -70,15 +61,8 @@ class SourceAccount:
         self.dropped_tokens[kind] += int(rows["tokens"].sum())
 
 
-Within = dict[
-    int, int
-]  # by piece, in order: how many of its documents, from the first on, stand within the source's limits
-
-
 def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
-    """Return what a source's limits let in; pieces behind the one that reaches a limit, done or not, are left
-    out.
-    """
+    """Return what a source's limits let in, without the pieces behind the one that reaches a limit."""
     within: Within = {}
     selection = source.selection()
     max_documents, max_tokens = selection.max_documents, selection.max_tokens
@@ -100,8 +84,7 @@ def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
 def choose(
     folder: Path, section: DataConfig, within: dict[str, Within], drops: Drops, out: Path
 ) -> tuple[list[str], dict[str, SourceAccount]]:
-    """Write, for each shard, which documents it holds in which order; return the shards' names and what
-    became of each source.
+    """Write which documents each shard holds; return the shards' names and what became of each source.
 
     One block of each source and one shard's choice are in memory at a time.
 
@@ -127,7 +110,6 @@ def choose(
 
 
 def _total(folder: Path, name: str, kept: Callable[[str, SourceAccount], Iterator[Block]]) -> int:
-    """Return the tokens of a source's documents."""
     account = SourceAccount()
     for _ in kept(name, account):
         pass
@@ -164,9 +146,7 @@ def _rows(documents: np.ndarray) -> np.ndarray:
 
 
 def _budgets(section: DataConfig, totals: dict[str, int]) -> dict[str, int]:
-    """Return how many tokens each source gives: all without weights, else as many as the weights allow
-    without repeating any.
-    """
+    """Return each source's tokens: all without weights, else as many as go without repeating any."""
     weights = {name: section.sources[name].weight for name in totals}
     given = {name: weight for name, weight in weights.items() if weight is not None}
     if not given:
@@ -178,9 +158,7 @@ def _budgets(section: DataConfig, totals: dict[str, int]) -> dict[str, int]:
 def _placed(
     blocks: Iterator[Block], budget: int, account: SourceAccount, seed: tuple[int, int]
 ) -> Iterator[Block]:
-    """Yield blocks with each document's place, a seeded point within its own stretch of the source, up to the
-    budget.
-    """
+    """Yield blocks with places, seeded points in each document's stretch of the source, up to the budget."""
     for piece, rows in blocks:
         within = int(np.searchsorted(rows["before"], budget))
         account.keep(rows[within:], -1)
@@ -202,11 +180,8 @@ def _merge(streams: list[Iterator[Block]]) -> Iterator[list[Block]]:
                 continue
             within = int(np.searchsorted(head.rows["place"], horizon, side="right"))
             group.append(Block(head.piece, head.rows[:within]))
-            heads[number] = (
-                Block(head.piece, head.rows[within:])
-                if within < len(head.rows)
-                else next(streams[number], None)
-            )
+            rest = head.rows[within:]
+            heads[number] = Block(head.piece, rest) if len(rest) else next(streams[number], None)
         yield group
 
 
@@ -222,9 +197,8 @@ def _side(blocks: list[Block], held_out: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _say_nothing_kept(folder: Path, name: str, account: SourceAccount) -> NoReturn:
-    dropped = account.dropped + sum(
-        (Counter(read_account(folder, rank)["dropped"]) for rank in account.pieces), Counter()
-    )
+    filtered = (Counter(read_account(folder, rank)["dropped"]) for rank in account.pieces)
+    dropped = sum(filtered, account.dropped)
     by = ", ".join(f"{count:,} by {kind!r}" for kind, count in dropped.most_common() if count)
     became = f"Dropped: {by}" if by else "It holds none"
     raise UserError(f"data.sources.{name}: no document is left. {became}; look at its files and filters")

@@ -53,9 +53,8 @@ class TextCounts:
 
     def _count_ids(self) -> None:
         if self._waiting:
-            self._unigrams += np.bincount(np.concatenate(self._waiting), minlength=self.vocab_size).astype(
-                np.uint64
-            )
+            counts = np.bincount(np.concatenate(self._waiting), minlength=self.vocab_size)
+            self._unigrams += counts.astype(np.uint64)
         self._waiting, self._num_waiting = [], 0
 
     def unigrams(self) -> np.ndarray:
@@ -91,7 +90,5 @@ def merge_counts(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _most_common(hosts: Counter[str]) -> dict[str, int]:
-    """Return the hosts of most documents, of like ones in alphabetical order, so that the order of tasks has
-    no say.
-    """
+    """Return the most frequent hosts, like ones by name: the order of tasks has no say."""
     return dict(sorted(hosts.items(), key=lambda item: (-item[1], item[0]))[:HOSTS_KEPT])

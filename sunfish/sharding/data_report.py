@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from sunfish.config.convert import flatten
 from sunfish.config.schema.data import DataConfig
-from sunfish.files import escape_controls, replacing, write_text
-from sunfish.page import flat, render
+from sunfish.files import replacing, write_text
+from sunfish.page import render
 from sunfish.pictures import ACCENT, INK, PALE, picture, write_csv
 from sunfish.sharding.pieces import read_documents, read_unigrams
 from sunfish.sharding.shard import Result
@@ -18,9 +19,7 @@ from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
 
 TEMPLATE = Path(__file__).with_name("data_report.html")
-LENGTHS = np.unique(
-    np.round(1.02 ** np.arange(1, 1200)).astype(np.int64)
-)  # edges of bins: up to 2 % wide, 20 G tokens at most
+LENGTHS = np.unique(np.round(1.02 ** np.arange(1, 1200)).astype(np.int64))  # bins of 2 %, to 20 G tokens
 COLOURS = (INK, ACCENT, PALE, "#7a9e3e", "#8e5ea2", "#c9a227")
 LINES = ("-", "--", ":", "-.")  # of the sources behind the sixth, the twelfth and so on
 TOP_HOSTS, TOP_TOKENS = 15, 25
@@ -43,9 +42,7 @@ class SourceLook:
         return int(LENGTHS[int(np.searchsorted(np.cumsum(self.lengths), share * self.documents))])
 
     def entropy_nats(self) -> float:
-        """Return the entropy of single tokens: what a model that knows nothing but their frequencies would
-        pay.
-        """
+        """Return the entropy of single tokens: what a model that knows only their frequencies would pay."""
         p = self.unigrams[self.unigrams > 0] / self.unigrams.sum()
         return float(-(p * np.log(p)).sum())
 
@@ -61,19 +58,15 @@ class SourceLook:
 def look_at(result: Result, name: str) -> SourceLook:
     """Gather what is known of a source."""
     folder, ranks = result.work.pieces, result.pieces[name]
-    lengths, unigrams, documents, tokens, size = np.zeros(len(LENGTHS), np.int64), None, 0, 0, 0
+    lengths, size = np.zeros(len(LENGTHS), np.int64), 0
     for rank in ranks:
         rows = read_documents(folder, rank)
         count = np.diff(rows["end"].astype(np.int64), prepend=0)
         lengths += np.bincount(np.searchsorted(LENGTHS, count), minlength=len(LENGTHS))
-        unigrams = read_unigrams(folder, rank).astype(np.int64) + (0 if unigrams is None else unigrams)
-        documents, tokens, size = (
-            documents + len(rows),
-            tokens + int(count.sum()),
-            size + int(rows["bytes"].sum()),
-        )
-    assert unigrams is not None
-    return SourceLook(name, documents, tokens, size, lengths, unigrams, result.counts[name])
+        size += int(rows["bytes"].sum())
+    unigrams = sum((read_unigrams(folder, rank).astype(np.int64) for rank in ranks), np.int64(0))
+    documents, tokens = int(lengths.sum()), int(unigrams.sum())
+    return SourceLook(name, documents, tokens, size, lengths, np.asarray(unigrams), result.counts[name])
 
 
 def write_data_report(
@@ -85,12 +78,8 @@ def write_data_report(
         folder.mkdir()
         draw_lengths(folder / "lengths.png", sources)
         draw_frequencies(folder / "frequencies.png", sources)
-        rows = (
-            (source.name, int(LENGTHS[i]), int(n))
-            for source in sources
-            for i, n in enumerate(source.lengths)
-            if n
-        )
+        counts = ((source.name, bin, int(n)) for source in sources for bin, n in enumerate(source.lengths))
+        rows = ((name, int(LENGTHS[bin]), n) for name, bin, n in counts if n)
         write_csv(folder / "lengths.csv", ("source", "tokens_up_to", "documents"), rows)
     page = render(
         TEMPLATE,
@@ -98,49 +87,31 @@ def write_data_report(
         manifest=shards.manifest,
         digest=shards.digest(),
         sources=sources,
-        samples={
-            source.name: [escape_controls(text) for _, text in source.text["samples"]] for source in sources
-        },
-        hosts={
-            source.name: [(escape_controls(host), n) for host, n in source.text["hosts"].items()][:TOP_HOSTS]
-            for source in sources
-            if source.text["hosts"]
-        },
+        samples={source.name: [text for _, text in source.text["samples"]] for source in sources},
+        hosts={s.name: list(s.text["hosts"].items())[:TOP_HOSTS] for s in sources if s.text["hosts"]},
         tokens={source.name: top_tokens(source, shards) for source in sources},
         single_bytes=single_bytes(shards),
         rows={split: row_fill(shards, split, section) for split in shards.manifest["splits"]},
-        settings=flat(section),
+        settings=flatten(section),
     )
     write_text(path, page)
 
 
 def single_bytes(shards: Shards) -> np.ndarray:
-    """Return the ids of a byte-level vocabulary that are one byte each: what the tokenizer has no better word
-    for.
-    """
-    vocab = shards.tokenizer.backend.get_vocab()
-    return np.array(
-        [index for entry, index in vocab.items() if len(entry) == 1 and not entry.isalnum()] or [0]
-    )
+    """Return the ids of single bytes: what the tokenizer has no better word for."""
+    vocab = shards.tokenizer.backend.get_vocab().items()
+    return np.array([index for entry, index in vocab if len(entry) == 1 and not entry.isalnum()] or [0])
 
 
 def top_tokens(source: SourceLook, shards: Shards) -> list[tuple[str, float]]:
     """Return the most frequent tokens and their shares."""
-    ranked = np.argsort(-source.unigrams, kind="stable")[:TOP_TOKENS]
-    return [
-        (
-            escape_controls(shards.tokenizer.decode([int(i)])),
-            float(source.unigrams[i] / source.unigrams.sum()),
-        )
-        for i in ranked
-        if source.unigrams[i]
-    ]
+    ranked = [int(i) for i in np.argsort(-source.unigrams, kind="stable")[:TOP_TOKENS] if source.unigrams[i]]
+    total = source.unigrams.sum()
+    return [(shards.tokenizer.decode([i]), float(source.unigrams[i] / total)) for i in ranked]
 
 
 def row_fill(shards: Shards, split: str, section: DataConfig) -> dict[str, float]:
-    """Return how many rows training cuts from a split and which share of their positions, and of the split's
-    tokens, is used.
-    """
+    """Return how many rows a split has, and which share of their positions and of its tokens is used."""
     rows = RowDataset(shards, split, section)
     used = rows.tokens_in_rows()
     return {
@@ -152,10 +123,7 @@ def row_fill(shards: Shards, split: str, section: DataConfig) -> dict[str, float
 
 def _line(number: int) -> dict[str, str]:
     """Return how a source's line looks, unlike any other's up to the twenty-fourth."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": LINES[number // len(COLOURS) % len(LINES)],
-    }
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
 
 
 def draw_lengths(path: Path, sources: list[SourceLook]) -> None:

@@ -1,8 +1,7 @@
 """Which documents say again what another has said: exactly (by hash), or nearly (MinHash), over all tasks;
 datatrove's steps.
 
-Of equal documents the first is kept; of near ones, one of each cluster.
-"""
+Of equal documents the first is kept; of near ones, one of each cluster."""
 
 from __future__ import annotations
 
@@ -14,18 +13,6 @@ from typing import Any
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.dedup import exact_dedup, minhash
-from datatrove.pipeline.dedup.exact_dedup import (
-    ExactDedupConfig,
-    ExactDedupSignature,
-    ExactFindDedups,
-    get_sig_dtype,
-)
-from datatrove.pipeline.dedup.minhash import (
-    MinhashConfig,
-    MinhashDedupBuckets,
-    MinhashDedupCluster,
-    MinhashDedupSignature,
-)
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 from sunfish.files import replacing
@@ -36,12 +23,11 @@ exact_dedup.tqdm = minhash.tqdm = lambda items, **_: items  # their bars would b
 LAST_PRIORITY = 65_535  # datatrove keeps the document with the highest, from 1 up
 LONGEST_WORD = 100  # characters; what is longer, such as text without spaces, is compared by its characters
 BYTES_PER_FINDER = 4 * 2**30  # of input: what one task that compares hashes has to do with
-
+BUFFERED = 1000  # lines
 
 # Letters of scripts that put no spaces between words: Thai to Burmese, Khmer, kana, Han.
-UNSPACED = (
-    "\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
+UNSPACED = "\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+UNSPACED += "\U00020000-\U0003ffff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
@@ -62,10 +48,8 @@ class Words(WordTokenizer):
         return [(0, len(text))]
 
 
-class _ExactSignatures(ExactDedupSignature):
-    """Write a task's hashes, and pass its documents on; an earlier task's documents come before a later
-    one's.
-    """
+class _ExactSignatures(exact_dedup.ExactDedupSignature):
+    """Write a task's hashes and pass its documents on; earlier tasks' documents come first."""
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         self.config.document_priority = _Priority(rank)
@@ -95,54 +79,41 @@ class Duplicates:
     def __init__(self, which: str, folder: Path, num_bytes: int) -> None:
         self.which, self.folder = which, folder
         self.finders = min(64, 1 + num_bytes // BYTES_PER_FINDER)
-        self.exact = ExactDedupConfig(content_getter=_text_of)
-        self.near = MinhashConfig()
+        self.exact = exact_dedup.ExactDedupConfig(content_getter=_text_of)
+        self.near = minhash.MinhashConfig()
 
     def signatures(self) -> list[Any]:
-        """Return the steps that write what documents are compared by; they stand behind the tokenizing of
-        each task.
-        """
+        """Return the steps behind the tokenizing that write what documents are compared by."""
         if self.which == "keep":
             return []
         steps: list[Any] = [_ExactSignatures(self._path("exact"), self.exact, self.finders)]
         if self.which == "drop_near":
-            steps.append(MinhashDedupSignature(self._path("near"), self.near, Words()))
+            steps.append(minhash.MinhashDedupSignature(self._path("near"), self.near, Words()))
         return steps
 
     def find(self, engine: Engine, within: dict[int, int]) -> None:
-        """Find duplicates among the documents that count: of each task that is named, so many from its first
-        on.
-        """
+        """Find duplicates among the documents that count: of each task, so many from its first on."""
         if self.which == "keep":
             return
         self._forget_others(within)
-        finder = ExactFindDedups(
-            self._path("exact"), self._path("exact_found"), self.exact, lines_to_buffer=1000
-        )
-        engine.run("exact_duplicates", [finder], self.finders, _nothing, "documents")
+        folders = self._paths("exact", "exact_found")
+        step: Any = exact_dedup.ExactFindDedups(*folders, self.exact, lines_to_buffer=BUFFERED)
+        engine.run("exact_duplicates", [step], self.finders, _nothing, "documents")
         if self.which == "drop_near":
-            buckets = MinhashDedupBuckets(
-                self._path("near"), self._path("near_pairs"), config=self.near, lines_to_buffer=1000
+            folders = self._paths("near", "near_pairs")
+            step = minhash.MinhashDedupBuckets(*folders, config=self.near, lines_to_buffer=BUFFERED)
+            engine.run("near_duplicates", [step], self.near.num_buckets, _nothing, "documents")
+            folders = self._paths("near_pairs", "near_found")
+            step = minhash.MinhashDedupCluster(
+                *folders, self.near, save_cluster_id=True, lines_to_buffer=BUFFERED
             )
-            engine.run("near_duplicates", [buckets], self.near.num_buckets, _nothing, "documents")
-            cluster = MinhashDedupCluster(
-                self._path("near_pairs"),
-                self._path("near_found"),
-                self.near,
-                save_cluster_id=True,
-                lines_to_buffer=1000,
-            )
-            engine.run("near_clusters", [cluster], 1, _nothing, "documents")
+            engine.run("near_clusters", [step], 1, _nothing, "documents")
 
     def _forget_others(self, within: dict[int, int]) -> None:
-        """Cut signatures to the documents that count: others are perhaps there and perhaps not, and must not
-        outdo one that is kept.
-        """
+        """Cut signatures to the documents that count: no other may outdo one that is kept."""
         near = np.dtype([("hashes", "<u8", self.near.hashes_per_bucket), ("doc", "<u4")])
-        for pattern, dtype in (
-            ("exact/*/*.c4_sig", get_sig_dtype(self.exact.hash_config)),
-            ("near/*/*.minhash.sig", near),
-        ):
+        exact = exact_dedup.get_sig_dtype(self.exact.hash_config)
+        for pattern, dtype in (("exact/*/*.c4_sig", exact), ("near/*/*.minhash.sig", near)):
             for path in self.folder.glob(pattern):
                 signatures = np.fromfile(path, dtype)
                 counting = signatures["doc"] < within.get(int(path.name.split(".")[0]), 0)
@@ -162,9 +133,8 @@ class Duplicates:
         removed, clustered = np.zeros(num_documents, bool), np.zeros(num_documents, bool)
         removed[self._found(rank, "remove")] = True
         clustered[self._found(rank, "clusters")[::2]] = True  # pairs of document and cluster
-        dropped = removed | (
-            exact & ~clustered
-        )  # equal documents share a cluster, which keeps one, unless they are too short for one
+        # equal documents share a cluster, which keeps one, unless they are too short for one
+        dropped = removed | (exact & ~clustered)
         return {"exact_duplicate": dropped & exact, "near_duplicate": dropped & ~exact}
 
     def _found(self, rank: int, kind: str) -> np.ndarray:
@@ -173,6 +143,9 @@ class Duplicates:
 
     def _path(self, name: str) -> str:
         return str((self.folder / name).resolve())
+
+    def _paths(self, *names: str) -> tuple[str, ...]:
+        return tuple(map(self._path, names))
 
 
 def _nothing() -> int:

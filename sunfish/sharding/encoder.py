@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import tiktoken
-from tokenizers import models, pre_tokenizers
+from tokenizers import pre_tokenizers
 
 from sunfish.documents import reason_of
 from sunfish.text.shards import token_dtype
@@ -24,9 +24,8 @@ from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 # The library's pattern for ByteLevel, with possessive repeats where they match the same.
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 LONG_CHARACTERS = 2**20  # a longer document is encoded in parts: the tokenizer holds a hundred bytes a token
-WORD_BREAK = re.compile(
-    r"(?<=[^\W_]) (?=[^\W_])"
-)  # a space between letters or digits begins a word in every byte-level pre-tokenizer
+# a space between letters or digits begins a word in every byte-level pre-tokenizer
+WORD_BREAK = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
 
 
 class Encoder:
@@ -39,8 +38,7 @@ class Encoder:
     def encode(self, texts: list[str]) -> Iterator[np.ndarray | Exception]:
         """Yield each text's ids and the end token, as shards hold them, or why a text has none.
 
-        Memory is bounded however long a text is.
-        """
+        Memory is bounded however long a text is."""
         end = np.array([self.tokenizer.end_id], self.dtype)
         encoded = iter(self._encode_batch([text for text in texts if len(text) <= LONG_CHARACTERS]))
         for text in texts:
@@ -109,26 +107,18 @@ def _is_byte_level(tokenizer: Tokenizer) -> bool:
 
 
 def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray] | None:
-    """Return tiktoken's encoding by merge order, and the id of each of its ranks; None where it would not
-    give the tokenizer's ids.
-    """
+    """Return tiktoken's encoding and the id of each of its ranks; None where ids would differ."""
     backend = tokenizer.backend
     model = json.loads(backend.to_str())["model"]
     changed = ("dropout", "ignore_merges", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
     usual = model.get("type") == "BPE" and not any(model.get(key) for key in changed)
-    splitter = backend.pre_tokenizer
-    if not (
-        usual
-        and _is_byte_level(tokenizer)
-        and isinstance(splitter, pre_tokenizers.ByteLevel)
-        and splitter.use_regex
-    ):
+    if not (usual and _is_byte_level(tokenizer) and getattr(backend.pre_tokenizer, "use_regex", False)):
         return None
     vocab: dict[str, int] = model["vocab"]
     merged = ["".join(merge if isinstance(merge, list) else merge.split(" ")) for merge in model["merges"]]
     entries = list(dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *merged]))
     made_once = len(set(merged)) == len(merged) and all(entry in vocab for entry in entries)
-    if not made_once or not _are_made_of_their_bytes(backend.model, entries):
+    if not made_once or any(len(backend.model.tokenize(entry)) != 1 for entry in entries):
         return None
     of_letter = _bytes_of_letters()
     ranks = {bytes(of_letter[letter] for letter in entry): rank for rank, entry in enumerate(entries)}
@@ -136,16 +126,8 @@ def _fast_encoding(tokenizer: Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray]
     return encoding, np.array([vocab[entry] for entry in entries], token_dtype(tokenizer.vocab_size))
 
 
-def _are_made_of_their_bytes(model: models.BPE, entries: list[str]) -> bool:
-    return all(len(model.tokenize(entry)) == 1 for entry in entries)
-
-
 def _bytes_of_letters() -> dict[str, int]:
-    """Return which byte each letter of a byte-level vocabulary stands for: printable ones for themselves,
-    others from 256 on, in order.
-    """
+    """Return each letter's byte in a byte-level vocabulary: printable ones their own, others from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + number): byte for number, byte in enumerate(others)
-    }
+    return {chr(byte): byte for byte in printable} | {chr(256 + k): byte for k, byte in enumerate(others)}

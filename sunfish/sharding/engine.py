@@ -1,6 +1,4 @@
-"""Run a datatrove pipeline over all tasks: here, on Slurm or on Ray; run again, it does only what is
-missing.
-"""
+"""Run a datatrove pipeline over all tasks that are not done: here, on Slurm or on Ray."""
 
 from __future__ import annotations
 
@@ -41,8 +39,7 @@ class _Local(LocalPipelineExecutor):
     """Tasks as processes of this machine, one thread each, quiet: what goes wrong is said once, by the
     process that began it.
 
-    No process is a fork of this one: its threads' locks would stay locked there for ever.
-    """
+    No process is a fork of this one: its threads' locks would stay locked there for ever."""
 
     def run(self) -> None:
         """Do the tasks that have no completion marker.
@@ -79,9 +76,7 @@ class _Local(LocalPipelineExecutor):
 
 
 def _end_with_the_parent() -> None:
-    """Leave interruptions to the process that began this worker, and end when it does, even if it is
-    killed.
-    """
+    """Leave interruptions to the parent of this worker, and end when it does, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -101,42 +96,35 @@ class Engine:
         logger.disable("datatrove")
 
     def run(
-        self,
-        name: str,
-        pipeline: list[Any],
-        tasks: int,
-        done: Callable[[], int],
-        unit: str,
-        is_small: bool = False,
+        self, name: str, steps: list[Any], tasks: int, done: Callable[[], int], unit: str, small: bool = False
     ) -> None:
-        """Run `pipeline` once for each task that has no completion marker yet; `done` counts what is there,
-        for the progress.
+        """Run `steps` once for each task without a completion marker; `done` counts units of progress.
 
         Small work is done here by this process: others would take longer to start.
 
         Raises:
             UserError: a task cannot be done; those that are done stay done.
         """
-        executor = self._executor(name, pipeline, tasks, is_small)
-        missing = len(executor.get_incomplete_ranks(range(tasks)))
-        if missing == 0:
+        executor = self._executor(name, steps, tasks, small)
+
+        def count_done() -> int:
+            return tasks - len(executor.get_incomplete_ranks(range(tasks)))
+
+        if (before := count_done()) == tasks:
             return
         with Progress(name, None, unit, done()) as progress:
-            if missing < tasks:
-                progress.say(f"{name}: {tasks - missing} of {tasks} tasks were done before")
-            with _watching(
-                progress, done, lambda: tasks - len(executor.get_incomplete_ranks(range(tasks))), tasks
-            ):
+            if before:
+                progress.say(f"{name}: {before} of {tasks} tasks were done before")
+            with _watching(progress, done, count_done, tasks):
                 if isinstance(executor, LocalPipelineExecutor):
                     _run_here(executor)
                 elif isinstance(executor, SlurmPipelineExecutor):
                     _run_on_slurm(executor, tasks)
                 else:
                     executor.run()
-        if missing := len(executor.get_incomplete_ranks(range(tasks))):
-            logs = self.logs / name
+        if missing := tasks - count_done():
             what = f"{name}: {missing} of {tasks} tasks were not done"
-            raise UserError(f"{what}; {logs} says why. Run it again: it does only those")
+            raise UserError(f"{what}; {self.logs / name} says why. Run it again: it does only those")
 
     def forget(self, name: str, ranks: list[int]) -> None:
         """Take back the completion of some tasks."""
@@ -147,43 +135,25 @@ class Engine:
         """Return the ranks that have a completion marker."""
         return sorted(int(path.name) for path in (self.logs / name / "completions").glob("*"))
 
-    def _executor(self, name: str, pipeline: list[Any], tasks: int, is_small: bool) -> PipelineExecutor:
+    def _executor(self, name: str, pipeline: list[Any], tasks: int, small: bool) -> PipelineExecutor:
         logs, sharding = str((self.logs / name).resolve()), self.sharding
+        shared: dict[str, Any] = {"pipeline": pipeline, "tasks": tasks, "logging_dir": logs}
         _require(sharding.executor)
-        if is_small:
-            return _Local(pipeline=pipeline, tasks=tasks, workers=1, logging_dir=logs)
-        if sharding.executor == "slurm":
-            slurm = sharding.slurm
-            return SlurmPipelineExecutor(
-                pipeline=pipeline,
-                tasks=tasks,
-                workers=sharding.workers or -1,
-                logging_dir=logs,
-                job_name=f"sunfish-{name}",
-                time=slurm.time,
-                partition=slurm.partition,
-                qos=slurm.qos,
-                mem_per_cpu_gb=slurm.mem_per_cpu_gb,
-                venv_path=str(Path(sys.prefix) / "bin" / "activate"),
-                mail_type="NONE",
-            )
+        if small or sharding.executor == "local":
+            workers = min(sharding.workers or len(os.sched_getaffinity(0)), tasks)
+            return _Local(**shared, workers=1 if small else workers)
+        shared["workers"] = sharding.workers or -1
         if sharding.executor == "ray":
-            return RayPipelineExecutor(
-                pipeline=pipeline,
-                tasks=tasks,
-                workers=sharding.workers or -1,
-                logging_dir=logs,
-                mem_per_cpu_gb=MEMORY_GB,
-            )
-        workers = min(sharding.workers or len(os.sched_getaffinity(0)), tasks)
-        return _Local(pipeline=pipeline, tasks=tasks, workers=workers, logging_dir=logs)
+            return RayPipelineExecutor(**shared, mem_per_cpu_gb=MEMORY_GB)
+        activate = str(Path(sys.prefix) / "bin" / "activate")
+        shared |= {"job_name": f"sunfish-{name}", "venv_path": activate, "mail_type": "NONE"}
+        return SlurmPipelineExecutor(**shared, **vars(sharding.slurm))
 
 
 def _run_here(executor: LocalPipelineExecutor) -> None:
     threads = max(1, len(os.sched_getaffinity(0)) // executor.workers)
-    with _environment(
-        RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false"
-    ):
+    parallel = "true" if threads > 1 else "false"
+    with _environment(RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM=parallel):
         executor.run()
 
 
@@ -227,7 +197,6 @@ def _watching(
 
 
 def _require(executor: str) -> None:
-    """Say at once that a cluster's tools are not here."""
     missing = [tool for tool in ("sbatch", "squeue") if shutil.which(tool) is None]
     setting = f"launch.sharding.executor = {executor}"
     if executor == "slurm" and missing:

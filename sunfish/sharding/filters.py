@@ -56,11 +56,6 @@ def _within(value: float | None, low: float | None, high: float | None) -> bool:
 
 
 def _number(record: Record, column: str) -> float | None:
-    """Return a column's number.
-
-    Raises:
-        ValueError: it holds something else.
-    """
     value: Any = record.columns.get(column)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ValueError(f"{column!r} holds {value!r:.40}, no number, but a range filter asks for it")

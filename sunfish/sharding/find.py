@@ -72,9 +72,9 @@ def _find_local(pattern: str) -> list[File]:
     if Path(path).is_file():
         names = [path]
     elif Path(path).is_dir():
-        names = [name for name in _matching(f"{glob.escape(path)}/**") if kind_of(name)]
+        names = sorted({name for name in _expand(f"{glob.escape(path)}/**") if kind_of(name)})
     else:
-        names = _matching(_absolute(pattern, glob.escape(str(project_root()))))
+        names = sorted(set(_expand(_absolute(pattern, glob.escape(str(project_root()))))))
     found = []
     for name in names:
         try:
@@ -92,10 +92,6 @@ def _absolute(pattern: str, root: str) -> str:
     return str(Path(root) / Path(path).expanduser())
 
 
-def _matching(pattern: str) -> list[str]:
-    return sorted(set(_expand(pattern)))
-
-
 def _expand(pattern: str) -> Iterator[str]:
     """Yield what a pattern matches. Links are followed, but no folder is entered inside itself."""
     found = FOLDERS.search(pattern)
@@ -108,7 +104,6 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _folders(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Yield a folder and all below it, without hidden ones."""
     status = Path(folder).stat()
     if (identity := (status.st_dev, status.st_ino)) in above:
         return
@@ -128,9 +123,8 @@ def _nothing_found(pattern: str) -> str:
     if Path(path).is_dir():
         return f"{pattern!r} is a folder in which there is no file of a known kind: {KINDS}"
     hidden = "; ** leaves out folders whose names begin with a dot" if "**" in pattern else ""
-    return (
-        f"nothing matches {pattern!r}; paths are relative to the project's folder, {project_root()}{hidden}"
-    )
+    relative = f"paths are relative to the project's folder, {project_root()}"
+    return f"nothing matches {pattern!r}; {relative}{hidden}"
 
 
 def _without_other_names(found: list[File], where: str) -> list[File]:
@@ -143,10 +137,8 @@ def _without_other_names(found: list[File], where: str) -> list[File]:
     kept = {file.path: file for file in first.values()}
     others = sorted({file.path for file in found} - set(kept))
     if others:
-        print(
-            f"{where}: {len(others)} other names of files that are read anyway are left out: {others[0]} ...",
-            file=sys.stderr,
-        )
+        what = f"{len(others)} other names of files that are read anyway are left out: {others[0]} ..."
+        print(f"{where}: {what}", file=sys.stderr)
     return [kept.pop(file.path) for file in found if file.path in kept]
 
 

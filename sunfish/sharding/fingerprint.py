@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from sunfish.config.schema.data import DataConfig
 from sunfish.documents import File
 from sunfish.files import project_root, sha256
-from sunfish.text.tokenizer import local_tokenizer
+from sunfish.sharding.plan import tokenizer_digest
 
 SMALL_BYTES = 2**16  # of these the content decides, of larger files the time of their last change
 
@@ -18,14 +17,11 @@ SMALL_BYTES = 2**16  # of these the content decides, of larger files the time of
 def fingerprint(section: DataConfig) -> dict[str, Any]:
     """Return the local files of each source and the local tokenizer, with what changes when they do.
 
-    Generated and remote sources have none: what decides there, such as a revision, stands in params.yaml.
-    """
+    Generated and remote sources have none: what decides there, such as a revision, stands in params.yaml."""
     files = {name: source.local_files(f"data.sources.{name}") for name, source in section.sources.items()}
-    pretrained = section.tokenizer.pretrained
-    tokenizer = local_tokenizer(pretrained) if pretrained else None
     return {
         "sources": {name: _entries(of) for name, of in files.items() if of},
-        "tokenizer": sha256(tokenizer) if tokenizer else None,
+        "tokenizer": tokenizer_digest(section.tokenizer.pretrained),
     }
 
 
@@ -35,9 +31,5 @@ def _entries(files: list[File]) -> dict[str, list[Any]]:
     entries: dict[str, list[Any]] = {}
     for file in files:
         path = file.path.removeprefix(f"{root}{os.sep}")
-        entries[path] = [file.size, file.version if file.size > SMALL_BYTES else _digest(file)]
+        entries[path] = [file.size, file.version if file.size > SMALL_BYTES else sha256(Path(file.path))]
     return entries
-
-
-def _digest(file: File) -> str:
-    return hashlib.sha256(Path(file.path).read_bytes()).hexdigest()

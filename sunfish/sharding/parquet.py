@@ -56,33 +56,25 @@ def _read_group(
 
 
 def _offset(row_group: Any) -> int:
-    """Return where a row group begins in its file."""
     column = row_group.column(0)
     return int(column.dictionary_page_offset or column.data_page_offset)
 
 
 def _find_columns(source: Columns, file: str, schema: Any) -> dict[str, Path]:
-    """Return where the text, under "", and the columns of filters stand; a column of URLs may be missing.
-
-    Raises:
-        UserError: a column is not there, or that of the text holds something else.
-    """
+    """Return where the text, under "", and the filters' columns stand; one of URLs may be missing."""
     found: dict[str, Path] = {}
+    filtered = [rule.column for rule in source.filters if hasattr(rule, "column")]
     for name in (source.text_column, *columns_of(source)):
         path = _path_of(schema, name)
         if path:
             found["" if not found else name] = path
-        elif not found or name != source.url_column or any(name == rule for rule in _filtered(source)):
+        elif not found or name != source.url_column or name in filtered:
             setting = source.setting_of(name)
             there = ", ".join(schema.names)
             raise UserError(f"{file}: has no column {name!r}; set the source's {setting} to one of: {there}")
     if source.text_column not in columns_of(source):
         _require_text(file, source.text_column, schema, found[""])
     return found
-
-
-def _filtered(source: Columns) -> list[str]:
-    return [rule.column for rule in source.filters if hasattr(rule, "column")]
 
 
 def _path_of(schema: Any, name: str) -> Path:

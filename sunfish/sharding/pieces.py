@@ -82,9 +82,7 @@ def read_unigrams(folder: Path, rank: int) -> np.ndarray:
 
 
 def is_whole(folder: Path, rank: int, vocab_size: int) -> bool:
-    """Say whether all of a piece is there: a machine that lost power may have lost files that it had
-    named.
-    """
+    """Say whether all of a piece is there: a machine that lost power may have lost files."""
     paths = [piece_path(folder, rank, kind) for kind in ("bin", "npy", "unigrams.npy", "json")]
     if not all(path.is_file() for path in paths):
         return False

@@ -90,9 +90,7 @@ def _group(spans: list[Span], task_bytes: int) -> list[tuple[Span, ...]]:
 
 def write_tasks(plan: Plan, path: Path) -> None:
     """Write the tasks for those who do them, on whatever machine."""
-    write_json(
-        path, [[task.source, [dataclasses.astuple(span) for span in task.spans]] for task in plan.tasks]
-    )
+    write_json(path, [[task.source, list(map(dataclasses.astuple, task.spans))] for task in plan.tasks])
 
 
 def read_task(path: Path, rank: int) -> Task:

@@ -1,8 +1,7 @@
 """A span of a file -> records: the texts that begin in it, and the columns that filters ask for.
 
 A line, a row group or a document belongs to the span in which its first byte lies, so spans may be cut
-anywhere. Whatever goes wrong with a record or a file is an `Unreadable` with its place.
-"""
+anywhere. Whatever goes wrong with a record or a file is an `Unreadable` with its place."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO
 from sunfish.config.schema.sources import Columns
 from sunfish.documents import Record, Span, Unreadable, reason_of
 from sunfish.errors import UserError
-from sunfish.files import escape_controls
+from sunfish.printable import printable
 from sunfish.sharding.filters import columns_of
 from sunfish.sharding.find import kind_of
 from sunfish.sharding.parquet import read_parquet
@@ -51,7 +50,6 @@ def read_span(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
 
 
 def _read_lines(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
-    """Read JSON lines."""
     with open_file(span.path, span.size) as file:
         at = 0
         if span.start:  # the line that begins before the span is another's
@@ -98,7 +96,6 @@ def _skip_line(file: BinaryIO) -> int:
 
 
 def _lines_before(span: Span, at: int) -> int:
-    """Count the lines before a place in a file, for a message."""
     count = 0
     if at:
         with open_file(span.path, span.size) as file:
@@ -125,15 +122,14 @@ def _parse(line: bytes, text_column: str, columns: list[str]) -> tuple[str, dict
 def _text_and_columns(record: Any, text_column: str, columns: list[str]) -> tuple[str, dict[str, Any]] | str:
     """Return a record's text and columns, or what is wrong with it; a column that is not there is null."""
     if not isinstance(record, dict):
-        advice = (
-            "; one array of records is read from a file that ends in .json" if type(record) is list else ""
-        )
-        return f"holds {type(record).__name__} {record!r:.40}, no record with a text{advice}"
+        advice = "; one array of records is read from a file that ends in .json"
+        says = f"holds {type(record).__name__} {record!r:.40}, no record with a text"
+        return says + advice * isinstance(record, list)
     text = _value_at(record, text_column)
     if text is None or text_column in columns:
         text = text if isinstance(text, str) else ""
     if not isinstance(text, str):
-        there = escape_controls(", ".join(record))
+        there = printable(", ".join(record))
         return f"has no text under {text_column!r}; there are {there}; set the source's text_column"
     values = {name: _value_at(record, name) for name in columns}
     return text, {name: None if value is _MISSING else value for name, value in values.items()}
@@ -165,11 +161,7 @@ def _read_json(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
 
 
 def _items(file: BinaryIO) -> Iterator[Any]:
-    """Yield the items of a JSON array, a piece of it in memory at a time.
-
-    Raises:
-        DamagedFile: it is cut off, or no JSON.
-    """
+    """Yield the items of a JSON array, a piece of it in memory at a time."""
     decoder, reader = json.JSONDecoder(), io.TextIOWrapper(file, "utf-8-sig", "surrogateescape")
     rest = reader.read(CHUNK_BYTES).lstrip()
     at = 1
@@ -182,9 +174,8 @@ def _items(file: BinaryIO) -> Iterator[Any]:
         except json.JSONDecodeError as error:
             more = reader.read(max(CHUNK_BYTES, len(rest) - at))
             if not more or len(rest) - at > MAX_RECORD_BYTES:
-                raise DamagedFile(
-                    f"is not a JSON array to its end ({error.msg}); it may be cut off"
-                ) from error
+                says = f"is not a JSON array to its end ({error.msg}); it may be cut off"
+                raise DamagedFile(says) from error
             rest, at = rest[at:] + more, 0
             continue
         yield item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import time
-from typing import Any, cast
+from typing import Any
 
 from sunfish.documents import File, is_remote, reason_of
 from sunfish.errors import UserError
@@ -17,6 +17,7 @@ BLOCK_BYTES = 4 * 2**20
 UNRANGED_BYTES = 64 * 2**20  # what a server that knows no ranges may send whole each time
 WORTH_ANOTHER_TRY = (408, 425, 429)  # of the 4xx; all others will say the same again
 SECONDS_TO_CONNECT, SECONDS_OF_SILENCE = 10.0, 30.0
+VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "blob_id")
 
 
 def list_remote(pattern: str, where: str) -> list[File]:
@@ -25,21 +26,16 @@ def list_remote(pattern: str, where: str) -> list[File]:
     Raises:
         UserError: no such file, or its place cannot be reached; `where` names the setting.
     """
-    return [_as_file(pattern, info) for info in _list(pattern, where)]
-
-
-def _list(pattern: str, where: str) -> list[dict[str, Any]]:
     system, inner = _open_system(pattern)
 
     def listing() -> list[dict[str, Any]]:
         if any(sign in inner for sign in "*[") or (not pattern.startswith("http") and "?" in inner):
-            return [
-                info for _, info in sorted(system.glob(inner, detail=True).items()) if info["type"] == "file"
-            ]
+            found = system.glob(inner, detail=True)
+            return [found[name] for name in sorted(found) if found[name]["type"] == "file"]
         return [system.info(inner)]
 
     try:
-        return cast("list[dict[str, Any]]", _insist(listing, pattern))
+        return [_as_file(pattern, info) for info in _insist(listing, pattern)]
     except FileNotFoundError as error:
         raise UserError(f"{where}: {pattern}: no such file there") from error
 
@@ -48,18 +44,9 @@ def _as_file(pattern: str, info: dict[str, Any]) -> File:
     system, _ = _open_system(pattern)
     path = str(info["name"]) if is_remote(str(info["name"])) else system.unstrip_protocol(info["name"])
     if not isinstance(info.get("size"), int):
-        raise UserError(
-            f"{path}: its server does not say how long it is; fetch it first and give the local path"
-        )
-    version = next(
-        (
-            str(info[key])
-            for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "blob_id")
-            if info.get(key)
-        ),
-        "",
-    )
-    return File(path, info["size"], version)
+        unknown = "its server does not say how long it is"
+        raise UserError(f"{path}: {unknown}; fetch it first and give the local path")
+    return File(path, info["size"], next((str(info[key]) for key in VERSIONS if info.get(key)), ""))
 
 
 @functools.lru_cache(maxsize=64)
@@ -70,10 +57,8 @@ def _system(protocol: str, root: str) -> Any:
     if protocol in ("http", "https"):
         import aiohttp
 
-        patience = aiohttp.ClientTimeout(
-            total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_OF_SILENCE
-        )
-        options = {"client_kwargs": {"timeout": patience}}
+        patience = {"sock_connect": SECONDS_TO_CONNECT, "sock_read": SECONDS_OF_SILENCE}
+        options = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, **patience)}}
     if protocol == "hf":
         go_offline_if_unreachable()
     try:
@@ -83,19 +68,13 @@ def _system(protocol: str, root: str) -> Any:
 
 
 def _open_system(path: str) -> tuple[Any, str]:
-    """Return the file system of a URL and the path within it."""
     protocol = path.split("://", 1)[0]
     system = _system(protocol, path.split("/")[2] if protocol in ("http", "https") else protocol)
     return system, system._strip_protocol(path)
 
 
 def _insist(act: Any, path: str) -> Any:
-    """Return what `act` returns, trying again, ever later, when the network or the server fails.
-
-    Raises:
-        UserError: it keeps failing, or the server refuses for good.
-        FileNotFoundError: there is no such file.
-    """
+    """Return what `act` returns, trying again, ever later, when the network or the server fails."""
     wait = FIRST_WAIT_SECONDS
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -103,12 +82,10 @@ def _insist(act: Any, path: str) -> Any:
         except UserError:
             raise
         except Exception as raised:  # aiohttp, httpx, botocore, OSError: many classes, one meaning
-            error = (
-                raised.__cause__ or raised if isinstance(raised, FileNotFoundError) else raised
-            )  # fsspec calls every failure so
-            status = getattr(error, "status", None) or getattr(
-                getattr(error, "response", None), "status_code", None
-            )
+            # fsspec calls every failure FileNotFoundError
+            error = raised.__cause__ or raised if isinstance(raised, FileNotFoundError) else raised
+            response = getattr(error, "response", None)
+            status = getattr(error, "status", None) or getattr(response, "status_code", None)
             if isinstance(error, FileNotFoundError) or status in (404, 410):
                 raise FileNotFoundError(path) from error
             if isinstance(status, int) and 400 <= status < 500 and status not in WORTH_ANOTHER_TRY:

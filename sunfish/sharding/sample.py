@@ -36,7 +36,7 @@ def training_sample(plan: Plan, count: int) -> Iterator[str]:
 
     A source whose documents are exchangeable gives its first, and one with a limit only what lies within.
     """
-    by_source = _spans(plan)
+    by_source = spans_by_source(plan)
     for number, (name, spans) in enumerate(by_source.items()):
         share = count * (number + 1) // len(by_source) - count * number // len(by_source)
         source = plan.section.sources[name]
@@ -46,7 +46,8 @@ def training_sample(plan: Plan, count: int) -> Iterator[str]:
             yield from _lowest_hashes(_candidates(source, spans), share)
 
 
-def _spans(plan: Plan) -> dict[str, list[Span]]:
+def spans_by_source(plan: Plan) -> dict[str, list[Span]]:
+    """Return the spans of each source, in order."""
     by_source: dict[str, list[Span]] = {}
     for task in plan.tasks:
         by_source.setdefault(task.source, []).extend(task.spans)
@@ -73,7 +74,6 @@ def _candidates(source: Source, spans: list[Span]) -> Iterator[tuple[Record, byt
 
 
 def _spread(spans: list[Span], count: int) -> list[Span]:
-    """Return at most `count` spans, evenly spaced."""
     return [spans[i * len(spans) // count] for i in range(count)] if len(spans) > count else spans
 
 
@@ -86,10 +86,7 @@ def _up_to(records: Iterator[tuple[Record, bytes]], num_bytes: int) -> Iterator[
 
 
 def _lowest_hashes(records: Iterator[tuple[Record, bytes]], count: int) -> list[str]:
-    """Return the `count` documents whose hashes come first, cut to a length, fewer where memory would not do.
-
-    Another order than that of the split, or all would be held out.
-    """
+    """Return the documents whose hashes come first, by another order than the split's, cut to a length."""
     heap: list[tuple[int, int, str]] = []
     characters = 0
     for number, (record, text) in enumerate(records):
@@ -103,7 +100,7 @@ def _lowest_hashes(records: Iterator[tuple[Record, bytes]], count: int) -> list[
 
 def measure_fidelity(tokenizer: Tokenizer, plan: Plan) -> Fidelity:
     """Encode and decode the first documents of some spans of each source."""
-    by_source, unknown = _spans(plan), unknown_id(tokenizer)
+    by_source, unknown = spans_by_source(plan), unknown_id(tokenizer)
     num_documents = num_tokens = num_unknown = num_altered = 0
     for name, spans in by_source.items():
         chosen = _spread(spans, CHECKED_SPANS)
@@ -133,8 +130,5 @@ def require_fidelity(found: Fidelity, config: TokenizerConfig) -> None:
         if share > getattr(config, key):
             setting = f"params.yaml: data.tokenizer.{key} = {getattr(config, key)}"
             sample = f"of a sample of {found.documents} documents, {100 * share:.1f} % {what}"
-            advice = "Use a tokenizer that was made for them, or null to train one"
-            raise UserError(
-                f"{setting}: {name} does not fit these texts: {sample}. {advice}; to use it all the same, "
-                f"set {key} higher"
-            )
+            advice = "Use a tokenizer that was made for them, or null to train one; to use it all the same, "
+            raise UserError(f"{setting}: {name} does not fit these texts: {sample}. {advice}set {key} higher")

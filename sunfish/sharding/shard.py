@@ -1,6 +1,4 @@
-"""Sources -> a folder of shards: plan, tokenizer, tasks, duplicates, choice, shards, manifest; each carried
-on where it was left.
-"""
+"""Sources -> a folder of shards: plan, tokenizer, tasks, duplicates, choice, shards, manifest."""
 
 from __future__ import annotations
 
@@ -17,55 +15,39 @@ from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.launch import Sharding
 from sunfish.files import replacing, require_writable
 from sunfish.sharding.assemble import SourceAccount, choose, documents_within
+from sunfish.sharding.columns import note_missing_columns
 from sunfish.sharding.counts import merge_counts
 from sunfish.sharding.duplicates import Duplicates
 from sunfish.sharding.engine import Engine
 from sunfish.sharding.pieces import is_whole, read_account
 from sunfish.sharding.plan import Plan, make_plan, sources_in_order, write_tasks
-from sunfish.sharding.sample import Fidelity, measure_fidelity, require_fidelity, training_sample
-from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard
-from sunfish.text.shards import read_record, token_dtype, write_manifest
-from sunfish.text.tokenizer import (
-    Tokenizer,
-    load_pretrained,
-    read_tokenizer,
-    train_tokenizer,
-    write_tokenizer,
+from sunfish.sharding.sample import (
+    Fidelity,
+    measure_fidelity,
+    require_fidelity,
+    spans_by_source,
+    training_sample,
 )
+from sunfish.sharding.steps import ReadDocuments, WritePiece, WriteShard
+from sunfish.text import tokenizer as tokenizers
+from sunfish.text.shards import read_record, token_dtype, write_manifest
+from sunfish.text.tokenizer import Tokenizer
 
 SMALL_TOKENS = 2**28  # copied in about a second
 
 
-@dataclass(frozen=True)
 class Work:
     """The working folder of one plan: everything that is done stays here until the shards are."""
 
-    folder: Path
-
-    @property
-    def tasks(self) -> Path:
-        """The tasks, for those who do them."""
-        return self.folder / "tasks.json"
-
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer's folder."""
-        return self.folder / "tokenizer"
-
-    @property
-    def pieces(self) -> Path:
-        """One piece a task."""
-        return self.folder / "pieces"
-
-    @property
-    def choices(self) -> Path:
-        """Which documents make which shard."""
-        return self.folder / "choices"
-
-    @property
-    def shards(self) -> Path:
-        """Shards as they are finished."""
-        return self.folder / "shards"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tasks = folder / "tasks.json"
+        self.tokenizer = folder / "tokenizer"
+        self.pieces = folder / "pieces"  # one a task
+        self.choices = folder / "choices"  # which documents make which shard
+        self.shards = folder / "shards"  # as they are finished
+        for made in (self.pieces, self.choices, self.shards):
+            made.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -92,11 +74,13 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
     begun = time.monotonic()
     require_writable(out_dir)
     plan = make_plan(section)
-    work = Work(runs / f"shard-{plan.fingerprint}")
-    for folder in (work.pieces, work.choices, work.shards):
-        folder.mkdir(parents=True, exist_ok=True)
+    work = Work((runs / f"shard-{plan.fingerprint}").resolve())
     write_tasks(plan, work.tasks)
+    for name, spans in spans_by_source(plan).items():
+        note_missing_columns(name, section.sources[name], spans)
     tokenizer = _tokenizer(plan, work)
+    if any(source.has_turns for source in section.sources.values()):
+        tokenizer.chat_template = tokenizers.CHAT_TEMPLATE
     fidelity = measure_fidelity(tokenizer, plan)
     require_fidelity(fidelity, section.tokenizer)
     ranks, engine = sources_in_order(plan), Engine(work.folder / "logs", sharding)
@@ -106,35 +90,24 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
     duplicates.find(engine, {rank: count for counts in within.values() for rank, count in counts.items()})
     names, accounts = choose(work.pieces, section, within, duplicates.of_task, work.choices)
     _write_shards(work, names, tokenizer, engine, sum(account.tokens for account in accounts.values()))
-    read = {
-        name: [read_account(work.pieces, rank) for rank in account.pieces]
-        for name, account in accounts.items()
-    }
-    about = {
-        "sources": {name: _account(read[name], account) for name, account in accounts.items()}
-    } | _settings(section)
-    manifest = _gather(work, names, tokenizer, about, out_dir)
+    pieces = {name: account.pieces for name, account in accounts.items()}
+    read = {name: [read_account(work.pieces, rank) for rank in of] for name, of in pieces.items()}
+    sources = {name: _account(read[name], account) for name, account in accounts.items()}
+    manifest = _gather(work, names, tokenizer, {"sources": sources, **_settings(section)}, out_dir)
     counts = {name: merge_counts([account["text"] for account in parts]) for name, parts in read.items()}
-    return Result(
-        manifest,
-        counts,
-        work,
-        {name: account.pieces for name, account in accounts.items()},
-        fidelity,
-        time.monotonic() - begun,
-    )
+    return Result(manifest, counts, work, pieces, fidelity, time.monotonic() - begun)
 
 
 def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
     """Return the tokenizer: the working folder's, a pretrained one, or one trained on a sample."""
     if work.tokenizer.is_dir():
-        return read_tokenizer(work.tokenizer)
+        return tokenizers.read_tokenizer(work.tokenizer)
     wanted = plan.section.tokenizer
     if wanted.pretrained is None:
         sample = training_sample(plan, wanted.train_documents)
-        tokenizer = train_tokenizer(sample, wanted.vocab_size, wanted.unit)
+        tokenizer = tokenizers.train_tokenizer(sample, wanted.vocab_size, wanted.unit)
     else:
-        tokenizer = load_pretrained(wanted.pretrained)
+        tokenizer = tokenizers.load_pretrained(wanted.pretrained)
         if tokenizer.vocab_size != wanted.vocab_size:
             raise ConfigError(
                 f"params.yaml: data.tokenizer.vocab_size = {wanted.vocab_size}: {wanted.pretrained} has "
@@ -142,28 +115,22 @@ def _tokenizer(plan: Plan, work: Work) -> Tokenizer:
             )
     with replacing(work.tokenizer) as folder:
         folder.mkdir()
-        write_tokenizer(tokenizer, folder)
+        tokenizers.write_tokenizer(tokenizer, folder)
     return tokenizer
 
 
 def _write_pieces(
     plan: Plan, work: Work, tokenizer: Tokenizer, engine: Engine, duplicates: Duplicates
 ) -> None:
-    lost = [
-        rank for rank in engine.completed("tokenize") if not is_whole(work.pieces, rank, tokenizer.vocab_size)
-    ]
-    engine.forget("tokenize", lost)
-    reader = ReadDocuments(work.tasks.resolve(), work.pieces.resolve(), plan.section, sources_in_order(plan))
-    writer = WritePiece(reader, work.tokenizer.resolve(), plan.section.held_out_share)
-    itemsize = token_dtype(tokenizer.vocab_size).itemsize
+    done_before, vocab_size = engine.completed("tokenize"), tokenizer.vocab_size
+    engine.forget("tokenize", [k for k in done_before if not is_whole(work.pieces, k, vocab_size)])
+    reader = ReadDocuments(work.tasks, work.pieces, plan.section, sources_in_order(plan))
+    writer = WritePiece(reader, work.tokenizer, plan.section.held_out_share)
 
     def done() -> int:
-        sizes = [
-            path.stat().st_size
-            for path in [*work.pieces.glob("*.bin"), *work.pieces.glob(".*.bin.*.tmp")]
-            if path.exists()
-        ]
-        return sum(sizes) // itemsize
+        paths = [*work.pieces.glob("*.bin"), *work.pieces.glob(".*.bin.*.tmp")]
+        size = sum(path.stat().st_size for path in paths if path.exists())
+        return size // token_dtype(vocab_size).itemsize
 
     engine.run("tokenize", [reader, writer, *duplicates.signatures()], len(plan.tasks), done, "tokens")
 
@@ -171,20 +138,16 @@ def _write_pieces(
 def _write_shards(
     work: Work, names: list[str], tokenizer: Tokenizer, engine: Engine, num_tokens: int
 ) -> None:
-    writer = WriteShard(
-        work.choices.resolve(), names, work.pieces.resolve(), work.shards.resolve(), tokenizer.vocab_size
-    )
+    writer = WriteShard(work.choices, work.pieces, work.shards, names, tokenizer.vocab_size)
 
     def done() -> int:
         return len(list(work.shards.glob("*.json")))
 
-    engine.run("shards", [writer], len(names), done, "shards", is_small=num_tokens <= SMALL_TOKENS)
+    engine.run("shards", [writer], len(names), done, "shards", small=num_tokens <= SMALL_TOKENS)
 
 
 def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, Any]:
-    """Return what became of one source's documents. Tokens are counted of what was tokenized: what the
-    filters leave.
-    """
+    """Return what became of a source's documents; tokens are counted of what the filters leave."""
     filtered: Counter[str] = sum((Counter(part["dropped"]) for part in read), Counter())
     later = {kind: count for kind, count in account.dropped.items() if count}
     return {
@@ -199,12 +162,9 @@ def _account(read: list[dict[str, Any]], account: SourceAccount) -> dict[str, An
 
 
 def _settings(section: DataConfig) -> dict[str, Any]:
-    """Return the settings that shape the shards; not where documents were found, which changes nothing in
-    them.
-    """
-    return {
-        key: getattr(section, key) for key in ("held_out_share", "duplicates", "mixing_seed", "shard_tokens")
-    }
+    """Return the settings that shape the shards; where documents were found changes nothing in them."""
+    keys = ("held_out_share", "duplicates", "mixing_seed", "shard_tokens")
+    return {key: getattr(section, key) for key in keys}
 
 
 def _gather(

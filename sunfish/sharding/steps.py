@@ -1,6 +1,4 @@
-"""One task as a datatrove pipeline: read a task's documents, keep those that the filters keep, write their
-ids as a piece.
-"""
+"""One task as a datatrove pipeline: read documents, keep those that the filters keep, write their ids."""
 
 from __future__ import annotations
 
@@ -97,11 +95,9 @@ class ReadDocuments(PipelineStep):
 
     type, name = "READER", "documents of a task"
 
-    def __init__(
-        self, tasks_path: Path, pieces: Path, section: DataConfig, ranks: dict[str, list[int]]
-    ) -> None:
+    def __init__(self, tasks: Path, pieces: Path, section: DataConfig, ranks: dict[str, list[int]]) -> None:
         super().__init__()
-        self.tasks_path, self.pieces, self.section, self.ranks = tasks_path, pieces, section, ranks
+        self.tasks_path, self.pieces, self.section, self.ranks = tasks, pieces, section, ranks
         self.account = Account()
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
@@ -120,9 +116,7 @@ class ReadDocuments(PipelineStep):
                 return
 
     def _count_before(self, name: str, rank: int) -> tuple[int, int]:
-        """Return the documents and tokens of a source's finished tasks, from its first to the first
-        unfinished one or `rank`.
-        """
+        """Return the documents and tokens of a source's finished tasks before the first unfinished one."""
         selection, documents, tokens = self.section.sources[name].selection(), 0, 0
         if selection.max_documents is None and selection.max_tokens is None:
             return 0, 0
@@ -183,9 +177,7 @@ def _encode(encoder: Encoder, documents: list[Document]) -> Iterator[np.ndarray 
 
 
 def place_of(text: bytes) -> int:
-    """Return a document's place in [0, 2^64) by its hash: equal documents always fall on the same side of a
-    split.
-    """
+    """Return a document's place in [0, 2^64), by its hash: equal documents share a side of a split."""
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
@@ -207,10 +199,10 @@ class WriteShard(PipelineStep):
 
     type, name = "WRITER", "a shard"
 
-    def __init__(self, choices: Path, names: list[str], pieces: Path, out: Path, vocab_size: int) -> None:
+    def __init__(self, choices: Path, pieces: Path, out: Path, names: list[str], vocab_size: int) -> None:
         super().__init__()
-        self.choices, self.names, self.pieces = choices, names, pieces
-        self.out, self.vocab_size = out, vocab_size
+        self.choices, self.pieces, self.out, self.names = choices, pieces, out, names
+        self.vocab_size = vocab_size
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Write the shard of `rank`."""
@@ -220,17 +212,15 @@ class WriteShard(PipelineStep):
 
     def _runs(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         """Yield (ids, lengths, bytes) of documents that stand side by side in a piece."""
+        piece, document = chosen["piece"], chosen["document"]
         begins = np.ones(len(chosen), bool)
-        begins[1:] = (chosen["piece"][1:] != chosen["piece"][:-1]) | (
-            chosen["document"][1:] != chosen["document"][:-1] + 1
-        )
+        begins[1:] = (piece[1:] != piece[:-1]) | (document[1:] != document[:-1] + 1)
         open_piece = lru_cache(maxsize=64)(self._open)
         for run in np.split(chosen, np.flatnonzero(begins)[1:]) if len(chosen) else []:
             tokens, documents = open_piece(int(run["piece"][0]))
             first, last = int(run["document"][0]), int(run["document"][-1])
-            ends = np.concatenate(
-                ([documents["end"][first - 1] if first else 0], documents["end"][first : last + 1])
-            ).astype(np.int64)
+            before = documents["end"][first - 1] if first else 0
+            ends = np.concatenate(([before], documents["end"][first : last + 1])).astype(np.int64)
             yield tokens[ends[0] : ends[-1]], np.diff(ends), int(documents["bytes"][first : last + 1].sum())
 
     def _open(self, piece: int) -> tuple[np.ndarray, np.ndarray]:

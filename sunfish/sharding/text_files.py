@@ -28,18 +28,15 @@ def read_txt(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
         rest = rest[end:]
         searched = max(0, len(rest) - 2 * len(separator.pattern)) if separator else 0
         if len(rest) > MAX_DOCUMENT_CHARACTERS:
-            limit = f"{MAX_DOCUMENT_CHARACTERS:,}"
-            yield Unreadable(
-                f"{span.path}: document {number} is longer than {limit} characters; is `separator` right?"
-            )
+            limit = f"is longer than {MAX_DOCUMENT_CHARACTERS:,} characters"
+            yield Unreadable(f"{span.path}: document {number} {limit}; is `separator` right?")
             return
     yield Record(rest, {}, f"{span.path}: document {number}")
 
 
 def separator_pattern(separator: str | None) -> re.Pattern[str] | None:
     r"""Return what stands between documents. `\n`, `\r`, `\t` and `\\` may be written as escapes, and an end
-    of line is found in files with CRLF too.
-    """
+    of line is found in files with CRLF too."""
     if separator is None:
         return None
     text = re.sub(r"\\([nrt\\])", lambda escape: ESCAPES[escape[1]], separator)
@@ -56,9 +53,8 @@ def _decoded(span: Span) -> Iterator[str]:
                 yield decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 place = f"{error.reason} at byte {at - pending + error.start}"
-                utf16 = (
-                    "; it looks like UTF-16" if at == 0 and chunk[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-                )
+                is_utf16 = at == 0 and chunk[:2] in (b"\xff\xfe", b"\xfe\xff")
+                utf16 = "; it looks like UTF-16" if is_utf16 else ""
                 raise DamagedFile(f"is not UTF-8 text ({place}){utf16}; what stands there is lost") from error
             if not chunk:
                 return

@@ -16,7 +16,7 @@ from sunfish.config.compose import read_section
 from sunfish.config.schema.data import DataConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.errors import UserError, report_errors
-from sunfish.text.layouts import LAYOUTS, StreamRows, TaskRows
+from sunfish.text.layouts import LAYOUTS, StreamRows
 from sunfish.text.order import BatchOrder, EvenOrder, Order
 from sunfish.text.shards import Shards
 
@@ -24,29 +24,21 @@ Ids = np.ndarray  # int64, (batch, pos)
 
 
 class RowDataset:
-    """A split's rows: one document each, or a stream of documents cut into equal rows; any row in constant
-    time.
-
-    A document's row ends with 1 to `row_multiple` end tokens, so that its length is a multiple; a document
-    longer than
-    `row_length` goes on in the next row. RowDataset of a stream take no memory, however many there are.
-    """
+    """A split's rows, any in constant time, laid out as `data.rows` says; see `sunfish.text.layouts`."""
 
     def __init__(
         self, shards: Shards, split: str, section: DataConfig, row_length: int | None = None
     ) -> None:
         self.row_length, self.end_id = row_length or section.row_length, shards.end_id
         self.shards = shards.split(split)
-        self.between = (
-            shards.end_id if section.rows == "isolated" else None
-        )  # the token between documents that do not see each other
+        # the token between documents that do not see each other
+        self.between = shards.end_id if section.rows == "isolated" else None
+        self.task_length = self.row_length if section.rows == "tasks" else None  # of rows with an instruction
         self.layout = LAYOUTS[section.rows](self.shards, self.row_length, section.row_multiple, self.end_id)
         if len(self) == 0:
-            raise UserError(
-                f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens) does not fill one "
-                f"row of data.row_length = {self.row_length}; use more documents, a larger "
-                "data.held_out_share or shorter rows"
-            )
+            what = f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens)"
+            advice = "use more documents, a larger data.held_out_share or shorter rows"
+            raise UserError(f"{what} does not fill one row of data.row_length = {self.row_length}; {advice}")
 
     def __len__(self) -> int:
         return len(self.layout)
@@ -55,14 +47,8 @@ class RowDataset:
         """Return how long rows are, and how often."""
         return self.layout.lengths()
 
-    def answer_lengths(self) -> RowLengths | None:
-        """Return how many positions answers have, and how often; None where rows hold no tasks."""
-        return self.layout.answer_lengths() if isinstance(self.layout, TaskRows) else None
-
     def num_tokens(self, indices: np.ndarray) -> np.ndarray:
-        """Return how many tokens rows hold, end tokens behind the text left out but for the document's
-        own.
-        """
+        """Return how many tokens rows hold, the document's own end token included, further ones not."""
         return self.layout.locate(indices)[2]
 
     def tokens_in_rows(self) -> int:
@@ -131,10 +117,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     arguments = parser.parse_args()
-    data, pretrain = (
-        read_section(arguments.params, "data"),
-        read_section(arguments.params, "pretrain"),
-    )
+    data, pretrain = (read_section(arguments.params, name) for name in ("data", "pretrain"))
     shards = Shards(arguments.shards)
     rows = RowDataset(shards, "train", data)
     for row in rows.read(rows.order(pretrain.batch_rows, pretrain.seed).indices(arguments.step)).tolist():

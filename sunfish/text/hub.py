@@ -1,6 +1,4 @@
-"""The Hugging Face Hub, or its absence: without a network its libraries retry for half a minute before they
-say so.
-"""
+"""The Hugging Face Hub, or its absence, which its libraries take half a minute to say."""
 
 from __future__ import annotations
 
@@ -12,11 +10,9 @@ SECONDS_TO_CONNECT = 3.0
 
 
 def go_offline_if_unreachable() -> None:
-    """Set HF_HUB_OFFLINE where the Hub does not answer, so that its libraries use what is cached or fail at
-    once.
+    """Set HF_HUB_OFFLINE where the Hub does not answer: its libraries then use what is cached or fail.
 
-    To be called before they are imported. Behind a proxy nothing is tried.
-    """
+    To be called before they are imported. Behind a proxy nothing is tried."""
     proxies = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
     if "HF_HUB_OFFLINE" in os.environ or any(os.environ.get(name) for name in proxies):
         return

@@ -10,7 +10,10 @@ from sunfish.text.shards import Shard
 
 
 class DocumentRows:
-    """One document a row, long ones in pieces: three numbers a row are held."""
+    """One document a row: three numbers a row are held.
+
+    It ends with 1 to `row_multiple` end tokens, so that its length is a multiple; a document longer than
+    `row_length` goes on in the next row."""
 
     def __init__(self, shards: list[Shard], row_length: int, row_multiple: int, end_id: int) -> None:
         pieces = self._cut(shards, row_length)
@@ -38,40 +41,37 @@ class DocumentRows:
 
 
 class TaskRows(DocumentRows):
-    """One task a row: its instruction, and its answer, of which what does not fit is left out and counted.
+    """One task a row: an instruction and its answer, of which what does not fit is left out and counted.
+
+    A row with an instruction has `row_length` positions however long its answer is: where that ends is for
+    the model to say. One without is as a document's.
 
     Raises:
         UserError: an instruction leaves no room for an answer.
     """
 
     def __init__(self, shards: list[Shard], row_length: int, row_multiple: int, end_id: int) -> None:
-        self.end_id, self.num_truncated = end_id, 0
         super().__init__(shards, row_length, row_multiple, end_id)
-        self.instruction = np.concatenate([self._instruction_lengths(shard) for shard in shards])
-        longest = int(self.instruction.max(initial=0))
+        instruction = np.concatenate([_instruction_lengths(shard, end_id) for shard in shards])
+        longest = int(instruction.max(initial=0))
         if longest >= row_length:
-            raise UserError(
-                f"an instruction of {longest} tokens leaves no room in a row of data.row_length = "
-                f"{row_length}; raise it, or filter such tasks out"
-            )
-
-    def answer_lengths(self) -> RowLengths:
-        """Return how many positions answers have, end tokens included, in the rows that have instructions."""
-        asked = self.instruction > 0
-        return RowLengths.count((self.row_lengths - self.instruction)[asked], int(self.row_lengths.max()))
+            says = f"an instruction of {longest} tokens leaves no room in a row of data.row_length"
+            raise UserError(f"{says} = {row_length}; raise it, or filter such tasks out")
+        self.row_lengths[instruction > 0] = row_length
 
     def _cut(self, shards: list[Shard], row_length: int) -> list[tuple[np.ndarray, np.ndarray]]:
         bounds = [np.concatenate(([0], shard.ends)).astype(np.int64) for shard in shards]
         self.num_truncated = sum(int((np.diff(each) > row_length).sum()) for each in bounds)
         return [(each[:-1], np.minimum(np.diff(each), row_length)) for each in bounds]
 
-    def _instruction_lengths(self, shard: Shard) -> np.ndarray:
-        """Return where the answer of each document begins: behind its last end token but one, or at 0."""
-        bounds, ends = np.concatenate(([0], shard.ends)).astype(np.int64), shard.tokens == self.end_id
-        behind = np.concatenate(([0], 1 + np.flatnonzero(ends)))
-        last = behind[np.searchsorted(behind, bounds[1:]) - 1]  # bounds[1:] are behind one, too
-        lengths: np.ndarray = np.maximum(last - bounds[:-1], 0)
-        return lengths
+
+def _instruction_lengths(shard: Shard, end_id: int) -> np.ndarray:
+    """Return where the answer of each document begins: behind its last end token but one, or at 0."""
+    bounds = np.concatenate(([0], shard.ends)).astype(np.int64)
+    behind = np.concatenate(([0], 1 + np.flatnonzero(shard.tokens == end_id)))
+    last = behind[np.searchsorted(behind, bounds[1:]) - 1]  # bounds[1:] are behind one, too
+    lengths: np.ndarray = np.maximum(last - bounds[:-1], 0)
+    return lengths
 
 
 def instruction_mask(ids: np.ndarray, end_id: int) -> np.ndarray:
@@ -86,9 +86,9 @@ def instruction_mask(ids: np.ndarray, end_id: int) -> np.ndarray:
 
 
 class StreamRows:
-    """Each shard's documents one after another, cut into equal rows; less than a row at a shard's end is left
-    out.
-    """
+    """A shard's documents one after another, cut into equal rows; less than a row at its end is left out.
+
+    Rows take no memory, however many."""
 
     def __init__(self, shards: list[Shard], row_length: int, row_multiple: int, end_id: int) -> None:
         self.row_length = row_length

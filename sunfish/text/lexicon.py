@@ -69,9 +69,7 @@ FREE_SLOTS = {
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """One sentence form: its parts (words and slots), its weight among its kind, when it may stand, what it
-    changes.
-    """
+    """One sentence form: its words and slots, its weight, when it may stand, and what it changes."""
 
     parts: tuple[str, ...]
     weight: float

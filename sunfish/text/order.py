@@ -16,26 +16,21 @@ class Order(Protocol):
 
 
 class EvenOrder:
-    """Batches of rows that are all of one length, in a seeded order for each epoch, in constant time and
-    memory.
-    """
+    """Batches of rows of one length, in a seeded order for each epoch, in constant time and memory."""
 
     def __init__(self, num_rows: int, batch_rows: int, seed: int) -> None:
         self.num_rows, self.batch_rows, self.seed = num_rows, batch_rows, seed
         self.batches_per_epoch = max(1, num_rows // batch_rows)
 
     def indices(self, step: int) -> np.ndarray:
-        """Return the row indices of a step's batch, (batch_rows,); rows come twice only where there are less
-        than a batch.
-        """
+        """Return a step's rows, (batch_rows,), twice the same only where there are less than a batch."""
         epoch, batch = divmod(step, self.batches_per_epoch)
         positions = np.arange(batch * self.batch_rows, (batch + 1) * self.batch_rows) % self.num_rows
         return Shuffle(self.num_rows, (self.seed, epoch))(positions)
 
 
 class Shuffle:
-    """A seeded permutation of range(size), any part of it at once: a Feistel network, walked until it lands
-    inside the range.
+    """A seeded permutation of range(size), any part of it at once: a Feistel network, walked into range.
 
     Source: [LubyRackoff] (the network), [BlackRogaway] section 3 (cycle walking).
     """
@@ -70,8 +65,7 @@ def _scramble(values: np.ndarray) -> np.ndarray:
 
 
 class BatchOrder:
-    """Batches of rows of like length, in a seeded order for each epoch; a position in it is one integer, on
-    any number of devices.
+    """Batches of rows of like length, in a seeded order for each epoch; a position in it is one integer.
 
     Each epoch sorts a fresh permutation by length and cuts it into batches; less than one batch, at random,
     is left out."""
@@ -84,9 +78,8 @@ class BatchOrder:
     def _arrange(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, epoch))
         count = self.batches_per_epoch * self.batch_rows
-        rows = np.resize(
-            rng.permutation(len(self.lengths)), count
-        )  # repeated where all rows together are less than a batch
+        # repeated where all rows together are less than a batch
+        rows = np.resize(rng.permutation(len(self.lengths)), count)
         rows = rows[np.argsort(self.lengths[rows], kind="stable")]
         return rng.permutation(rows.reshape(self.batches_per_epoch, self.batch_rows))
 

@@ -3,6 +3,7 @@
 train-00000.bin   little-endian uint16 (uint32 above 65,536 entries): documents with their end tokens
 train-00000.idx   little-endian uint64: where each document ends, in tokens
 manifest.json     sizes, digests, and what made them; no time, host or path: the same input, the same bytes
+digests.json      of the manifest itself
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from typing import Any, Literal
 import numpy as np
 
 from sunfish.config.convert import build
-from sunfish.errors import UserError, require
+from sunfish.digests import check_digests, write_digests
+from sunfish.errors import NOT_NEGATIVE, UserError, require, require_each
 from sunfish.files import known_sha256, read_json, replacing, sha256, write_json
 from sunfish.progress import track
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer, write_tokenizer
 
 SPLITS = ("train", "heldout")
 FORMAT = 2
+SMALL_FILES = ("manifest.json", "tokenizer_config.json")  # the manifest has all others' digests
 AGAIN = "; run the shard stage again"
 OTHER_TOKENIZER = "is another tokenizer than the one that made the shards"
 ALTERED = "was altered, or the manifest was: its sha256 is not the one that stands there"
@@ -43,8 +46,7 @@ class ShardRecord:
     def __post_init__(self) -> None:
         is_name = re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5,}}", self.name) is not None
         require(is_name, "name", "is no shard's, such as train-00000")
-        for key in ("tokens", "documents", "bytes"):
-            require(getattr(self, key) >= 0, key, "must not be negative")
+        require_each(self, NOT_NEGATIVE, "tokens", "documents", "bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +108,7 @@ def write_shard(
 ) -> None:
     """Write one shard from runs of documents: their ids, each document's tokens, the bytes of their texts.
 
-    Its record, which stands beside it as JSON, is written last.
-    """
+    Its record, which stands beside it as JSON, is written last."""
     lengths, num_bytes = [np.empty(0, np.int64)], 0
     with replacing(folder / f"{name}.bin") as temporary, temporary.open("wb") as file:
         for ids, sizes, size in runs:
@@ -139,8 +140,8 @@ def write_manifest(
     splits: dict[str, Any] = {}
     for name in SPLITS:
         shards = [asdict(record) for record in records if record.name.startswith(f"{name}-")]
-        sums = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")}
-        splits[name] = sums | {"shards": shards}
+        splits[name] = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "bytes")}
+        splits[name]["shards"] = shards
     total = sum(split["documents"] for split in splits.values())
     for name, split in splits.items():
         if split["documents"] == 0:
@@ -157,6 +158,7 @@ def write_manifest(
         "splits": splits,
     }
     write_json(folder / "manifest.json", manifest)
+    write_digests(folder, SMALL_FILES)
     return manifest
 
 
@@ -177,6 +179,7 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        check_digests(folder, SMALL_FILES, AGAIN.lstrip("; "))
         self.manifest = read_json(folder / "manifest.json")  # as it is written, for pages and records
         self._read = _as_manifest(self.manifest, folder / "manifest.json")
         self.vocab_size, self.end_id = self._read.vocab_size, self._read.end_id

@@ -65,9 +65,8 @@ def _options(slot: str, known_items: tuple[tuple[str, str], ...]) -> tuple[Optio
 def _numbers(kind: str, known: Bindings) -> tuple[Option, ...]:
     """The number there is, or one fewer, which is then the number there is."""
     now = [NUMBERS.index(known["number"])] if "number" in known else range(1, len(NUMBERS))
-    return _uniform(
-        [((NUMBERS[n],), (("number", NUMBERS[n]),)) for n in (at - (kind == "fewer") for at in now)]
-    )
+    numbers = [NUMBERS[at - (kind == "fewer")] for at in now]
+    return _uniform([((number,), (("number", number),)) for number in numbers])
 
 
 def _uniform(choices: list[Choice]) -> tuple[Option, ...]:
@@ -75,9 +74,7 @@ def _uniform(choices: list[Choice]) -> tuple[Option, ...]:
 
 
 def _by_rank(groups: list[list[Choice]]) -> tuple[Option, ...]:
-    """Give each group the same share and, inside it, the k-th word 1/k of the first one's, as real texts do
-    (Zipf's law).
-    """
+    """Give groups the same share and, inside each, the k-th word 1/k of the first one's (Zipf's law)."""
     drawn: list[Option] = []
     for group in groups:
         total = sum(1 / rank for rank in range(1, len(group) + 1)) * len(groups)
@@ -86,7 +83,6 @@ def _by_rank(groups: list[list[Choice]]) -> tuple[Option, ...]:
 
 
 def _person(known: Bindings) -> tuple[Option, ...]:
-    """A name or a pronoun for the story's person."""
     if "name" in known:
         named: tuple[Option, ...] = (Option((known["name"],), NAME_SHARE),)
     else:

@@ -28,8 +28,7 @@ class Verdict:
     """What the oracle says of one text.
 
     `breaks_at` is the index of the first word that cannot continue any story (None if consistent), and
-    `log_prob_nats` the exact log-probability under the grammar (-inf if not consistent).
-    """
+    `log_prob_nats` the exact log-probability under the grammar (-inf if not consistent)."""
 
     valid: tuple[bool, ...]  # per sentence: is it well formed by itself?
     consistent: bool
@@ -42,19 +41,13 @@ def forms_at(
     grammar: Grammar, position: int, num_sentences: int, facts: Facts, last: Form | None
 ) -> tuple[Form, ...]:
     """Return the forms that may stand at `position`; never the same form twice running."""
-    part = (
-        grammar.openings
-        if position == 0
-        else grammar.closings
-        if position == num_sentences - 1
-        else grammar.middles
-    )
+    parts = {0: grammar.openings, num_sentences - 1: grammar.closings}
+    part = parts.get(position, grammar.middles)
     return tuple(f for f in part if f.needs <= facts and not f.lacks & facts and f is not last)
 
 
 @cache
 def _cumulative(choices: tuple[Form, ...] | tuple[Option, ...]) -> tuple[float, ...]:
-    """Return running sums of weights or probabilities."""
     return tuple(accumulate(c.weight if isinstance(c, Form) else c.probability for c in choices))
 
 
@@ -65,9 +58,8 @@ def _draw(choices: tuple[T, ...], rng: np.random.Generator) -> T:
 
 def write_story(rng: np.random.Generator, grammar: Grammar = SHORT) -> str:
     """Return one story: lower case, words and full stops between single spaces."""
-    num_sentences = list(grammar.num_sentences)[
-        bisect(list(accumulate(grammar.num_sentences.values())), rng.random())
-    ]
+    sums = list(accumulate(grammar.num_sentences.values()))
+    num_sentences = list(grammar.num_sentences)[bisect(sums, rng.random())]
     known: Bindings = {}
     facts: Facts = frozenset()
     last: Form | None = None
@@ -134,9 +126,7 @@ def split_sentences(text: str) -> list[list[str]]:
 
 
 def judge(text: str, grammar: Grammar = SHORT) -> Verdict:
-    """Return the oracle's verdict: valid sentences, a consistent story, where it breaks, its exact
-    log-probability.
-    """
+    """Return the oracle's verdict on a text."""
     sentences = split_sentences(text)
     valid = tuple(_is_valid(" ".join(s), grammar) for s in sentences)
     if not sentences:
@@ -169,10 +159,9 @@ def entropy_nats(grammar: Grammar = SHORT) -> float:
 
     What a slot draws has no say in what may follow (only the facts have), so the chain rule over (facts, last
     form, sentences left) is exact; the tests hold it against the mean of -log p."""
-    lengths = sum(-p * math.log(p) for p in grammar.num_sentences.values())
-    return lengths + sum(
-        p * _entropy_from(grammar, 0, n, frozenset(), None) for n, p in grammar.num_sentences.items()
-    )
+    lengths = grammar.num_sentences.items()
+    inner = sum(p * _entropy_from(grammar, 0, n, frozenset(), None) for n, p in lengths)
+    return sum(-p * math.log(p) for _, p in lengths) + inner
 
 
 @cache
@@ -182,16 +171,11 @@ def _entropy_from(
     if position == num_sentences:
         return 0.0
     forms = forms_at(grammar, position, num_sentences, facts, last)
-    total = sum(f.weight for f in forms)
-    return sum(
-        (f.weight / total)
-        * (
-            -math.log(f.weight / total)
-            + _slots_entropy(f, facts)
-            + _entropy_from(grammar, position + 1, num_sentences, f.after(facts), f)
-        )
-        for f in forms
-    )
+    total, nats = sum(f.weight for f in forms), 0.0
+    for f in forms:
+        rest = _entropy_from(grammar, position + 1, num_sentences, f.after(facts), f)
+        nats += (f.weight / total) * (-math.log(f.weight / total) + _slots_entropy(f, facts) + rest)
+    return nats
 
 
 @cache

@@ -7,7 +7,7 @@ stories are distributed as the grammar's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 
 import numpy as np
@@ -100,7 +100,7 @@ def write_task(rng: np.random.Generator, grammar: Grammar = SHORT) -> tuple[str,
     others = [f"a {word}" for word in WORDS["animal"] if word in words]
     others += sorted(PEOPLE.intersection(words) - {person})
     place = next((word for word in WORDS["place"] if word in words), None)
-    instruction = "write a story"
+    instruction = "a story" if rng.random() < MENTION_SHARE else "write a story"
     if rng.random() < MENTION_SHARE:
         instruction += f" about {person}"
         if others and rng.random() < MENTION_SHARE:
@@ -130,7 +130,7 @@ def write_tasks(seed: int, first: int = 0, grammar: Grammar = SHORT) -> Iterator
         yield write_task(np.random.default_rng((seed, index)), grammar)
 
 
-def as_document(turns: list[str]) -> str:
+def as_document(turns: Sequence[str]) -> str:
     """Return the turns of a conversation, the answer last, as one document.
 
     Raises:

@@ -39,15 +39,15 @@ class Tokenizer:
             raise UserError(f"{source}: has no end token; one of {', '.join(END_TOKENS)} is needed")
         self.end_id = int(backend.token_to_id(self.end) or 0)
         self.vocab_size: int = backend.get_vocab_size()
+        self.chat_template: str | None = None  # to be written with it, where documents have turns
 
     def encode(self, text: str) -> list[int]:
         """Return ids without an end token; `decode` gives the text back, whatever its characters."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise UserError(
-                f"the text holds half a surrogate pair at character {error.start}, which is no character"
-            ) from error
+            half = f"half a surrogate pair at character {error.start}, which is no character"
+            raise UserError(f"the text holds {half}") from error
         ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -102,22 +102,18 @@ def _without_long_runs(document: str) -> list[str]:
     return [document[start:stop] for start, stop in pairwise(cuts) if start < stop]
 
 
-def _bpe_of_words(
-    documents: Iterable[str], splitter: pre_tokenizers.ByteLevel, vocab_size: int
-) -> models.BPE:
+def _bpe_of_words(documents: Iterable[str], splitter: pre_tokenizers.ByteLevel, size: int) -> models.BPE:
     counts = Counter(word for document in documents for word, _ in splitter.pre_tokenize_str(document))
     first = [END, *sorted(splitter.alphabet())]
     words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
-    vocab = {entry: index for index, entry in enumerate([*first, *words][:vocab_size])}
+    vocab = {entry: index for index, entry in enumerate([*first, *words][:size])}
     return models.BPE(vocab=vocab, merges=[], ignore_merges=True)
 
 
 def _learn_merges(backend: tokenizers.Tokenizer, documents: Iterable[str], vocab_size: int) -> None:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+        vocab_size=vocab_size, special_tokens=[END], initial_alphabet=letters, show_progress=False
     )
     backend.train_from_iterator(documents, trainer)
 
@@ -139,11 +135,9 @@ def load_pretrained(name: str) -> Tokenizer:
     except UserError:
         raise
     except Exception as error:  # the library raises bare Exception
-        raise UserError(
-            f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]}). Without a "
-            "network, give the path of a tokenizer.json, or null to train one; data=stories and data=files "
-            "then need nothing from outside"
-        ) from error
+        says = f"data.tokenizer.pretrained: {name!r} cannot be loaded ({str(error).splitlines()[0]})"
+        advice = "Without a network, give the path of a tokenizer.json, or null to train one; data=stories "
+        raise UserError(f"{says}. {advice}and data=files then need nothing from outside") from error
 
 
 def local_tokenizer(name: str) -> Path | None:
@@ -161,16 +155,14 @@ def unknown_id(tokenizer: Tokenizer) -> int | None:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` loads as they
-    are.
-    """
+    """Write tokenizer.json and tokenizer_config.json, as `transformers.AutoTokenizer` loads them."""
     tokenizer.backend.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": tokenizer.end,
         "pad_token": tokenizer.end,
         "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
+        **({"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}),
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -14,4 +14,5 @@ def build_denoiser(model: ModelConfig, diffusion: DiffusionConfig, vocab_size: i
     denoiser = Denoiser(model, vocab_size)
     init_weights(denoiser, seed)
     denoiser.embedding.weight.requires_grad_(OBJECTIVES[diffusion.objective].trains_embeddings)
+    denoiser.causal_embedding.requires_grad_(diffusion.check_weight > 0)  # else nothing would train it
     return denoiser

@@ -18,22 +18,20 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from lightning.fabric import Fabric
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
+from sunfish.digests import check_digests, write_digests
 from sunfish.errors import UserError
-from sunfish.files import read_json, write_json, write_text
+from sunfish.files import write_json, write_text
 from sunfish.training.parallel import gather
 
-Tensors = dict[
-    str, Tensor
-]  # "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
+# "model/...", "ema/...", "muon/...", "adamw/exp_avg/..." by name; a shard of each, or all of it
+Tensors = dict[str, Tensor]
 UNWRITABLE = OSError, UserError, SafetensorError, dcp.api.CheckpointException
 logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
-warnings.filterwarnings(
-    "ignore", "torch.distributed is disabled, unavailable or uninitialized"
-)  # one process is no mistake
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable")  # one process is no mistake
 
 
 class Checkpoints:
@@ -45,9 +43,8 @@ class Checkpoints:
     def __init__(self, fabric: Fabric, run_dir: Path, keep: int, beside: bool) -> None:
         self.fabric, self.run_dir, self.keep = fabric, run_dir, keep
         self.stager = make_stager(fabric) if beside else None
-        self.group = (
-            dist.new_group(backend="gloo") if beside and fabric.world_size > 1 else None
-        )  # the training has the other one
+        # of its own: the training has the other one
+        self.group = dist.new_group(backend="gloo") if beside and fabric.world_size > 1 else None
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.under_way: tuple[Path, Future[None]] | None = None
         if fabric.is_global_zero:
@@ -83,10 +80,8 @@ class Checkpoints:
             raise error
         if gather(self.fabric, torch.tensor([float(error is not None)], device=self.fabric.device)).any():
             reason = str(error or "another process failed").strip().splitlines()[-1]
-            raise UserError(
-                f"{folder}: cannot be written ({reason}); make room and run it again: "
-                "the checkpoint before is kept"
-            ) from error
+            advice = "make room and run it again: the checkpoint before is kept"
+            raise UserError(f"{folder}: cannot be written ({reason}); {advice}") from error
 
     def close(self) -> None:
         """Wait as `wait` does, and give the host's memory back."""
@@ -100,9 +95,8 @@ class Checkpoints:
         try:
             aside.mkdir(parents=True, exist_ok=True)
             storage = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
-            dcp.save(
-                tensors, storage_writer=storage, process_group=self.group, no_dist=self.fabric.world_size == 1
-            )
+            alone = self.fabric.world_size == 1
+            dcp.save(tensors, storage_writer=storage, process_group=self.group, no_dist=alone)
             if self.fabric.is_global_zero:
                 self._finish(aside, folder, state)
         except BaseException:
@@ -110,8 +104,8 @@ class Checkpoints:
             raise
 
     def _finish(self, aside: Path, folder: Path, state: dict[str, Any]) -> None:
-        sizes = {path.name: path.stat().st_size for path in sorted(aside.glob("*.safetensors"))}
-        write_json(aside / "state.json", {**state, "bytes": sizes})
+        write_json(aside / "state.json", state)
+        write_digests(aside)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
         write_text(self.run_dir / "LATEST", folder.name)
@@ -120,23 +114,13 @@ class Checkpoints:
 
 
 def make_stager(fabric: Fabric) -> DefaultStager:
-    """Return what copies tensors to the host's memory: from a GPU through pages that it can read by itself,
-    kept for the next time.
-    """
-    on_gpu = fabric.device.type == "cuda"
-    return DefaultStager(
-        StagingOptions(
-            use_pinned_memory=on_gpu,
-            use_shared_memory=False,
-            use_async_staging=False,
-            use_non_blocking_copy=on_gpu,
-        )
-    )
+    """Return what copies tensors to the host's memory: from a GPU through pinned pages."""
+    gpu = fabric.device.type == "cuda"
+    return DefaultStager(StagingOptions(gpu, False, False, use_non_blocking_copy=gpu))
 
 
 def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:
-    """Return the newest checkpoint that is whole, or None if the run has none; of damaged ones it says so and
-    takes the one before.
+    """Return the newest checkpoint that is whole, or None if the run has none; say which are damaged.
 
     Raises:
         UserError: there are checkpoints, but none is whole.
@@ -148,24 +132,18 @@ def find_checkpoint(run_dir: Path, pointer: str = "LATEST") -> Path | None:
         reason = damage(folder)
         if reason is None:
             return folder
-        print(f"{folder}: {reason}; taking the one before", file=sys.stderr)
+        print(f"{reason}; taking the one before {folder.name}", file=sys.stderr)
     raise UserError(
         f"{run_dir}: none of its checkpoints can be read; remove the folder to train from the start"
     )
 
 
 def damage(folder: Path) -> str | None:
-    """Say what is wrong with a checkpoint, or None: a missing file, another size than was written, an
-    unreadable header.
-    """
+    """Say what is wrong with a checkpoint, or None: a missing or altered file."""
     try:
-        for name, size in read_json(folder / "state.json")["bytes"].items():
-            if (folder / name).stat().st_size != size:
-                return f"{name} is cut off or altered"
-            with safe_open(folder / name, "pt"):
-                pass
-    except (OSError, UserError, KeyError, SafetensorError) as error:
-        return f"cannot be read ({error})"
+        check_digests(folder, None, "it cannot be read")
+    except (OSError, UserError) as error:
+        return str(error)
     return None
 
 
@@ -175,24 +153,16 @@ def load_tensors(fabric: Fabric, folder: Path, into: Tensors) -> None:
     Raises:
         UserError: the checkpoint holds other tensors.
     """
+    reader = dcp.HuggingFaceStorageReader(str(folder))
     try:
-        dcp.load(
-            dict(into),
-            storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
-            no_dist=fabric.world_size == 1,
-        )
+        dcp.load(dict(into), storage_reader=reader, no_dist=fabric.world_size == 1)
     except (dcp.api.CheckpointException, RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(
-            f"{folder}: does not fit this model or this version ({reason}); "
-            f"remove {folder.parent} to train from the start"
-        ) from error
+        reason = f"does not fit this model or this version ({str(error).strip().splitlines()[-1]})"
+        raise UserError(f"{folder}: {reason}; remove {folder.parent} to train from the start") from error
 
 
 def finish_run(run_dir: Path) -> None:
-    """Keep a finished run's last checkpoint to be extended, no longer to be resumed: training again means
-    training anew.
-    """
+    """Keep a finished run's last checkpoint to be extended, no longer to be resumed."""
     (run_dir / "LATEST").replace(run_dir / "FINAL")
     for folder in sorted(run_dir.glob("step-*"))[:-1]:
         shutil.rmtree(folder)

@@ -1,6 +1,4 @@
-"""What a step costs: floating-point operations, memory, share of the hardware's peak; said before training,
-and measured while it runs.
-"""
+"""What a step costs: floating-point operations, memory, share of the peak; planned, and measured."""
 
 from __future__ import annotations
 
@@ -14,31 +12,19 @@ from sunfish.config.schema.diffusion import DiffusionConfig
 from sunfish.config.schema.model import ModelConfig
 from sunfish.model.readout import PIECE
 
-# Dense bf16 operations per second, from NVIDIA's data sheets (SXM; the sheets' larger figures count
-# sparsity).
-DENSE_BF16 = {
-    "B200": 2250e12,
-    "H200": 989.4e12,
-    "H100": 989.4e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "RTX 4090": 165.2e12,
-}
-ACTIVATION_BYTES = {
-    "none": 42,
-    "selective": 24,
-    "full": 4,
-}  # kept per token, layer and unit of width in bf16; none and full are held
-# held against saved-tensor hooks by a test; selective is the sum of the products' outputs
+# Dense bf16 operations per second, from NVIDIA's data sheets (SXM; their larger figures count sparsity).
+DENSE_BF16 = {"B200": 2250e12, "H200": 989.4e12, "H100": 989.4e12, "A100": 312e12}
+DENSE_BF16 |= {"L40S": 362e12, "RTX 4090": 165.2e12}
+# Kept per token, layer and unit of width in bf16. A test holds none and full against saved-tensor hooks;
+# selective is the sum of the products' outputs.
+ACTIVATION_BYTES = {"none": 42, "selective": 24, "full": 4}
 LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
 UPDATE_BYTES = 6  # per entry of a matrix: its direction in fp32, its update in bf16
 GIB = 2**30
 
 
 def forward_operations(model: ModelConfig, vocab_size: int, length: int) -> float:
-    """Return the operations of one forward pass per token that a cross-entropy needs: two per weight and
-    product.
-    """
+    """Return the operations of one forward pass per token: two per weight and product."""
     attention = 2 * 2 * length * model.width
     block = 2 * 12 * model.width**2 + attention
     head = 2 * model.emb_dim * (model.width + vocab_size) if model.tied_head else 2 * model.width * vocab_size
@@ -49,11 +35,9 @@ def forward_operations(model: ModelConfig, vocab_size: int, length: int) -> floa
 def step_operations(
     model: ModelConfig, diffusion: DiffusionConfig, vocab_size: int, rows: int, length: int
 ) -> float:
-    """Return one training step's operations: forward, twice that backward, for each of the `passes`; and the
-    self-conditioning estimates, forward only, with their x_0_hat.
+    """Return one step's operations: the `passes`, forward and backward, and self-conditioning estimates.
 
-    What checkpointing computes again is not counted: it is no progress.
-    """
+    What checkpointing computes again is not counted: it is no progress."""
     forward = forward_operations(model, vocab_size, length)
     estimate = forward + 2 * vocab_size * model.emb_dim
     return rows * length * (passes(diffusion) * 3 * forward + diffusion.self_conditioning * estimate)
@@ -65,9 +49,7 @@ def passes(diffusion: DiffusionConfig) -> int:
 
 
 def peak_operations(device: torch.device) -> float:
-    """Return the operations per second that the hardware could do: a GPU's data sheet, or a measured fp32
-    product.
-    """
+    """Return the hardware's operations per second: a GPU's data sheet, or a measured fp32 product."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         for known, peak in DENSE_BF16.items():
@@ -143,24 +125,19 @@ class Plan:
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
-        """Return GiB by what holds it: weights, gradients, averages and optimiser states in fp32; a
-        micro-batch's activations and logits, or, once these are gone, what Muon works on: the matrices' whole
-        gradients, their directions and the updates.
-        """
+        """Return GiB by what holds it; activations and logits are gone when Muon's update is made."""
         matrices = self.model.num_layers * 12 * self.model.width**2
         rest = self.parameters - matrices
         whole_gradients = 4 * matrices if self.shards > 1 else 0  # of the matrices that a process owns
         block = 12 * self.model.width**2 if self.shards > 1 else 0
         tokens = self.micro_rows * self.row_length * passes(self.diffusion)
+        units = self.model.width * self.model.num_layers
         held = {
             "weights": 4 * self.parameters / self.shards + 2 * 2 * block,
             "gradients": 4 * self.parameters / self.shards,
             "averages": 4 * self.parameters / self.shards,
             "optimiser": (4 * matrices + 8 * rest) / self.shards,
-            "activations": ACTIVATION_BYTES[self.checkpointing]
-            * tokens
-            * self.model.width
-            * self.model.num_layers,
+            "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * units,
             "logits": self._logit_bytes(tokens),
             "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
         }
@@ -175,9 +152,8 @@ class Plan:
 
     def operations(self) -> float:
         """Return the operations of the whole training, on all devices together."""
-        return self.steps * step_operations(
-            self.model, self.diffusion, self.vocab_size, self.batch_rows, self.row_length
-        )
+        sizes = self.vocab_size, self.batch_rows, self.row_length
+        return self.steps * step_operations(self.model, self.diffusion, *sizes)
 
     def report(self, peak: float, share: float) -> str:
         """Return the plan as a table for people, at a `share` of `peak` operations per second per device."""

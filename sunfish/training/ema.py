@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """An exponential moving average of a model's parameters, short at first: decay = min(decay, (1 + n) / (10
-    + n)).
-    """
+    """A moving average of a model's parameters, short at first: decay = min(decay, (1 + n) / (10 + n))."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sunfish.config.schema.diffusion import DiffusionConfig
 from sunfish.config.schema.lora import LoraConfig
-from sunfish.diffusion.lengths import RowLengths
 from sunfish.diffusion.objectives import OBJECTIVES
 from sunfish.diffusion.schedules import FixedSchedule
 from sunfish.errors import UserError
@@ -43,18 +42,16 @@ class Finetune:
             with_adapter(denoiser, self.lora)
         return denoiser, FixedSchedule(stored.schedule)
 
-    def write(self, out: Path, weights: dict[str, Tensor], answers: RowLengths, shards: Path) -> Path:
-        """Write a denoiser's folder, or an adapter's; return the file of its weights.
+    def write(self, out: Path, weights: dict[str, Tensor], task_length: int, tokenizer: Path) -> Path:
+        """Write a denoiser's folder, or an adapter's, for rows of `task_length`; return the file of weights.
 
-        Free texts stay as long as the base's; how long answers are stands beside.
-        """
-        base = Path(self.base)
+        Free texts stay as long as the base's."""
+        stored = read_denoiser(Path(self.base))
         if self.lora is not None:
-            write_adapter(out, base, self.lora, weights, answers, shards)
+            write_adapter(out, stored, self.lora, weights, task_length, tokenizer)
             return out / "adapter_model.safetensors"
-        stored = read_denoiser(base)
-        config = dataclasses.replace(stored.config, answers=answers)
-        write_denoiser(out, config, weights, stored.schedule, shards)
+        config = dataclasses.replace(stored.config, task_length=task_length)
+        write_denoiser(out, config, weights, stored.schedule, tokenizer)
         return out / "model.safetensors"
 
 
@@ -65,12 +62,10 @@ def require_fit(stored: StoredDenoiser, shards: Path, diffusion: DiffusionConfig
         UserError: they have another tokenizer, or the check is to be learned and the base never did.
     """
     if sha256(stored.folder / "tokenizer.json") != sha256(shards / "tokenizer.json"):
-        raise UserError(
-            f"{shards}: has another tokenizer than {stored.folder}; set data.tokenizer.pretrained to the "
-            "base's folder and shard again"
-        )
+        advice = "set data.tokenizer.pretrained to the base's folder and shard again"
+        raise UserError(f"{shards}: has another tokenizer than {stored.folder}; {advice}")
     if diffusion.check_weight > 0 and not stored.config.can_check:
+        advice = "set diffusion.check_weight to 0, or pretrain the base with one above 0"
         raise UserError(
-            f"{stored.folder}: never learned to check (its diffusion.check_weight was 0); set "
-            "diffusion.check_weight to 0, or pretrain the base with one above 0"
+            f"{stored.folder}: never learned to check (its diffusion.check_weight was 0); {advice}"
         )

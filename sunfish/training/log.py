@@ -11,16 +11,13 @@ from sunfish.tracking import Tracker
 
 
 class RunLog:
-    """Append a line per logged step; on resuming, drop the lines after the step that is resumed from. One
-    process writes.
-    """
+    """One line per logged step, those after the step that is resumed from dropped; one process writes."""
 
     def __init__(self, run_dir: Path, step: int, tracker: Tracker, writes: bool = True) -> None:
-        self.path, self.samples_path, self.events_path = (
-            run_dir / f"{name}.jsonl" for name in ("log", "samples", "events")
-        )
+        paths = [run_dir / f"{name}.jsonl" for name in ("log", "samples", "events")]
+        self.path, self.samples_path, self.events_path = paths
         self.tracker, self.writes = tracker, writes
-        for path in (self.path, self.samples_path, self.events_path) if writes else ():
+        for path in paths if writes else ():
             kept = [line for line in read_lines(path) if line["step"] <= step]
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -35,12 +32,9 @@ class RunLog:
         self.tracker.log_artifacts(self.samples_path, "pretrain")
 
     def write_event(self, step: int, kind: str, loss: float, grad_norm: float) -> None:
-        """Log a step that was `skipped` or whose loss was a `spike`; its batch is the one of `step` - 1,
-        counted from 0.
-        """
-        self._append(
-            self.events_path, {"step": step, "event": kind, "loss": repr(loss), "grad_norm": repr(grad_norm)}
-        )
+        """Log a step that was `skipped` or a `spike`; its batch is that of `step` - 1, counted from 0."""
+        event = {"step": step, "event": kind, "loss": repr(loss), "grad_norm": repr(grad_norm)}
+        self._append(self.events_path, event)
 
     def lines(self) -> list[dict[str, Any]]:
         """Return all logged steps so far."""

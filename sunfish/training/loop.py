@@ -66,9 +66,8 @@ def train(run: Run, read_batch: ReadBatch, observers: Observers) -> None:
                 save(run, checkpoints)
             if record.stop and not is_last:
                 checkpoints.wait()
-                progress.say(
-                    f"asked to stop: saved at step {run.step:,}; the same command carries on from there"
-                )
+                saved = f"asked to stop: saved at step {run.step:,}"
+                progress.say(f"{saved}; the same command carries on from there")
                 raise Stopped(run.fabric.global_rank)
     checkpoints.close()
 
@@ -102,11 +101,9 @@ def watch_loss(run: Run, record: Record, recent: deque[float], log: RunLog, prog
         says = f"step {run.step}: loss {record.loss}, gradient norm {record.grad_norm}"
         progress.say(f"{says}; skipped ({run.skipped} in a row)")
         if run.skipped >= run.recipe.pretrain.max_skipped:
-            raise UserError(
-                f"{says}, and {run.skipped} steps in a row were skipped. The last checkpoint is kept. "
-                "Try lower pretrain.optim.muon_lr and adamw_lr, a longer warmup_steps, "
-                "or launch.precision = 32-true; " + shows
-            )
+            advice = "lower pretrain.optim.muon_lr and adamw_lr, a longer warmup_steps"
+            advice = f"The last checkpoint is kept. Try {advice}, or launch.precision = 32-true; {shows}"
+            raise UserError(f"{says}, and {run.skipped} steps in a row were skipped. {advice}")
         return
     if len(recent) == SPIKE_WINDOW and record.loss > np.mean(recent) + SPIKE_SIGMAS * np.std(recent):
         log.write_event(run.step, "spike", record.loss, record.grad_norm)

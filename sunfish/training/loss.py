@@ -34,8 +34,8 @@ class Loss(NamedTuple):
 class DiffusionLoss(nn.Module):
     """All of a step that is differentiated, in one module that can be wrapped and sharded.
 
-    With `task_end_id` rows are tasks: instructions are known and have no loss, and each answer counts alike.
-    """
+    With `separator_id` the documents of a row do not attend to each other. With `task_end_id` rows are tasks:
+    instructions are known and have no loss, and each answer counts alike."""
 
     def __init__(
         self,
@@ -46,8 +46,7 @@ class DiffusionLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.denoiser, self.config = denoiser, config
-        self.separator_id = separator_id  # with one, the documents of a row do not attend to each other
-        self.task_end_id = task_end_id
+        self.separator_id, self.task_end_id = separator_id, task_end_id
 
     def forward(
         self, ids: np.ndarray, randomness: StepRandomness, logsnr: np.ndarray, density: np.ndarray

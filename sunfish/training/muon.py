@@ -14,9 +14,7 @@ from sunfish.training.parallel import like, whole
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the quintic that draws singular values towards 1
 ITERATIONS = 5
-AT_ONCE = (
-    2**22
-)  # entries: matrices this small go through Newton-Schulz in batches of one shape, larger ones singly
+AT_ONCE = 2**22  # entries: smaller matrices go through Newton-Schulz in batches of one shape
 
 
 class Muon(torch.optim.Optimizer):
@@ -54,20 +52,17 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         if not self.state:
             self.clear()
-        whole_gradients = (
-            (p, whole(p.grad)) for p in self.matrices if p.grad is not None
-        )  # every process must ask for every one
+        # every process must ask for every one
+        whole_gradients = ((p, whole(p.grad)) for p in self.matrices if p.grad is not None)
         gradients = {p: gradient for p, gradient in whole_gradients if p in self.state}
         updates = dict(zip(gradients, self._updates(gradients), strict=True))
         lr = self.param_groups[0]["lr"]
         for parameter, owner in zip(self.matrices, self.owners, strict=True):
             if parameter.grad is None:
                 continue
-            update = (
-                updates[parameter]
-                if parameter in updates
-                else torch.empty(parameter.shape, dtype=self.dtype, device=parameter.device)
-            )
+            update = updates.get(parameter)
+            if update is None:
+                update = torch.empty(parameter.shape, dtype=self.dtype, device=parameter.device)
             if isinstance(parameter, DTensor):
                 dist.broadcast(update, src=owner)
                 update = like(parameter, update)
@@ -78,36 +73,28 @@ class Muon(torch.optim.Optimizer):
     def _updates(self, gradients: dict[nn.Parameter, Tensor]) -> list[Tensor]:
         if not gradients:
             return []
-        momenta = [self.state[p]["momentum"] for p in gradients]
-        torch._foreach_lerp_(momenta, list(gradients.values()), 1 - self.momentum)
-        return orthogonalize(
-            list(torch._foreach_lerp(list(gradients.values()), momenta, self.momentum)), self.dtype
-        )
+        momenta, values = [self.state[p]["momentum"] for p in gradients], list(gradients.values())
+        torch._foreach_lerp_(momenta, values, 1 - self.momentum)
+        return orthogonalize(list(torch._foreach_lerp(values, momenta, self.momentum)), self.dtype)
 
 
 def orthogonalize(matrices: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Return every matrix with the same singular vectors and singular values near 1, in `dtype`; those of one
-    shape go together.
-    """
+    """Return each matrix with its singular vectors and singular values near 1; like shapes go together."""
     wide = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
-    results: list[Tensor] = [m for m in matrices]
-    for (rows, columns), equals in groupby(
-        sorted(range(len(wide)), key=lambda i: wide[i].shape), key=lambda i: wide[i].shape
-    ):
+    results = list(matrices)
+    by_shape = sorted(range(len(wide)), key=lambda i: wide[i].shape)
+    for (rows, columns), equals in groupby(by_shape, key=lambda i: wide[i].shape):
         indices, at_once = list(equals), max(1, AT_ONCE // (rows * columns))
         for start in range(0, len(indices), at_once):
             chunk = indices[start : start + at_once]
-            for index, result in zip(
-                chunk, newton_schulz(torch.stack([wide[i] for i in chunk]), dtype), strict=True
-            ):
+            together = newton_schulz(torch.stack([wide[i] for i in chunk]), dtype)
+            for index, result in zip(chunk, together, strict=True):
                 results[index] = result.mT.contiguous() if wide[index] is not matrices[index] else result
     return results
 
 
 def newton_schulz(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Iterate x <- a x + b (x x^T) x + c (x x^T)^2 x on a stack of wide matrices, (stack, rows, columns).
-    Source: [Muon].
-    """
+    """Iterate x <- a x + b (x x^T) x + c (x x^T)^2 x on wide matrices, (stack, rows, columns). [Muon]"""
     a, b, c = COEFFICIENTS
     x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)).to(dtype)
     for _ in range(ITERATIONS):

@@ -40,9 +40,7 @@ class Optimizers:
 
 
 def make_optimizers(model: nn.Module, section: Optim, in_bf16: bool) -> Optimizers:
-    """Return the optimisers: Muon for the matrices inside blocks, which alone decay, AdamW for all else that
-    learns.
-    """
+    """Return the optimisers: Muon for the blocks' matrices, which alone decay, AdamW for the rest."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -53,15 +51,10 @@ def make_optimizers(model: nn.Module, section: Optim, in_bf16: bool) -> Optimize
     if section.muon_lr is None:
         groups.append({"params": matrices, "weight_decay": section.weight_decay})
     else:
-        muon = Muon(
-            matrices,
-            section.muon_lr,
-            section.weight_decay,
-            dtype=torch.bfloat16 if in_bf16 else torch.float32,
-        )
-    return Optimizers(
-        section, muon, torch.optim.AdamW(groups, section.adamw_lr, (section.beta1, section.beta2), fused=True)
-    )
+        dtype = torch.bfloat16 if in_bf16 else torch.float32
+        muon = Muon(matrices, section.muon_lr, section.weight_decay, dtype=dtype)
+    adamw = torch.optim.AdamW(groups, section.adamw_lr, (section.beta1, section.beta2), fused=True)
+    return Optimizers(section, muon, adamw)
 
 
 def learning_bytes(model: nn.Module, optimizers: Optimizers) -> int:
@@ -79,9 +72,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> float:
 
 
 def lr_share(step: int, steps: int, section: Optim) -> float:
-    """Return the share of the peak rate: a linear warm-up, a plateau, then half a cosine down to
-    `final_lr_share`.
-    """
+    """Return the share of the peak rate: linear warm-up, plateau, half a cosine to `final_lr_share`."""
     if step < section.warmup_steps:
         return (step + 1) / section.warmup_steps
     decay_steps = section.decay_share * (steps - section.warmup_steps)

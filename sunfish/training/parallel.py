@@ -31,12 +31,7 @@ from sunfish.errors import UserError
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 # parameters: with 16 bytes each (weights, gradients, two averages or more) a replica takes 8 GB
 SHARD_ABOVE = 500_000_000
-ENTRY_POINTS = (
-    "token_nats",
-    "next_token_nats",
-    "next_token_logits",
-    "embed",
-)  # of the denoiser, beside `forward`
+ENTRY_POINTS = ("token_nats", "next_token_nats", "next_token_logits", "embed")  # beside `forward`
 
 
 def make_fabric(launch: LaunchConfig, num_parameters: int = 0) -> Fabric:
@@ -53,15 +48,11 @@ def make_fabric(launch: LaunchConfig, num_parameters: int = 0) -> Fabric:
     has_gpu = find_gpu(launch)
     devices, num_nodes = count_devices(launch, has_gpu)
     precision = choose_precision(launch, has_gpu)
-    strategy = make_strategy(
-        choose_strategy(launch, devices * num_nodes, num_parameters), devices, num_nodes, precision
-    )
+    name = choose_strategy(launch, devices * num_nodes, num_parameters)
+    strategy = make_strategy(name, devices, num_nodes, precision)
+    accelerator = "cuda" if has_gpu else "cpu"
     fabric = Fabric(
-        accelerator="cuda" if has_gpu else "cpu",
-        strategy=strategy,
-        devices=devices,
-        num_nodes=num_nodes,
-        precision=precision,
+        accelerator=accelerator, strategy=strategy, devices=devices, num_nodes=num_nodes, precision=precision
     )
     fabric.launch()
     return fabric
@@ -84,9 +75,7 @@ def flushing_denormals() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what tensors free for the tensors of the next step; handing pages back and forth took a
-    sixth of one.
-    """
+    """Let glibc keep freed memory for the next step; handing pages back took a sixth of one."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         for setting, size in {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**27}.items():
@@ -98,16 +87,13 @@ def find_gpu(launch: LaunchConfig) -> bool:
     """Say whether GPUs are to be used."""
     has_gpu = torch.cuda.is_available() and launch.accelerator != "cpu"
     if launch.accelerator == "cuda" and not has_gpu:
-        raise UserError(
-            "launch.accelerator = 'cuda': this machine shows no CUDA device; set it to auto or cpu"
-        )
+        says = "launch.accelerator = 'cuda': this machine shows no CUDA device"
+        raise UserError(f"{says}; set it to auto or cpu")
     return has_gpu
 
 
 def count_devices(launch: LaunchConfig, has_gpu: bool) -> tuple[int, int]:
-    """Return (processes per node, nodes): what torchrun or srun has started, or else what the configuration
-    asks for.
-    """
+    """Return (processes per node, nodes): as torchrun or srun started them, else as configured."""
     told = os.environ
     if "LOCAL_WORLD_SIZE" in told and "TORCHELASTIC_RUN_ID" in told:
         return int(told["LOCAL_WORLD_SIZE"]), int(told["WORLD_SIZE"]) // int(told["LOCAL_WORLD_SIZE"])
@@ -116,10 +102,8 @@ def count_devices(launch: LaunchConfig, has_gpu: bool) -> tuple[int, int]:
         return int(told["SLURM_NTASKS"]) // nodes, nodes
     there = torch.cuda.device_count() if has_gpu else 1
     if has_gpu and launch.devices is not None and launch.devices > there:
-        raise UserError(
-            f"launch.devices = {launch.devices}: this machine shows {there} CUDA devices; "
-            f"set it to null or at most {there}"
-        )
+        says = f"launch.devices = {launch.devices}: this machine shows {there} CUDA devices"
+        raise UserError(f"{says}; set it to null or at most {there}")
     return launch.devices or there, 1
 
 
@@ -131,16 +115,13 @@ def cpu_multiplies_bf16() -> bool:
 
 def choose_precision(launch: LaunchConfig, has_gpu: bool) -> Any:
     """Return Fabric's name for the precision; `auto` takes bf16 where the hardware multiplies in it."""
-    multiplies_bf16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_multiplies_bf16()
-    )
+    gpu_multiplies = has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    multiplies_bf16 = gpu_multiplies if has_gpu else cpu_multiplies_bf16()
     if launch.precision == "auto":
         return "bf16-mixed" if multiplies_bf16 else "32-true"
     if launch.precision == "bf16-mixed" and has_gpu and not multiplies_bf16:
-        raise UserError(
-            f"launch.precision = 'bf16-mixed': {torch.cuda.get_device_name()} has no bf16; "
-            "set it to auto or 32-true"
-        )
+        says = f"launch.precision = 'bf16-mixed': {torch.cuda.get_device_name()} has no bf16"
+        raise UserError(f"{says}; set it to auto or 32-true")
     return launch.precision
 
 
@@ -161,12 +142,9 @@ def make_strategy(name: str, devices: int, num_nodes: int, precision: str) -> An
         return "auto"
     if name == "ddp":
         return DDPStrategy()
-    cut = functools.partial(
-        shard, shape=(num_nodes, devices) if name == "hybrid" else None, in_bf16=precision == "bf16-mixed"
-    )
-    return ModelParallelStrategy(
-        cast(Any, cut), data_parallel_size=devices * num_nodes, tensor_parallel_size=1
-    )
+    shape = (num_nodes, devices) if name == "hybrid" else None
+    cut: Any = functools.partial(shard, shape=shape, in_bf16=precision == "bf16-mixed")
+    return ModelParallelStrategy(cut, data_parallel_size=devices * num_nodes, tensor_parallel_size=1)
 
 
 def shard(module: nn.Module, mesh: DeviceMesh, shape: tuple[int, int] | None, in_bf16: bool) -> nn.Module:
@@ -174,17 +152,15 @@ def shard(module: nn.Module, mesh: DeviceMesh, shape: tuple[int, int] | None, in
 
     Blocks travel in bf16 where they multiply in it, and their gradients in fp32. `shape` is (nodes, processes
     per node) for shards within a node and replicas between; None shards over all."""
-    across = (
-        init_device_mesh(mesh.device_type, shape, mesh_dim_names=("replicate", "shard"))
-        if shape
-        else mesh["data_parallel"]
-    )
-    halved = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
-    )
+    names, across = ("replicate", "shard"), mesh["data_parallel"]
+    if shape:
+        across = init_device_mesh(mesh.device_type, shape, mesh_dim_names=names)
+    policy = MixedPrecisionPolicy()
+    if in_bf16:
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     denoiser = cast(Any, module).denoiser
     for block in denoiser.transformer.blocks:
-        fully_shard(block, mesh=across, mp_policy=halved if in_bf16 else MixedPrecisionPolicy())
+        fully_shard(block, mesh=across, mp_policy=policy)
     fully_shard(denoiser, mesh=across)
     for name in ENTRY_POINTS:
         register_fsdp_forward_method(denoiser, name)
@@ -192,9 +168,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, shape: tuple[int, int] | None, in
 
 
 def reshard(denoiser: nn.Module) -> None:
-    """Let go of weights gathered for a pass without a backward one: the next pass must not find what they
-    were then.
-    """
+    """Let go of weights gathered for a pass without a backward one: the next must not find them outdated."""
     for module in denoiser.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -11,10 +11,8 @@ from sunfish.training.cost import Plan, peak_operations
 from sunfish.training.parallel import choose_strategy, count_devices, find_gpu
 from sunfish.training.run import Job, open_shards
 
-EXPECTED_SHARE = {
-    "cuda": 0.4,
-    "cpu": 0.45,
-}  # of the peak: what others report at 1.3 B, and what was measured here
+# of the peak: what others report at 1.3 B, and what was measured here
+EXPECTED_SHARE = {"cuda": 0.4, "cpu": 0.45}
 
 
 def make_plan(job: Job, vocab_size: int) -> Plan:

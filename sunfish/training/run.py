@@ -1,6 +1,4 @@
-"""One pretraining from shards to a denoiser's folder; an interrupted one is carried on from its run
-folder.
-"""
+"""One pretraining from shards to a denoiser's folder, carried on from its run folder if interrupted."""
 
 from __future__ import annotations
 
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sunfish.config.convert import flatten
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.launch import LaunchConfig
 from sunfish.config.schema.tracking import TrackingConfig
@@ -67,14 +66,12 @@ class Job:
     def params(self) -> dict[str, Any]:
         """Return all that decides the weights, flat; how far the training goes is `pretrain.steps`."""
         rows = {f"data.{key}": getattr(self.data, key) for key in ("rows", "row_length", "row_multiple")}
-        return rows | flatten({name: part for name, part in vars(self.recipe).items() if part is not None})
+        return rows | flatten(self.recipe)
 
 
 @flushing_denormals()
 def pretrain(job: Job, places: Places) -> None:
-    """Train and write the averaged weights, the final numbers and the loss curve; the first process
-    writes.
-    """
+    """Train and write the averaged weights, the final numbers and the loss curve."""
     shards, config = open_shards(places.shards, job.data), job.recipe.pretrain
     rows = RowDataset(shards, "train", job.data)
     require_divisible(job)
@@ -83,24 +80,22 @@ def pretrain(job: Job, places: Places) -> None:
     for path in (places.out, places.metrics, places.curve) if zero else ():
         require_writable(path)
     name, runs = fingerprint(shards, job), places.runs or project_root() / "runs"
-    compiled = fabric.device.type == "cuda" if job.launch.compile is None else job.launch.compile
-    task_end_id = shards.end_id if rows.answer_lengths() else None
+    on_gpu = fabric.device.type == "cuda"
+    compiled = on_gpu if job.launch.compile is None else job.launch.compile
+    task_end_id = shards.end_id if rows.task_length else None
     run = start_run(fabric, job.recipe, shards.vocab_size, compiled, rows.between, task_end_id)
     carry_on(run, runs, name, {"shards": shards.digest(), **job.params()})
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
     tracker = Tracker(
         dataclasses.replace(job.tracking, enabled=job.tracking.enabled and zero), {"fingerprint": name},
-        job.recipe.model.name,
+        job.recipe.model.name, runs / name,
     )  # fmt: skip
     tracker.log_params(job.params())
     track_inputs(tracker, job, places, shards)
     log = RunLog(runs / name, run.step, tracker, writes=zero)
-    prefetcher = Prefetcher(
-        rows, rows.order(config.batch_rows, config.seed), part_of(fabric, config.batch_rows)
-    )
-    beside = (
-        fabric.device.type == "cuda" if job.launch.async_checkpoints is None else job.launch.async_checkpoints
-    )
+    order = rows.order(config.batch_rows, config.seed)
+    prefetcher = Prefetcher(rows, order, part_of(fabric, config.batch_rows))
+    beside = on_gpu if job.launch.async_checkpoints is None else job.launch.async_checkpoints
     observers = Observers(
         log,
         Meter(job.recipe.model, job.recipe.diffusion, shards.vocab_size, fabric.device, peak),
@@ -123,7 +118,7 @@ def pretrain(job: Job, places: Places) -> None:
 
 def track_inputs(tracker: Tracker, job: Job, places: Places, shards: Shards) -> None:
     """Track what a run is made from; paths may change between two starts of a run, so they are tags."""
-    tracker.set_tags(flatten({"data": job.data}) | {"shards_sha256": shards.digest()})
+    tracker.set_tags(flatten(job.data, "data") | {"shards_sha256": shards.digest()})
     tracker.log_dataset("+".join(job.data.sources), shards.digest(), str(places.shards))
     if places.params:
         tracker.log_artifacts(places.params, "pretrain")
@@ -140,14 +135,11 @@ def require_divisible(job: Job) -> None:
 def write_results(
     run: Run, log: RunLog, places: Places, shards: Shards, rows: RowDataset, tracker: Tracker
 ) -> None:
-    """Write the averaged weights, the final numbers and the curve; every process gives its shards, one
-    writes.
-    """
+    """Write weights, numbers and curve; every process gives its shards, the first writes."""
     weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
     if run.fabric.is_global_zero:
-        finetune, answers = run.recipe.finetune, rows.answer_lengths()
-        if finetune and answers:
-            written = finetune.write(places.out, weights, answers, places.shards)
+        if finetune := run.recipe.finetune:
+            written = finetune.write(places.out, weights, rows.row_length, places.shards)
         else:
             config, written = folder_config(run.recipe, shards, rows), places.out / "model.safetensors"
             write_denoiser(places.out, config, weights, run.schedule.current, places.shards)
@@ -159,8 +151,10 @@ def write_results(
 
 def folder_config(recipe: Recipe, shards: Shards, rows: RowDataset) -> FolderConfig:
     """Return what a denoiser's folder says of itself."""
-    can_check = recipe.diffusion.check_weight > 0
-    return FolderConfig(FORMAT, recipe.model, shards.vocab_size, rows.lengths(), shards.end_id, can_check)
+    lengths, can_check = rows.lengths(), recipe.diffusion.check_weight > 0
+    return FolderConfig(
+        FORMAT, recipe.model, shards.vocab_size, lengths, shards.end_id, can_check, rows.task_length
+    )  # fmt: skip
 
 
 def open_shards(folder: Path, data: DataConfig) -> Shards:
@@ -176,27 +170,9 @@ def open_shards(folder: Path, data: DataConfig) -> Shards:
 
 
 def fingerprint(shards: Shards, job: Job) -> str:
-    """Return the name of a run: a hash of its data and its configuration. Another configuration is another
-    run.
-    """
+    """Return the name of a run: a hash of its data and its configuration."""
     params = {"shards": shards.digest(), **job.params()}
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def flatten(sections: dict[str, Any]) -> dict[str, Any]:
-    """Return `section.key.key -> value` of dataclasses."""
-    flat: dict[str, Any] = {}
-    for name, value in sections.items():
-        values = (
-            dataclasses.asdict(value)
-            if dataclasses.is_dataclass(value) and not isinstance(value, type)
-            else value
-        )
-        if isinstance(values, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in flatten(values).items()}
-        else:
-            flat[name] = values
-    return flat
 
 
 def text_writer(shards: Shards, length: int) -> Any:
@@ -212,28 +188,32 @@ def final_numbers(run: Run, log: RunLog) -> dict[str, Any]:
     """Return what the run came to."""
     lines, steps = log.lines(), run.recipe.pretrain.steps
     last = [line for line in lines if line["step"] > (1 - LAST_SHARE) * steps]
-    check = [line["check_nats_per_token"] for line in last if "check_nats_per_token" in line]
+    check = numbers_of(last, "check_nats_per_token")
     speeds = ("rows_per_second", "tokens_per_second", "share_of_peak")
     return {
         "steps": run.step,
         "parameters": sum(p.numel() for p in run.denoiser.parameters()),
         "trained_parameters": sum(p.numel() for p in run.denoiser.parameters() if p.requires_grad),
         "learning_bytes": learning_bytes(run.denoiser, run.optimizers),
-        "train_loss": float(np.mean([line["loss"] for line in last])),
+        "train_loss": float(np.mean(numbers_of(last, "loss"))),
         **({"train_check_nats_per_token": float(np.mean(check))} if check else {}),
-        **{key: float(np.median([line[key] for line in lines])) for key in speeds},
+        **{key: float(np.median(numbers_of(lines, key))) for key in speeds},
         "processes": run.fabric.world_size,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
     }
 
 
+def numbers_of(lines: list[dict[str, Any]], key: str) -> list[float]:
+    """Return a key's numbers where lines have it: logs never decide whether a model is written."""
+    return [line[key] for line in lines if isinstance(line.get(key), int | float)]
+
+
 def curve_csv(lines: list[dict[str, Any]]) -> str:
     """Return the logged steps as CSV, for `dvc plots`."""
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, ["step", "loss", "grad_norm", "lr"], extrasaction="ignore", lineterminator="\n"
-    )
+    columns = ["step", "loss", "grad_norm", "lr"]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()

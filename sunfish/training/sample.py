@@ -1,7 +1,6 @@
 """One text while a model is trained, to read in the log. Evaluation samples by `sunfish.sampling`.
 
-It stands here in ten lines, so that an edit of a sampler is no reason to train again.
-"""
+It stands here in ten lines, so that an edit of a sampler is no reason to train again."""
 
 from __future__ import annotations
 
@@ -18,9 +17,8 @@ STEPS = 32
 def sample_ids(denoiser: Denoiser, schedule: NoiseSchedule, length: int, seed: int = 0) -> list[int]:
     """Return the ids of one text of `length` tokens, by DDIM with eta 0. Source: [DDIM] eq. 12."""
     device = next(denoiser.parameters()).device
-    noise = np.random.default_rng(seed).standard_normal(
-        (1, length, denoiser.config.emb_dim), dtype=np.float32
-    )
+    shape = (1, length, denoiser.config.emb_dim)
+    noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     x, known = torch.from_numpy(noise).to(device), torch.zeros(1, length, dtype=torch.bool, device=device)
     levels = schedule.logsnr_at(np.linspace(1.0, 0.0, STEPS))
     x_0_hat = torch.zeros_like(x)

@@ -19,9 +19,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensors:
-    """Return all tensors of a run by name, the live ones; states an optimiser has not made yet are left
-    out, and what is frozen, with which a run begins.
-    """
+    """Return all tensors by name that a run learns, without states that an optimiser has not made yet."""
     live = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
     states = optimizers.adamw.state
     momenta = optimizers.muon.state if optimizers.muon else {}
@@ -29,12 +27,7 @@ def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensor
         **{f"model/{name}": parameter.detach() for name, parameter in live.items()},
         **{f"ema/{name}": ema.average[name] for name in live},
         **{f"muon/{name}": momenta[p]["momentum"] for name, p in live.items() if p in momenta},
-        **{
-            f"adamw/{key}/{name}": states[p][key]
-            for name, p in live.items()
-            if p in states
-            for key in MOMENTS
-        },
+        **{f"adamw/{k}/{name}": states[p][k] for name, p in live.items() if p in states for k in MOMENTS},
     }
 
 
@@ -58,10 +51,8 @@ def restore(
         optimizers.muon.clear()
     for parameter in (p for group in optimizers.adamw.param_groups for p in group["params"]):
         step = torch.tensor(float(state["adamw_steps"]), device=parameter.device)
-        optimizers.adamw.state[parameter] = {
-            "step": step,
-            **{key: torch.zeros_like(parameter) for key in MOMENTS},
-        }
+        zeros = {key: torch.zeros_like(parameter) for key in MOMENTS}
+        optimizers.adamw.state[parameter] = {"step": step, **zeros}
     load_tensors(fabric, folder, run_tensors(denoiser, ema, optimizers))
     if state["schedule"]:
         schedule.restore(state["schedule"])

@@ -9,9 +9,7 @@ EXIT_CODE = 75  # EX_TEMPFAIL: try again later
 
 
 class Stopped(SystemExit):
-    """Raised once all is saved; the first process leaves with `EXIT_CODE`, the others with 0, so that no
-    launcher takes them for failed.
-    """
+    """Raised once all is saved; the first process leaves with `EXIT_CODE`, the others with 0."""
 
     def __init__(self, rank: int = 0) -> None:
         super().__init__(EXIT_CODE if rank == 0 else 0)

@@ -80,9 +80,7 @@ def start_run(
     separator_id: int | None = None,
     task_end_id: int | None = None,
 ) -> Run:
-    """Return a run at step 0; with a separator, the documents of one row do not attend to each other; with a
-    task's end, rows are tasks.
-    """
+    """Return a run at step 0; the last two are `DiffusionLoss`'s."""
     pretrain = recipe.pretrain
     if recipe.finetune is None:
         schedule = recipe.schedule.start()
@@ -108,9 +106,7 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
     """
     pretrain, length = run.recipe.pretrain, ids.shape[1]
     randomness = draw_randomness(run.recipe.diffusion, pretrain.seed, run.step, pretrain.batch_rows, length)
-    torch.manual_seed(
-        randomness.noise_seed + run.fabric.global_rank
-    )  # of dropout: a resumed run draws the same
+    torch.manual_seed(randomness.noise_seed + run.fabric.global_rank)  # dropout draws as if never resumed
     mine = backward(run, ids, randomness.part(part_of(run.fabric, pretrain.batch_rows)))
     grad_norm = clip_gradients(run.denoiser, pretrain.optim.clip_norm)
     everyone = gather(run.fabric, torch.cat((mine.flatten(), mine.new_tensor([float(stop)]))))

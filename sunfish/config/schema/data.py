@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from sunfish.config.schema.sources import SOURCES
+from sunfish.config.schema.sources import Puzzles as Puzzles
 from sunfish.config.schema.sources import Stories as Stories
-from sunfish.errors import require
+from sunfish.errors import AT_LEAST_1, SHARE, require, require_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,8 @@ class Tokenizer:
     def __post_init__(self) -> None:
         large_enough = self.pretrained is not None or self.vocab_size > 256
         require(large_enough, "vocab_size", "must be above 256, the bytes and the end token")
-        require(self.train_documents > 0, "train_documents", "must be at least 1")
-        for key in ("max_unknown_share", "max_altered_share"):
-            require(0.0 <= getattr(self, key) <= 1.0, key, "must lie between 0 and 1")
+        require_each(self, AT_LEAST_1, "train_documents")
+        require_each(self, SHARE, "max_unknown_share", "max_altered_share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         self._check_sources()
         require(self.row_length >= 8, "row_length", "must be at least 8 tokens")
-        require(self.row_multiple >= 1, "row_multiple", "must be at least 1")
+        require_each(self, AT_LEAST_1, "row_multiple")
         divides = self.row_length % self.row_multiple == 0
         require(divides, "row_multiple", f"must divide row_length = {self.row_length}")
         require(0.0 < self.held_out_share < 1.0, "held_out_share", "must lie between 0 and 1, both excluded")

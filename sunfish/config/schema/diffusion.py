@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sunfish.diffusion.objectives import OBJECTIVES
-from sunfish.errors import require
+from sunfish.errors import NOT_NEGATIVE, SHARE, require, require_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,19 +14,16 @@ class KnownConfig:
 
     conditioned_fraction: float  # of the rows; the others are all unknown
     prefix: float  # weight of rows whose beginning is known
+    suffix: float  # weight of rows whose end is known
     span: float  # weight of rows in which all but one gap is known
     scattered: float  # weight of rows in which each position is known with one probability, drawn per row
     pure_noise_fraction: float  # of the conditioned rows: t = 1 wherever nothing is known
 
     def __post_init__(self) -> None:
-        for key in ("conditioned_fraction", "pure_noise_fraction"):
-            require(0.0 <= getattr(self, key) <= 1.0, key, "must lie between 0 and 1")
-        weights = (self.prefix, self.span, self.scattered)
-        require(
-            min(weights) >= 0 and sum(weights) > 0,
-            "prefix",
-            "span and scattered are weights: none below 0, one above",
-        )
+        require_each(self, SHARE, "conditioned_fraction", "pure_noise_fraction")
+        weights = (self.prefix, self.suffix, self.span, self.scattered)
+        are_weights = min(weights) >= 0 and sum(weights) > 0
+        require(are_weights, "prefix", "suffix, span and scattered are weights: none below 0, one above")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +37,8 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         require(self.objective in OBJECTIVES, "objective", f"must be one of {', '.join(OBJECTIVES)}")
-        require(self.check_weight >= 0.0, "check_weight", "must not be negative")
-        require(0.0 <= self.self_conditioning <= 1.0, "self_conditioning", "must lie between 0 and 1")
-        frozen = not OBJECTIVES[self.objective].trains_embeddings
-        require(
-            self.check_weight == 0.0 or not frozen, "check_weight",
-            f"must be 0 under {self.objective}, which keeps the embeddings frozen",
-        )  # fmt: skip
+        require_each(self, NOT_NEGATIVE, "check_weight")
+        require_each(self, SHARE, "self_conditioning")
+        can_check = self.check_weight == 0.0 or OBJECTIVES[self.objective].trains_embeddings
+        reason = f"must be 0 under {self.objective}, which keeps the embeddings frozen"
+        require(can_check, "check_weight", reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sunfish.errors import require
+from sunfish.errors import AT_LEAST_1, require, require_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +12,8 @@ class EvaluateConfig:
     """Held-out rows for the bound, samples for quality, runs for speed."""
 
     seed: int
-    judge: (
-        str | None
-    )  # language model of generative perplexity and MAUVE: a baseline's folder, or a model of the Hub
+    # language model of generative perplexity and MAUVE: a baseline's folder, or a model of the Hub
+    judge: str | None
     bound_rows: int
     bound_levels: int  # noise levels per row
     num_samples: int  # by the configured sampler, and by its draft alone
@@ -26,8 +25,5 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         require(self.judge != "", "judge", "must be a folder or a name, or null for none")
-        for key in (
-            "bound_rows", "bound_levels", "num_samples", "compared_samples", "infill_rows", "batch_rows",
-            "speed_runs", "shown_samples",
-        ):  # fmt: skip
-            require(getattr(self, key) > 0, key, "must be at least 1")
+        require_each(self, AT_LEAST_1, "bound_rows", "bound_levels", "num_samples", "compared_samples")
+        require_each(self, AT_LEAST_1, "infill_rows", "batch_rows", "speed_runs", "shown_samples")

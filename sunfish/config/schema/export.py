@@ -1,12 +1,10 @@
-"""`export`: the graphs, and how closely they are held against torch. What the folder samples with is
-`sampler`.
-"""
+"""`export`: the graphs, and how closely they are held against torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sunfish.errors import require
+from sunfish.errors import ABOVE_0, AT_LEAST_1, NOT_NEGATIVE, require, require_each
 
 PRODUCTS = ("attention.qkv", "attention.out", "mlp.up", "mlp.down", "readout", "head", "in_proj")
 WEIGHTS = (*PRODUCTS, "noise_level.out", "embedding.table")
@@ -21,21 +19,12 @@ class Int8:
     halves: tuple[str, ...]  # 16-bit weights, computed with in fp32
 
     def __post_init__(self) -> None:
-        told = (
-            ("products", PRODUCTS, self.products),
-            ("weights", WEIGHTS, self.weights),
-            ("halves", WEIGHTS, self.halves),
-        )
-        for key, allowed, names in told:
-            wrong = [name for name in names if name not in allowed]
+        for key, allowed in (("products", PRODUCTS), ("weights", WEIGHTS), ("halves", WEIGHTS)):
+            wrong = [name for name in getattr(self, key) if name not in allowed]
             require(not wrong, key, f"has no {', '.join(wrong)}; there are {', '.join(allowed)}")
         everything = [*self.products, *self.weights, *self.halves]
-        twice = {name for name in everything if everything.count(name) > 1}
-        require(
-            not twice,
-            "products",
-            f"and the other lists name {', '.join(sorted(twice))} twice; a layer is held in one way",
-        )
+        twice = ", ".join(sorted({name for name in everything if everything.count(name) > 1}))
+        require(not twice, "products", f"and the other lists name {twice} twice; a layer is held in one way")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +41,8 @@ class ExportConfig:
     licence: str  # of the weights, said in the folder
 
     def __post_init__(self) -> None:
-        require(
-            18 <= self.opset <= 20,
-            "opset",
-            "must be 18, 19 or 20: newer attention nodes are slow or unknown elsewhere",
-        )
-        require(self.parity_texts > 0, "parity_texts", "must be at least 1")
-        require(self.parity_texts_ddpm >= 0, "parity_texts_ddpm", "must not be negative")
-        require(self.quality_rows > 0, "quality_rows", "must be at least 1")
-        require(self.tie_margin > 0, "tie_margin", "must be above 0")
-        require(self.max_relative_error > 0, "max_relative_error", "must be above 0")
+        reason = "must be 18, 19 or 20: newer attention nodes are slow or unknown elsewhere"
+        require(18 <= self.opset <= 20, "opset", reason)
+        require_each(self, AT_LEAST_1, "parity_texts", "quality_rows")
+        require_each(self, NOT_NEGATIVE, "parity_texts_ddpm")
+        require_each(self, ABOVE_0, "tie_margin", "max_relative_error")

@@ -1,4 +1,4 @@
-"""`data.sources.*.filters`: which documents of a source are kept."""
+"""Which documents of a source are kept: rules on their text and columns, and limits."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
-"""`launch`: the machine a run happens on. Not a parameter of any stage: the same experiment on any
-machine.
-"""
+"""`launch`: the machine a run happens on; not a parameter of any stage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from sunfish.errors import require
+from sunfish.errors import AT_LEAST_1, AT_LEAST_1_OR_NULL, require_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +18,7 @@ class Slurm:
     qos: str
 
     def __post_init__(self) -> None:
-        require(self.mem_per_cpu_gb > 0, "mem_per_cpu_gb", "must be at least 1")
+        require_each(self, AT_LEAST_1, "mem_per_cpu_gb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Sharding:
     slurm: Slurm
 
     def __post_init__(self) -> None:
-        require(self.workers is None or self.workers > 0, "workers", "must be at least 1, or null")
+        require_each(self, AT_LEAST_1_OR_NULL, "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +38,8 @@ class LaunchConfig:
     """Devices and precision; `auto` looks at the hardware."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
-    devices: (
-        int | None
-    )  # processes on this machine; null: one a GPU, or one on CPUs. torchrun and srun say it themselves
+    # processes on this machine; null: one a GPU, or one on CPUs. torchrun and srun say it themselves
+    devices: int | None
     strategy: Literal["auto", "single", "ddp", "fsdp", "hybrid"]
     compile: bool | None  # each block by torch.compile; null: on GPUs. On CPUs it needs a C++ compiler
     async_checkpoints: bool | None  # written while the training goes on; null: on GPUs
@@ -51,11 +48,4 @@ class LaunchConfig:
     sharding: Sharding
 
     def __post_init__(self) -> None:
-        require(
-            self.devices is None or self.devices > 0, "devices", "must be at least 1, or null for all GPUs"
-        )
-        require(
-            self.num_threads is None or self.num_threads > 0,
-            "num_threads",
-            "must be at least 1, or null for all cores",
-        )
+        require_each(self, AT_LEAST_1_OR_NULL, "devices", "num_threads")

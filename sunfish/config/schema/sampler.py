@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from sunfish.errors import InvalidValue, require
+from sunfish.errors import AT_LEAST_1_OR_NULL, InvalidValue, require, require_each
 from sunfish.sampling.solvers import MAX_STEPS, SAMPLERS
 
 
@@ -15,7 +15,7 @@ from sunfish.sampling.solvers import MAX_STEPS, SAMPLERS
 class CheckConfig:
     """Draft, check, correct, draft again: `sampling.loop`."""
 
-    epsilon: float  # a token less probable than this share of the likeliest one's probability is rejected
+    epsilon: float  # a token below exp(-entropy) epsilon^(1 + its deviation) is rejected, METHOD 5
     steps: int  # of each later draft
     restart_time: float  # noise level t to which later drafts go back; 1: pure noise
     max_rounds: int | None  # checks per text at most; null: one for each position
@@ -23,10 +23,9 @@ class CheckConfig:
     def __post_init__(self) -> None:
         require(0.0 <= self.epsilon < 1.0, "epsilon", "must be at least 0 (no token is rejected) and below 1")
         require(1 <= self.steps <= MAX_STEPS, "steps", f"must lie between 1 and {MAX_STEPS:,}")
-        require(
-            0.0 < self.restart_time <= 1.0, "restart_time", "must lie above 0 and be at most 1 (pure noise)"
-        )
-        require(self.max_rounds is None or self.max_rounds >= 1, "max_rounds", "must be at least 1, or null")
+        restarts = 0.0 < self.restart_time <= 1.0
+        require(restarts, "restart_time", "must lie above 0 and be at most 1 (pure noise)")
+        require_each(self, AT_LEAST_1_OR_NULL, "max_rounds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +37,8 @@ class SamplerConfig:
     eta: float  # of ddim: 0 deterministic ... 1 ancestral
     churn: float  # of churn: the factor by which each step raises the noise, less 1
     temperature: float  # of the denoiser's and the check's distributions: below 1 sharpens
-    confidence_threshold: (
-        float  # a position keeps its token once it is surer than this; 1: none does before the end
-    )
-    epsilon_cutoff: (
-        float  # of ddpm-categorical: tokens less probable than this are never drawn; 0: any may be
-    )
+    confidence_threshold: float  # a position keeps its token once it is surer; 1: none does before the end
+    epsilon_cutoff: float  # of ddpm-categorical: less probable tokens are never drawn; 0: any may be
     check: CheckConfig | None  # null: the draft is the text
 
     def __post_init__(self) -> None:
@@ -51,17 +46,9 @@ class SamplerConfig:
         require(1 <= self.steps <= MAX_STEPS, "steps", f"must lie between 1 and {MAX_STEPS:,}")
         require(0.0 <= self.eta <= 1.0, "eta", "must lie between 0 (deterministic) and 1 (ancestral)")
         require(0.0 <= self.churn <= 10.0, "churn", "must lie between 0 and 10")
-        require(
-            math.isfinite(self.temperature) and self.temperature > 0.0,
-            "temperature",
-            "must be a number above 0",
-        )
-        threshold = 0.0 < self.confidence_threshold <= 1.0
-        require(
-            threshold,
-            "confidence_threshold",
-            "must lie above 0 and be at most 1 (1: no position is kept early)",
-        )
+        require(0.0 < self.temperature < math.inf, "temperature", "must be a number above 0")
+        reason = "must lie above 0 and be at most 1 (1: no position is kept early)"
+        require(0.0 < self.confidence_threshold <= 1.0, "confidence_threshold", reason)
         require(0.0 <= self.epsilon_cutoff < 1.0, "epsilon_cutoff", "must be at least 0 and below 1")
 
     def to_dict(self) -> dict[str, Any]:

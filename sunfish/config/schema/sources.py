@@ -3,21 +3,20 @@
 A source is one class and one entry of `SOURCES`. The class is its section of params.yaml, a frozen dataclass
 with `kind: Literal[...]`, and knows its work: `tasks` divides it, `read` yields the documents of a part. How
 files are read stands in `sunfish.sharding`, loaded only when documents are read: trainings read this section
-too.
-"""
+too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 from sunfish.config.schema.filters import Filter, Selection
 from sunfish.documents import File, Record, Span, Unreadable
-from sunfish.errors import require
+from sunfish.errors import AT_LEAST_1, require, require_each
 
-STORIES_PER_TASK = 10_000  # written in about two seconds
+GENERATED_PER_TASK = 10_000  # stories take about two seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,34 +53,60 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stories(Source):
-    """An embedded story grammar; needs no network and no files."""
+class Generated(Source):
+    """Documents that are written as they are read; need no network and no files."""
 
     exchangeable: ClassVar[bool] = True
 
-    kind: Literal["stories"]
-    grammar: Literal["short", "long"]  # long: twice as many sentences, and more to keep track of
     num_documents: int
     seed: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.num_documents > 0, "num_documents", "must be at least 1")
+        require_each(self, AT_LEAST_1, "num_documents")
 
     def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
-        """Divide the stories by their numbers."""
-        count = -(-self.num_documents // STORIES_PER_TASK)
+        """Divide the documents by their numbers."""
+        count = -(-self.num_documents // GENERATED_PER_TASK)
         cuts = [self.num_documents * part // count for part in range(count + 1)]
         return [(Span("", self.num_documents, cuts[i], cuts[i + 1]),) for i in range(count)]
 
     def read(self, span: Span) -> Iterator[Record | Unreadable]:
-        """Yield stories by number."""
-        write = import_module("sunfish.text.stories").write_stories
-        grammar = import_module("sunfish.text.lexicon").GRAMMARS[self.grammar]
-        stories = write(self.seed, span.start, grammar)
-        for number in range(span.start, span.stop):
-            text = next(stories)
-            yield Record(text, {}, f"story {number}")
+        """Yield documents by number."""
+        for number, text in zip(range(span.start, span.stop), self.write(span.start), strict=False):
+            yield Record(text, {}, f"document {number}")
+
+    def write(self, first: int) -> Iterator[str]:
+        """Yield documents from the `first` on, without end; each depends on the seed and its number only."""
+        raise NotImplementedError(f"{type(self).__name__}.write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stories(Generated):
+    """An embedded story grammar."""
+
+    kind: Literal["stories"]
+    grammar: Literal["short", "long"]  # long: twice as many sentences, and more to keep track of
+
+    def write(self, first: int) -> Iterator[str]:
+        """Yield stories."""
+        grammar = _load("text.lexicon").GRAMMARS[self.grammar]
+        return _load("text.stories").write_stories(self.seed, first, grammar)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Puzzles(Generated):
+    """Solved Sudoku grids, a line of digits each."""
+
+    kind: Literal["puzzles"]
+    size: Literal[4, 6, 9]  # rows, and digits
+    # before each grid, for models that write from left to right: the grid with open cells ('.'), of which
+    # random ones are given, or only those that one solution needs
+    prompt: Literal["none", "random", "unique"]
+
+    def write(self, first: int) -> Iterator[str]:
+        """Yield grids."""
+        return _load("text.puzzles").write_puzzles(self.seed, first, self.size, self.prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +117,10 @@ class StoryTasks(Stories):
 
     kind: Literal["story_tasks"]  # type: ignore[assignment]
 
-    def read(self, span: Span) -> Iterator[Record | Unreadable]:
-        """Yield tasks by number."""
-        module = import_module("sunfish.text.tasks")
-        grammar = import_module("sunfish.text.lexicon").GRAMMARS[self.grammar]
-        tasks = module.write_tasks(self.seed, span.start, grammar)
-        for number in range(span.start, span.stop):
-            yield Record(module.as_document(list(next(tasks))), {}, f"task {number}")
+    def write(self, first: int) -> Iterator[str]:
+        """Yield tasks."""
+        tasks, grammar = _load("text.tasks"), _load("text.lexicon").GRAMMARS[self.grammar]
+        return map(tasks.as_document, tasks.write_tasks(self.seed, first, grammar))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +143,11 @@ class Columns(Source):
 
     def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
         """Divide the files."""
-        return _sharding("plan").divide_files(files, task_bytes)
+        return _load("sharding.plan").divide_files(files, task_bytes)
 
     def read(self, span: Span) -> Iterator[Record | Unreadable]:
         """Yield the records that begin in a span of a file."""
-        return _sharding("readers").read_span(self, span)
+        return _load("sharding.readers").read_span(self, span)
 
     def selection(self) -> Selection:
         """Return what the section says."""
@@ -153,11 +175,11 @@ class Files(Columns):
 
     def files(self, where: str) -> list[File]:
         """Find the files, each once, in the order of the paths."""
-        return _sharding("find").find_all(self.paths, f"{where}.paths")
+        return _load("sharding.find").find_all(self.paths, f"{where}.paths")
 
     def local_files(self, where: str) -> list[File]:
         """Find the files that lie here."""
-        return _sharding("find").find_here(self.paths, f"{where}.paths")
+        return _load("sharding.find").find_here(self.paths, f"{where}.paths")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,14 +196,14 @@ class Tasks(Files):
 
     def read(self, span: Span) -> Iterator[Record | Unreadable]:
         """Yield the tasks that begin in a span of a file."""
-        as_document = import_module("sunfish.text.tasks").as_document
-        for record in super().read(span):
-            if isinstance(record, Record):
-                try:
-                    record = Record(as_document(self._turns(record)), record.columns, record.where)
-                except (ValueError, TypeError, KeyError) as error:
-                    record = Unreadable(f"{record.where}: {error}")
-            yield record
+        records = super().read(span)
+        return (self._task(record) if isinstance(record, Record) else record for record in records)
+
+    def _task(self, record: Record) -> Record | Unreadable:
+        try:
+            return replace(record, text=_load("text.tasks").as_document(self._turns(record)))
+        except (ValueError, TypeError, KeyError) as error:
+            return Unreadable(f"{record.where}: {error}")
 
     def _turns(self, record: Record) -> list[Any]:
         if self.instruction_column is None:
@@ -212,14 +234,15 @@ class Hub(Columns):
 
     def files(self, where: str) -> list[File]:
         """Find the dataset's files at the revision."""
-        return _sharding("find").find_all(_sharding("hub").list_urls(self), where)
+        return _load("sharding.find").find_all(_load("sharding.hub").list_urls(self), where)
 
 
 SOURCES: dict[str, type] = {
-    "stories": Stories, "files": Files, "hub": Hub, "story_tasks": StoryTasks, "tasks": Tasks,
+    "stories": Stories, "puzzles": Puzzles, "story_tasks": StoryTasks,
+    "files": Files, "tasks": Tasks, "hub": Hub,
 }  # fmt: skip
 
 
-def _sharding(name: str) -> Any:
-    """Return a module of `sunfish.sharding`, which stands above the configuration."""
-    return import_module(f"sunfish.sharding.{name}")
+def _load(name: str) -> Any:
+    """Return a module of `sunfish.text` or `sunfish.sharding`, which stand above the configuration."""
+    return import_module(f"sunfish.{name}")

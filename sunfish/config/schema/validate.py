@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sunfish.errors import require
+from sunfish.errors import ABOVE_0, AT_LEAST_1, require, require_each
 from sunfish.sampling.solvers import MAX_STEPS
 
 
@@ -24,16 +24,8 @@ class ValidateConfig:
     mini_run_rows: int
 
     def __post_init__(self) -> None:
-        for key in (
-            "max_parameters",
-            "data_batches",
-            "overfit_rows",
-            "overfit_steps",
-            "mini_run_steps",
-            "mini_run_rows",
-        ):
-            require(getattr(self, key) > 0, key, "must be at least 1")
+        require_each(self, AT_LEAST_1, "max_parameters", "data_batches", "overfit_rows", "overfit_steps")
+        require_each(self, AT_LEAST_1, "mini_run_steps", "mini_run_rows")
         require(self.max_row_length >= 8, "max_row_length", "must be at least 8")
         require(2 <= self.sample_steps <= MAX_STEPS, "sample_steps", f"must lie between 2 and {MAX_STEPS:,}")
-        for key in ("overfit_eps_mse", "overfit_ce"):
-            require(getattr(self, key) > 0, key, "must be above 0")
+        require_each(self, ABOVE_0, "overfit_eps_mse", "overfit_ce")
