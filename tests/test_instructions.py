@@ -63,7 +63,7 @@ def test_length_prompt_and_instruction_go_together(told: Sampler) -> None:
     ("asked", "says"),
     [
         ({"instruction": " "}, "the instruction is empty"),
-        ({"instruction": "anna " * 12}, "leaves room for 0 of an answer in rows of 36"),
+        ({"instruction": "anna " * 40}, "leaves room for 0 of an answer in rows of 36"),
         ({"instruction": ASKED, "length": 35}, "fewer than --length = 35 asks for"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ class FolderConfig:
     row_lengths: RowLengths
     end_id: int
     can_check: bool  # the causal pass was trained
-    task_length: int | None = None  # of rows with an instruction; None: it takes none
+    task_length: int | None = field(default=None, kw_only=True)  # of rows with an instruction; None: none
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class ExportedConfig:
     can_check: bool
     sampler: SamplerConfig  # what the folder recommends
     measured: tuple[Measured, ...] = ()
-    task_length: int | None = None  # of rows with an instruction; None: it takes none
+    task_length: int | None = None  # of rows with an instruction; None: none
 
 
 def read_config(folder: Path) -> ExportedConfig:

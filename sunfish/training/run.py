@@ -66,7 +66,9 @@ class Job:
     def params(self) -> dict[str, Any]:
         """Return all that decides the weights, flat; how far the training goes is `pretrain.steps`."""
         rows = {f"data.{key}": getattr(self.data, key) for key in ("rows", "row_length", "row_multiple")}
-        return rows | flatten(self.recipe)
+        recipe = flatten(self.recipe)
+        recipe.pop("finetune", None)  # of a pretraining, which has none
+        return rows | recipe
 
 
 @flushing_denormals()
@@ -151,10 +153,8 @@ def write_results(
 
 def folder_config(recipe: Recipe, shards: Shards, rows: RowDataset) -> FolderConfig:
     """Return what a denoiser's folder says of itself."""
-    lengths, can_check = rows.lengths(), recipe.diffusion.check_weight > 0
-    return FolderConfig(
-        FORMAT, recipe.model, shards.vocab_size, lengths, shards.end_id, can_check, rows.task_length
-    )  # fmt: skip
+    about = shards.vocab_size, rows.lengths(), shards.end_id, recipe.diffusion.check_weight > 0
+    return FolderConfig(FORMAT, recipe.model, *about, task_length=rows.task_length)
 
 
 def open_shards(folder: Path, data: DataConfig) -> Shards:
