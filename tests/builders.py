@@ -88,7 +88,7 @@ PLAIN = SamplerConfig(
     check=None,
 )  # fmt: skip
 CHECKED = dataclasses.replace(
-    PLAIN, check=CheckConfig(epsilon=0.3, steps=2, restart_time=0.6, max_rounds=None)
+    PLAIN, check=CheckConfig(epsilon=0.8, steps=2, restart_time=0.6, max_rounds=None)
 )
 
 

@@ -103,7 +103,7 @@ def test_json_says_all_that_was_used(folder: Path) -> None:
     answer = json.loads(done.stdout)
     assert [set(text) for text in answer["texts"]] == [{"text", "calls", "corrected", "seconds"}] * 2
     used = answer["settings"]
-    assert (used["sampler"], used["steps"], used["check"], used["check_epsilon"]) == ("ddim", 3, True, 0.45)
+    assert (used["sampler"], used["steps"], used["check"], used["check_epsilon"]) == ("ddim", 3, True, 0.05)
     assert f"note: --seed {used['seed']}" in done.stderr
     again = cli(folder, "generate", "--num", "2", "--steps", "3", "--json", "--seed", str(used["seed"]))
     texts = [[text["text"] for text in each["texts"]] for each in (answer, json.loads(again.stdout))]

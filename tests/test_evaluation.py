@@ -293,7 +293,7 @@ def test_what_is_given_stays_when_gaps_are_filled(context: EvalContext) -> None:
 
 
 def test_a_trajectory_ends_in_the_text_and_shows_what_was_struck(context: EvalContext) -> None:
-    context = dataclasses.replace(context, sampler=CHECKED)
+    context = dataclasses.replace(context, sampler=dataclasses.replace(CHECKED, name="ddpm-categorical"))
     frames = follow(context, 12, (0, 1))
     assert [frame.kind for frame in frames[:5]] == ["denoise"] * 4 + ["check"]
     assert not frames[0].known.any() and frames[-1].known.all()

@@ -57,9 +57,14 @@ def flips(folder: Path, read: Callable[[Path], Any], num: int = FLIPS) -> Iterat
 
 
 def is_right(name: str, said: str, folder: Path) -> bool:
-    """Say whether one line names the flipped file; of a digest that differs, either side may be it."""
-    named = re.match(rf"{re.escape(str(folder))}/([\w./-]+?)[:, ]", said)
-    return named is not None and "\n" not in said and (named[1] == name or (name == NAME and NAME in said))
+    """Say whether one line names the flipped file; of a digest that differs, either side may be it.
+
+    A digest whose file's name was flipped is one of a file that is not there, which may be named, too.
+    """
+    named = re.match(rf"{re.escape(str(folder))}/([^:, ]+)[:, ]", said)
+    if named is None or "\n" in said:
+        return False
+    return named[1] == name or (name == NAME and (NAME in said or not (folder / named[1]).exists()))
 
 
 def read_shards(folder: Path) -> Shards:
