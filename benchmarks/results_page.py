@@ -186,7 +186,7 @@ def puzzle_rows(puzzles: Row | None) -> str:
 ## Puzzles
 
 `python -m benchmarks.puzzles`: 6x6 Sudoku of one solution, {given:.1f} cells given on average and none too many.
-{training["steps"]:,} steps of {training["rows_per_step"]} rows, and {training["baseline_steps"]:,} of the baseline: as many operations.
+{training["steps"]:,} steps of {training["rows_per_step"]} rows; {training["baseline_steps"]:,} of the baseline, as many operations.
 The baseline reads the puzzle, then writes the solution. Written freely, {puzzles["free"]["grids_valid"]:.1%} of SunFish's grids are valid.
 
 {grid({name: {key: row[key] for key in SOLVED if key in row} for name, row in rows.items()}, ".3f")}
