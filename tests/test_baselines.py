@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.puzzles import behind_prompt
 from pipelines.baselines.autoregressive import CachedDecoder, sample_autoregressive
 from pipelines.baselines.loss import (
     BaselineLoss,
@@ -129,7 +131,8 @@ def test_a_prompt_has_no_loss_and_is_read() -> None:
     baseline, ids = scrambled("autoregressive"), np.random.default_rng(0).integers(VOCAB, size=(6, LENGTH))
     baseline.zero_grad()
     randomness = nothing_known(np.ones(6), LENGTH)
-    whole, rest = (BaselineLoss(baseline, 0.0, prompt_length=n)(ids, randomness) for n in (0, 3))
+    losses = [BaselineLoss(baseline, 0.0, weights=partial(behind_prompt, n)) for n in (0, 3)]
+    whole, rest = (loss(ids, randomness) for loss in losses)
     nats = baseline.nats(baseline.hidden(torch.from_numpy(ids)), torch.from_numpy(ids), torch.ones(6, LENGTH))
     assert whole.item() == pytest.approx(nats.mean().item(), rel=1e-5)
     assert rest.item() == pytest.approx(nats[:, 3:].sum().item() / ids.size, rel=1e-5)

@@ -18,12 +18,11 @@ from safetensors.torch import load_file
 from pipelines.finetune.train import finetune
 from sunfish.config.schema.sources import StoryTasks
 from sunfish.errors import UserError
-from sunfish.evaluation.answers import write_answers
+from sunfish.evaluation.answers import denoising, write_answers
 from sunfish.files import read_json, sha256, write_json
 from sunfish.model.adapter import merge_adapter, read_adapted, target_names, with_adapter
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.pretrained import read_denoiser
-from sunfish.sampling.loop import SamplerPlan
 from sunfish.text.layouts import instruction_mask
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import instruction_ids
@@ -130,7 +129,7 @@ def test_merging_is_exact_and_done_once(tasks: dict[str, Any], adapter: Path, tm
     merged, (adapted, _) = read_denoiser(tmp_path / "merged"), read_adapted(tasks["base"], adapter)
     ours, theirs = logits_of(merged.denoiser), logits_of(adapted.denoiser)
     assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-6
-    assert merged.config.task_length == adapted.config.task_length == 160
+    assert merged.config.answers == adapted.config.answers is not None
     assert merged.lengths == read_denoiser(tasks["base"]).lengths
     with pytest.raises(UserError, match="is fine-tuned already, or has an adapter merged"):
         merge_adapter(tmp_path / "merged", adapter, tmp_path / "again")
@@ -175,16 +174,19 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
 
 def test_answers_are_written_in_the_room_of_a_row(tasks: dict[str, Any], adapter: Path) -> None:
     adapted, _ = read_adapted(tasks["base"], adapter)
-    tokenizer, plan = Shards(tasks["shards"]).tokenizer, SamplerPlan.make(CHECKED, adapted.schedule)
-    rng = np.random.default_rng(0)
-    texts = write_answers(adapted, tokenizer, plan, ASKED, rng)
-    rooms = [adapted.config.task_length - len(instruction_ids(tokenizer, asked)) for asked in ASKED]
-    assert adapted.config.task_length == 160 and texts.calls > 0
+    how = denoising(adapted, CHECKED), adapted.config, Shards(tasks["shards"]).tokenizer
+    tokenizer, rng = how[2], np.random.default_rng(0)
+    texts = write_answers(*how, ASKED, rng)
+    answers = adapted.config.answers
+    assert answers is not None and texts.calls > 0
+    rooms = [answers.behind(len(instruction_ids(tokenizer, asked))).longest for asked in ASKED]
     assert all(len(ids) <= room for ids, room in zip(texts.ids, rooms, strict=True))
-    with pytest.raises(UserError, match="leaves no room in rows of 160"):
-        write_answers(adapted, tokenizer, plan, ["write " * 160], rng)
+    short = write_answers(*how, ASKED, rng, length=5)
+    assert all(len(ids) <= 5 for ids in short.ids)
+    with pytest.raises(UserError, match="leaves no room in rows of"):
+        write_answers(*how, ["write " * 160], rng)
     with pytest.raises(UserError, match="takes no instructions"):
-        write_answers(read_denoiser(tasks["base"]), tokenizer, plan, ["write"], rng)
+        write_answers(how[0], read_denoiser(tasks["base"]).config, tokenizer, ["write"], rng)
 
 
 def test_bad_settings_are_refused(tasks: dict[str, Any], params: dict, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The runtime takes instructions: they are given, never shown, and answers have the room of a trained row."""
+"""The runtime takes instructions: they are given, never shown, and answers are as long as in training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from sunfish.runtime.settings import Settings
 pytest_plugins = ["tests.exports"]
 FAST = Settings(seed=3, steps=2, max_rounds=3)
 ASKED = "one day anna"
+ANSWERS = {"up_to": [12], "lengths": [{"lengths": [24], "counts": [3], "possible": 9}]}
 
 
 @pytest.fixture(scope="module")
 def told_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The exported folder, as if it had been fine-tuned in rows of 36, longer than those of free texts."""
+    """The exported folder, as if it had been fine-tuned with answers of 24 positions."""
     told = shutil.copytree(folder, tmp_path_factory.mktemp("told") / "onnx")
-    write_json(told / "config.json", read_json(told / "config.json") | {"task_length": 36})
+    write_json(told / "config.json", read_json(told / "config.json") | {"answers": ANSWERS})
     write_digests(told)
     return told
 
@@ -47,7 +48,7 @@ def test_an_answer_stands_behind_its_instruction(told: Sampler, monkeypatch: pyt
     monkeypatch.setattr(type(told.batches), "sample", record)
     texts = told.generate(8, settings=FAST, instruction=ASKED)
     given = [*told.tokenizer.encode(ASKED), told.tokenizer.end_id]
-    assert {len(row.ids) for row in seen} == {36}
+    assert {len(row.ids) for row in seen} == {len(given) + 24}
     assert all(row.ids[row.known].tolist() == given for row in seen)
     assert len({text.text for text in texts}) > 1
 

@@ -109,11 +109,16 @@ def test_transformers_chat_template_gives_the_same_ids(params: dict, tmp_path: P
     assert pairs_of(shards, changed["data"]) == set(islice(write_tasks(3), 60))
 
 
-def test_a_task_takes_a_whole_row_and_a_story_its_own(params: dict, shards: Shards, tmp_path: Path) -> None:
+def test_an_answer_s_length_is_a_story_s_and_is_counted(params: dict, shards: Shards, tmp_path: Path) -> None:
     source = StoryTasks(kind="story_tasks", grammar="short", num_documents=60, seed=3, weight=None)
     changed = task_section(params, source)
     make_shards(changed, tmp_path / "tasks")
-    assert set(RowDataset(Shards(tmp_path / "tasks"), "train", changed["data"]).lengths().lengths) == {128}
+    rows = RowDataset(Shards(tmp_path / "tasks"), "train", changed["data"])
+    ids = [rows.read(np.array([k]))[0] for k in range(len(rows))]
+    rooms = [int((~instruction_mask(row[None], rows.end_id)).sum()) for row in ids]
+    assert rows.answers is not None and all(room % 4 == 0 for room in rooms)
+    assert sum(sum(each.counts) for each in rows.answers.lengths) == len(rooms)
+    assert max(each.longest for each in rows.answers.lengths) == max(rooms)
     layouts = [dataclasses.replace(params["data"], rows=rows) for rows in ("documents", "tasks")]
     lengths = [RowDataset(shards, "train", section).lengths() for section in layouts]
     assert lengths[0] == lengths[1]

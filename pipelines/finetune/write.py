@@ -12,10 +12,9 @@ import numpy as np
 
 from sunfish.config.compose import read_section
 from sunfish.errors import report_errors
-from sunfish.evaluation.answers import write_answers
+from sunfish.evaluation.answers import denoising, write_answers
 from sunfish.model.adapter import read_adapted
 from sunfish.model.pretrained import read_denoiser
-from sunfish.sampling.loop import SamplerPlan
 from sunfish.text.tokenizer import read_tokenizer
 
 
@@ -32,9 +31,9 @@ def main() -> None:
     arguments = parser.parse_args()
     base, adapter = arguments.base, arguments.adapter
     stored = read_adapted(base, adapter)[0] if adapter else read_denoiser(base)
-    plan = SamplerPlan.make(read_section(arguments.params, "sampler"), stored.schedule)
+    sample = denoising(stored, read_section(arguments.params, "sampler"))
     asked, rng = [arguments.instruction] * arguments.num, np.random.default_rng(arguments.seed)
-    texts = write_answers(stored, read_tokenizer(base), plan, asked, rng)
+    texts = write_answers(sample, stored.config, read_tokenizer(base), asked, rng)
     print("\n\n".join(texts.words))
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from sunfish.config.convert import nearest
 from sunfish.config.schema.lora import LoraConfig
+from sunfish.diffusion.lengths import AnswerLengths
 from sunfish.digests import write_digests
 from sunfish.errors import UserError, report_errors
 from sunfish.files import read_json, replacing, require_writable, write_json
@@ -44,7 +45,7 @@ class AdapterConfig:
 
     format: int
     base_sha256: str  # of the weights that the adapter was trained over
-    task_length: int  # of rows with an instruction
+    answers: AnswerLengths
 
 
 def with_adapter(denoiser: Denoiser, config: LoraConfig) -> PeftModel:
@@ -96,7 +97,12 @@ def target_names(denoiser: Denoiser, targets: tuple[str, ...]) -> list[str]:
 
 
 def write_adapter(
-    out: Path, stored: StoredDenoiser, config: LoraConfig, weights: Weights, task_length: int, tokenizer: Path
+    out: Path,
+    stored: StoredDenoiser,
+    config: LoraConfig,
+    weights: Weights,
+    answers: AnswerLengths,
+    tokenizer: Path,
 ) -> None:
     """Write an adapter's folder whole or not at all; `weights` are those of `stored` with it."""
     model = with_adapter(stored.denoiser, config)
@@ -108,7 +114,7 @@ def write_adapter(
         values = read_json(folder / "adapter_config.json")
         values["target_modules"].sort()  # PEFT keeps them as a set
         write_json(folder / "adapter_config.json", values)
-        about = AdapterConfig(FORMAT, stored.digest(), task_length)
+        about = AdapterConfig(FORMAT, stored.digest(), answers)
         write_json(folder / "sunfish.json", dataclasses.asdict(about))
         for name in TOKENIZER_FILES:
             shutil.copyfile(tokenizer / name, folder / name)
@@ -129,7 +135,7 @@ def read_adapted(base: Path, adapter: Path) -> tuple[StoredDenoiser, PeftModel]:
     about = read_config(adapter, AdapterConfig, FORMAT, FILES, REMEDY, "sunfish.json")
     require_base(stored, about, adapter)
     model: Any = peft.PeftModel.from_pretrained(stored.denoiser, str(adapter))  # type: ignore[arg-type]
-    config = dataclasses.replace(stored.config, task_length=about.task_length)
+    config = dataclasses.replace(stored.config, answers=about.answers)
     return dataclasses.replace(stored, denoiser=model.get_base_model().eval(), config=config), model
 
 
@@ -137,7 +143,7 @@ def require_base(stored: StoredDenoiser, about: AdapterConfig, adapter: Path) ->
     """Refuse weights that an adapter was not trained over."""
     if stored.digest() == about.base_sha256:
         return
-    if stored.config.task_length is not None:
+    if stored.config.answers is not None:
         says = "is fine-tuned already, or has an adapter merged; an adapter goes over its base, once"
     else:
         says = f"is not the base that {adapter} was trained over (its digest differs)"

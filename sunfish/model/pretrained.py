@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sunfish.config.convert import build
 from sunfish.config.schema.model import ModelConfig
-from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.lengths import AnswerLengths, RowLengths
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.digests import check_digests, write_digests
 from sunfish.errors import UserError
@@ -40,7 +40,7 @@ class FolderConfig:
     row_lengths: RowLengths
     end_id: int
     can_check: bool  # the causal pass was trained
-    task_length: int | None = field(default=None, kw_only=True)  # of rows with an instruction; None: none
+    answers: AnswerLengths | None = field(default=None, kw_only=True)  # None: takes no instructions
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from sunfish.config.convert import build, convert
 from sunfish.config.schema.model import ModelConfig
 from sunfish.config.schema.sampler import SamplerConfig
-from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.lengths import AnswerLengths, RowLengths
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.digests import NAME as DIGESTS
 from sunfish.digests import check_digests
@@ -46,7 +46,7 @@ class ExportedConfig:
     can_check: bool
     sampler: SamplerConfig  # what the folder recommends
     measured: tuple[Measured, ...] = ()
-    task_length: int | None = None  # of rows with an instruction; None: none
+    answers: AnswerLengths | None = None  # None: takes no instructions
 
 
 def read_config(folder: Path) -> ExportedConfig:

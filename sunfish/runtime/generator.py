@@ -101,7 +101,8 @@ class Sampler:
 
         Without `length` a model that is told lengths gets one drawn from its training's, and any other the
         room of the longest. A text that may be longer than a row is written in pieces, each given the end
-        of the one before, until the model ends it. An answer has the room of a row behind its instruction."""
+        of the one before, until the model ends it. An answer's
+        is drawn by its instruction's length."""
         how = self._begin(settings, num, length, MAX_LENGTH, prompt)
         rngs = _generators(how.seed, num)
         if instruction is None and length is not None and length > self.lengths.longest:
@@ -168,7 +169,7 @@ class Sampler:
         ids = [] if prompt is None else prompts.prompt_ids(self.tokenizer, prompt)
         if instruction is not None:
             asked = instruction_ids(self.tokenizer, instruction)
-            return prompts.task_row(asked, ids, length, self.config.task_length)
+            return prompts.task_row(asked, ids, length, self.config.answers, rng)
         if length is None:
             is_told = self.config.model.length_conditioning
             length = int(self.lengths.draw(1, rng, len(ids) + 1)[0]) if is_told else self.lengths.longest

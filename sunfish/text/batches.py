@@ -16,7 +16,7 @@ from sunfish.config.compose import read_section
 from sunfish.config.schema.data import DataConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.errors import UserError, report_errors
-from sunfish.text.layouts import LAYOUTS, StreamRows
+from sunfish.text.layouts import LAYOUTS, StreamRows, TaskRows
 from sunfish.text.order import BatchOrder, EvenOrder, Order
 from sunfish.text.shards import Shards
 
@@ -33,8 +33,8 @@ class RowDataset:
         self.shards = shards.split(split)
         # the token between documents that do not see each other
         self.between = shards.end_id if section.rows == "isolated" else None
-        self.task_length = self.row_length if section.rows == "tasks" else None  # of rows with an instruction
         self.layout = LAYOUTS[section.rows](self.shards, self.row_length, section.row_multiple, self.end_id)
+        self.answers = self.layout.answers if isinstance(self.layout, TaskRows) else None  # None: no tasks
         if len(self) == 0:
             what = f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens)"
             advice = "use more documents, a larger data.held_out_share or shorter rows"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.lengths import AnswerLengths, RowLengths
 from sunfish.errors import UserError
 from sunfish.text.shards import Shard
 
@@ -43,8 +43,8 @@ class DocumentRows:
 class TaskRows(DocumentRows):
     """One task a row: an instruction and its answer, of which what does not fit is left out and counted.
 
-    A row with an instruction has `row_length` positions however long its answer is: where that ends is for
-    the model to say. One without is as a document's.
+    An answer ends with 1 to `row_multiple` end tokens, as a document does, so that a denoiser that is told
+    lengths is told an answer's as it was told a document's.
 
     Raises:
         UserError: an instruction leaves no room for an answer.
@@ -57,7 +57,14 @@ class TaskRows(DocumentRows):
         if longest >= row_length:
             says = f"an instruction of {longest} tokens leaves no room in a row of data.row_length"
             raise UserError(f"{says} = {row_length}; raise it, or filter such tasks out")
-        self.row_lengths[instruction > 0] = row_length
+        rooms = -(-(self.sizes - instruction) // row_multiple) * row_multiple
+        self.row_lengths = np.minimum(instruction + rooms, row_length)
+        asked = instruction > 0
+        self.answers = (
+            AnswerLengths.count(instruction[asked], (self.row_lengths - instruction)[asked], self.possible)
+            if asked.any()
+            else None
+        )
 
     def _cut(self, shards: list[Shard], row_length: int) -> list[tuple[np.ndarray, np.ndarray]]:
         bounds = [np.concatenate(([0], shard.ends)).astype(np.int64) for shard in shards]
@@ -83,6 +90,12 @@ def instruction_mask(ids: np.ndarray, end_id: int) -> np.ndarray:
     position = np.arange(ids.shape[1])
     last = np.where(is_end[:, :-1] & ~is_end[:, 1:], position[:-1], -1).max(axis=1)
     return np.asarray(position <= last[:, None])
+
+
+def answer_weights(ids: np.ndarray, end_id: int) -> np.ndarray:
+    """Return how much each position counts, (rows, pos): 0 in instructions, 1 on average over each row."""
+    answer = ~instruction_mask(ids, end_id)
+    return (answer / answer.mean(axis=1, keepdims=True)).astype(np.float32)
 
 
 class StreamRows:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sunfish.config.schema.diffusion import DiffusionConfig
 from sunfish.config.schema.lora import LoraConfig
+from sunfish.diffusion.lengths import AnswerLengths
 from sunfish.diffusion.objectives import OBJECTIVES
 from sunfish.diffusion.schedules import FixedSchedule
 from sunfish.errors import UserError
@@ -42,15 +43,15 @@ class Finetune:
             with_adapter(denoiser, self.lora)
         return denoiser, FixedSchedule(stored.schedule)
 
-    def write(self, out: Path, weights: dict[str, Tensor], task_length: int, tokenizer: Path) -> Path:
-        """Write a denoiser's folder, or an adapter's, for rows of `task_length`; return the file of weights.
+    def write(self, out: Path, weights: dict[str, Tensor], answers: AnswerLengths, tokenizer: Path) -> Path:
+        """Write a denoiser's folder, or an adapter's, and return the file of weights.
 
         Free texts stay as long as the base's."""
         stored = read_denoiser(Path(self.base))
         if self.lora is not None:
-            write_adapter(out, stored, self.lora, weights, task_length, tokenizer)
+            write_adapter(out, stored, self.lora, weights, answers, tokenizer)
             return out / "adapter_model.safetensors"
-        config = dataclasses.replace(stored.config, task_length=task_length)
+        config = dataclasses.replace(stored.config, answers=answers)
         write_denoiser(out, config, weights, stored.schedule, tokenizer)
         return out / "model.safetensors"
 

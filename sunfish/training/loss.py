@@ -18,7 +18,7 @@ from sunfish.diffusion.objectives import OBJECTIVES
 from sunfish.diffusion.process import add_noise
 from sunfish.model.attention_mask import DocumentIds, document_ids
 from sunfish.model.denoiser import Denoiser, Prediction
-from sunfish.text.layouts import instruction_mask
+from sunfish.text.layouts import answer_weights
 from sunfish.types import Embeddings, KnownMask, LogSnr, PerPosition, PerRow, TokenIds
 
 
@@ -57,8 +57,8 @@ class DiffusionLoss(nn.Module):
         denoiser, objective = self.denoiser, OBJECTIVES[self.config.objective]
         device = next(denoiser.parameters()).device
         target = torch.from_numpy(ids).to(device)
-        is_given, count = (torch.from_numpy(part).to(device) for part in self._answers(ids))
-        known = torch.from_numpy(randomness.known).to(device) | is_given
+        count = torch.from_numpy(self._weights(ids)).to(device)
+        known = torch.from_numpy(randomness.known).to(device) | (count == 0)
         level, drawn_with = (torch.from_numpy(values).float().to(device) for values in (logsnr, density))
         document = document_ids(target, self.separator_id)
 
@@ -82,12 +82,10 @@ class DiffusionLoss(nn.Module):
             total = total + self.config.check_weight * check.mean()
         return Loss(total, observed.detach(), check.detach().mean(dim=1), known)
 
-    def _answers(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return which positions are given, and how much each counts: 0 there, 1 on average over a row."""
+    def _weights(self, ids: np.ndarray) -> np.ndarray:
         if self.task_end_id is None:
-            return np.zeros(ids.shape, bool), np.ones(ids.shape, np.float32)
-        given = instruction_mask(ids, self.task_end_id)
-        return given, (~given / (~given).mean(axis=1, keepdims=True)).astype(np.float32)
+            return np.ones(ids.shape, np.float32)
+        return answer_weights(ids, self.task_end_id)
 
 
 @dataclass(frozen=True, eq=False)

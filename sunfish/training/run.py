@@ -84,7 +84,7 @@ def pretrain(job: Job, places: Places) -> None:
     name, runs = fingerprint(shards, job), places.runs or project_root() / "runs"
     on_gpu = fabric.device.type == "cuda"
     compiled = on_gpu if job.launch.compile is None else job.launch.compile
-    task_end_id = shards.end_id if rows.task_length else None
+    task_end_id = shards.end_id if rows.answers else None
     run = start_run(fabric, job.recipe, shards.vocab_size, compiled, rows.between, task_end_id)
     carry_on(run, runs, name, {"shards": shards.digest(), **job.params()})
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
@@ -141,7 +141,7 @@ def write_results(
     weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
     if run.fabric.is_global_zero:
         if finetune := run.recipe.finetune:
-            written = finetune.write(places.out, weights, rows.row_length, places.shards)
+            written = finetune.write(places.out, weights, rows.answers, places.shards)
         else:
             config, written = folder_config(run.recipe, shards, rows), places.out / "model.safetensors"
             write_denoiser(places.out, config, weights, run.schedule.current, places.shards)
@@ -154,7 +154,7 @@ def write_results(
 def folder_config(recipe: Recipe, shards: Shards, rows: RowDataset) -> FolderConfig:
     """Return what a denoiser's folder says of itself."""
     about = shards.vocab_size, rows.lengths(), shards.end_id, recipe.diffusion.check_weight > 0
-    return FolderConfig(FORMAT, recipe.model, *about, task_length=rows.task_length)
+    return FolderConfig(FORMAT, recipe.model, *about, answers=rows.answers)
 
 
 def open_shards(folder: Path, data: DataConfig) -> Shards:
