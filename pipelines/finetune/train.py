@@ -12,13 +12,15 @@ from typing import Any
 
 from sunfish.config.compose import read_section
 from sunfish.errors import UserError, report_errors
-from sunfish.model.pretrained import read_denoiser
+from sunfish.model.pretrained import StoredDenoiser, read_denoiser
 from sunfish.text.batches import RowDataset
+from sunfish.text.layouts import TaskRows
 from sunfish.text.shards import Shards
 from sunfish.training.finetune import Finetune, require_fit
 from sunfish.training.run import Job, Places, pretrain
 from sunfish.training.train_step import Recipe
 
+METHODS = ("full", "lora")
 SECTIONS = ("data", "schedule", "diffusion", "pretrain", "lora", "launch", "tracking")
 HERE = Path("pipelines/finetune/params.yaml")
 
@@ -27,7 +29,7 @@ HERE = Path("pipelines/finetune/params.yaml")
 def main() -> None:
     """Fine-tune, or carry on where an interrupted run stopped."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("method", choices=["full", "lora"])
+    parser.add_argument("method", choices=METHODS)
     parser.add_argument("--params", type=Path, default=HERE)
     parser.add_argument("--base", type=Path, default=Path("models/denoiser"), help="a pretrained denoiser")
     parser.add_argument("--shards", type=Path, default=Path("data/tasks"))
@@ -49,22 +51,28 @@ def finetune(method: str, params: dict[str, Any], base: Path, places: Places) ->
     """
     if params["data"].rows != "tasks":
         raise UserError(f"data.rows = {params['data'].rows}: must be tasks, as in data=story_tasks")
-    stored, shards = read_denoiser(base), Shards(places.shards)
+    stored, rows = read_denoiser(base), RowDataset(Shards(places.shards), "train", params["data"])
     require_fit(stored, places.shards, params["diffusion"])
-    say_truncated(RowDataset(shards, "train", params["data"]))
+    require_tasks(rows, places.shards)
+    recipe = recipe_of(method, params, stored)
+    pretrain(Job(params["data"], recipe, params["launch"], params["tracking"]), places)
+
+
+def recipe_of(method: str, params: dict[str, Any], stored: StoredDenoiser) -> Recipe:
+    """Return the training of all of a denoiser's weights, or of an adapter over them by AdamW alone."""
     config, lora = params["pretrain"], params["lora"] if method == "lora" else None
     if lora is not None:
         optim = dataclasses.replace(config.optim, muon_lr=None, adamw_lr=lora.adamw_lr)
         config = dataclasses.replace(config, optim=optim)
     begun = Finetune.of(stored, lora)
-    recipe = Recipe(stored.config.model, params["schedule"], params["diffusion"], config, begun)
-    pretrain(Job(params["data"], recipe, params["launch"], params["tracking"]), places)
+    return Recipe(stored.config.model, params["schedule"], params["diffusion"], config, begun)
 
 
-def say_truncated(rows: RowDataset) -> None:
-    """Print how many answers are cut."""
-    num = getattr(rows.layout, "num_truncated", 0)
-    if num:
+def require_tasks(rows: RowDataset, shards: Path) -> None:
+    """Refuse rows without an instruction, and print how many answers are cut."""
+    if not isinstance(rows.layout, TaskRows) or rows.answers is None:
+        raise UserError(f"{shards}: holds no instruction; shard tasks, as data=story_tasks has them")
+    if num := rows.layout.num_truncated:
         longest = f"data.row_length = {rows.row_length} tokens"
         print(f"{num:,} of {len(rows):,} tasks are longer than {longest}: their answers are cut at the end")
 
