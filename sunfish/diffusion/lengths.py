@@ -104,3 +104,8 @@ class AnswerLengths:
     def behind(self, num_tokens: int) -> RowLengths:
         """Return how long answers to an instruction of so many tokens are."""
         return self.lengths[min(bisect_left(self.up_to, num_tokens), len(self.up_to) - 1)]
+
+    def medians(self) -> AnswerLengths:
+        """Return the distribution in which an answer has the median length of its group."""
+        alone = (RowLengths((each.median,), (1,), each.possible) for each in self.lengths)
+        return AnswerLengths(self.up_to, tuple(alone))

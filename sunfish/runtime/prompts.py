@@ -76,10 +76,9 @@ def task_row(
     wanted = length or int(answers.behind(len(asked)).draw(1, rng, len(begun) + 1)[0])
     if not len(begun) < wanted <= room:
         says = f"the instruction has {len(asked)} tokens, which leaves room for {max(room, 0)} of an answer"
-        wants = f"fewer than {f'--length = {length}' if length else 'its answers have'}"
-        raise UserError(
-            f"{says} in rows of {answers.longest}, {wants}; shorten the instruction or the prompt"
-        )
+        wants = "" if length is None else f", fewer than --length = {length} asks for"
+        advice = "shorten the instruction or the prompt"
+        raise UserError(f"{says} in rows of {answers.longest}{wants}; {advice}")
     return given_row([*asked, *begun], len(asked) + wanted)
 
 
