@@ -68,7 +68,7 @@ def with_adapter(denoiser: Denoiser, config: LoraConfig) -> PeftModel:
         lora_dropout=config.dropout,
         target_modules=target_names(denoiser, config.target_modules),
     )
-    return peft.get_peft_model(denoiser, wanted)  # type: ignore[arg-type, return-value]  # any module will do
+    return peft.get_peft_model(denoiser, wanted)
 
 
 def target_names(denoiser: Denoiser, targets: tuple[str, ...]) -> list[str]:
@@ -134,7 +134,7 @@ def read_adapted(base: Path, adapter: Path) -> tuple[StoredDenoiser, PeftModel]:
     stored = read_denoiser(base)
     about = read_config(adapter, AdapterConfig, FORMAT, FILES, REMEDY, "sunfish.json")
     require_base(stored, about, adapter)
-    model: Any = peft.PeftModel.from_pretrained(stored.denoiser, str(adapter))  # type: ignore[arg-type]
+    model: Any = peft.PeftModel.from_pretrained(stored.denoiser, str(adapter))
     config = dataclasses.replace(stored.config, answers=about.answers)
     return dataclasses.replace(stored, denoiser=model.get_base_model().eval(), config=config), model
 

@@ -30,8 +30,8 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         try:
             if has_gaps(text):
                 return str(self.sampler.infill(text, settings=settings)[0])
-            kind = "instruction" if self.sampler.config.answers else "prompt"
-            return str(self.sampler.generate(settings=settings, **{kind: text or None})[0])
+            given: dict[str, Any] = {"instruction" if self.sampler.config.answers else "prompt": text or None}
+            return str(self.sampler.generate(settings=settings, **given)[0])
         except UserError as problem:
             return f"error: {problem}"
 

@@ -141,6 +141,7 @@ def write_results(
     weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
     if run.fabric.is_global_zero:
         if finetune := run.recipe.finetune:
+            assert rows.answers is not None  # a fine-tuning has tasks
             written = finetune.write(places.out, weights, rows.answers, places.shards)
         else:
             config, written = folder_config(run.recipe, shards, rows), places.out / "model.safetensors"
