@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,12 @@ def train_baseline(params: Params, prompt: str, folder: Path) -> None:
     """Shard puzzles with their solutions, and train on them with the operations of the denoiser's training."""
     shards = sharded(prompted(params, prompt), folder.parent / f"shards-{prompt}")
     cells = puzzles_of(params).size ** 2
-    train("autoregressive", prompted(params, prompt), shards, folder, prompt_length=cells)
+    train("autoregressive", prompted(params, prompt), shards, folder, weights=partial(behind_prompt, cells))
+
+
+def behind_prompt(cells: int, ids: np.ndarray) -> np.ndarray:
+    """Return that all behind a puzzle of so many cells counts alike, (rows, pos)."""
+    return np.broadcast_to(np.arange(ids.shape[1]) >= cells, ids.shape).astype(np.float32)
 
 
 def sharded(params: Params, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""docs/RESULTS.md, and the samples and the table of README.md, from the committed results.
+"""docs/RESULTS.md, and the tables of README.md and docs/FINETUNING.md, from the committed results.
 
 python -m benchmarks.results_page
 """
@@ -6,13 +6,13 @@ python -m benchmarks.results_page
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from benchmarks.markdown import Read, Row, columns, fill, grid, read_optional
+from benchmarks.told_tables import finetuning_page
 from sunfish.errors import report_errors
 from sunfish.files import write_text
 
@@ -31,15 +31,11 @@ QUALITY = {
     "ms a text": ("seconds_per_text", "ms"),
 }
 SOLVED = ("solved", "unknown_as_written", "calls_per_text", "seconds_per_text", "rows")
-RENAMED = {"calls_per_text": "calls", "corrected_per_text": "corrected"}  # in the baselines' file
-
-Read = Callable[[str], str]  # a path in the project -> its text
-Row = dict[str, Any]
 
 
 @report_errors
 def main() -> None:
-    """Write both pages anew."""
+    """Write the pages anew."""
     for name, text in pages(lambda name: (ROOT / name).read_text(encoding="utf-8")).items():
         write_text(ROOT / name, text)
 
@@ -50,7 +46,7 @@ def plural(num: int, noun: str) -> str:
 
 
 def pages(read: Read) -> dict[str, str]:
-    """Return README.md and docs/RESULTS.md with the figures of the files that `read` returns."""
+    """Return README.md, docs/RESULTS.md and docs/FINETUNING.md with the figures of the files that `read` returns."""
     results = json.loads(read("results/evaluate.json"))
     baselines, seeds, puzzles = (
         read_optional(read, f"results/benchmarks/{name}.json") for name in ("baselines", "seeds", "puzzles")
@@ -61,21 +57,12 @@ def pages(read: Read) -> dict[str, str]:
     readme = fill(read("README.md"), "samples", samples)
     readme = fill(readme, "numbers", headline(results, baselines, pretrain, rows_per_step))
     page = results_page(results, baselines, pretrain, export, seeds) + puzzle_rows(puzzles)
-    return {"README.md": readme, "docs/RESULTS.md": page}
+    return {"README.md": readme, "docs/RESULTS.md": page, "docs/FINETUNING.md": finetuning_page(read)}
 
 
-def read_optional(read: Read, name: str) -> Row | None:
-    """Return a file of a pipeline of its own, or None if it has not run since the default changed."""
-    try:
-        return json.loads(read(name))
-    except FileNotFoundError:
-        return None
-
-
-def fill(page: str, name: str, text: str) -> str:
-    """Return a page with `text` between the markers of this name."""
-    marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-    return marked.sub(lambda found: found[1] + text + found[2], page)
+def table(rows: dict[str, Row], names: Iterable[str]) -> str:
+    """Return rows of quality and cost as Markdown."""
+    return columns(rows, {name: QUALITY[name] for name in names})
 
 
 def headline(results: Row, baselines: Row | None, pretrain: Row, rows_per_step: int) -> str:
@@ -112,26 +99,6 @@ def best_row(baselines: Row | None, family: str) -> Row | None:
     """Return the row of a family with the most consistent stories."""
     rows = [row for row in baselines["rows"] if row["family"] == family] if baselines else []
     return max(rows, key=lambda row: row["stories_consistent"], default=None)
-
-
-def table(rows: dict[str, Row], names: Iterable[str]) -> str:
-    """Return rows of quality and cost as Markdown; nothing where a row does not say."""
-    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(tuple(names))]
-    for label, row in rows.items():
-        lines.append(f"| {label} | " + " | ".join(cell(row, *QUALITY[name]) for name in names) + " |")
-    return "\n".join(lines)
-
-
-def cell(row: Row, key: str, form: str) -> str:
-    """Return one figure."""
-    value = row.get(key, row.get(RENAMED.get(key, key)))
-    if (
-        value is None
-        or (key == "seconds_per_text" and value == 0)
-        or (key == "calls_per_text" and value == 0)
-    ):
-        return ""
-    return f"{1000 * value:,.0f}" if form == "ms" else format(value, form)
 
 
 def results_page(results: Row, baselines: Row | None, pretrain: Row, export: Row, seeds: Row | None) -> str:
@@ -212,17 +179,6 @@ def likelihoods(rows: dict[str, Row]) -> str:
             over = f"{row['ratio_to_entropy']:.3f}" if "ratio_to_entropy" in row else ""
             error = row["nats_per_token_standard_error"]
             lines.append(f"| {name} | {row['nats_per_token']:.4f} | {error:.4f} | {over} |")
-    return "\n".join(lines)
-
-
-def grid(rows: dict[str, Row], form: str) -> str:
-    """Return rows of numbers with all their columns."""
-    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    lines = ["| | " + " | ".join(key.replace("_", " ") for key in keys) + " |", "|---|" + "---|" * len(keys)]
-    for name, row in rows.items():
-        lines.append(
-            f"| {name} | " + " | ".join(format(row[key], form) if key in row else "" for key in keys) + " |"
-        )
     return "\n".join(lines)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+TURN = "\x1e"  # between an instruction and its answer in a document: ASCII's record separator
+
 
 @dataclass(frozen=True)
 class File:

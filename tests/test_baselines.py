@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.puzzles import behind_prompt
 from pipelines.baselines.autoregressive import CachedDecoder, sample_autoregressive
 from pipelines.baselines.loss import (
     BaselineLoss,
@@ -46,6 +48,7 @@ from sunfish.model.baseline import (
 )
 from sunfish.model.pretrained import write_folder
 from sunfish.sampling.loop import Conditioning, SamplerPlan
+from sunfish.text.layouts import answer_weights
 from sunfish.training.cost import step_operations
 from tests.oracles import surprise_margin
 
@@ -129,10 +132,23 @@ def test_a_prompt_has_no_loss_and_is_read() -> None:
     baseline, ids = scrambled("autoregressive"), np.random.default_rng(0).integers(VOCAB, size=(6, LENGTH))
     baseline.zero_grad()
     randomness = nothing_known(np.ones(6), LENGTH)
-    whole, rest = (BaselineLoss(baseline, 0.0, prompt_length=n)(ids, randomness) for n in (0, 3))
+    losses = [BaselineLoss(baseline, 0.0, weights=partial(behind_prompt, n)) for n in (0, 3)]
+    whole, rest = (loss(ids, randomness) for loss in losses)
     nats = baseline.nats(baseline.hidden(torch.from_numpy(ids)), torch.from_numpy(ids), torch.ones(6, LENGTH))
     assert whole.item() == pytest.approx(nats.mean().item(), rel=1e-5)
     assert rest.item() == pytest.approx(nats[:, 3:].sum().item() / ids.size, rel=1e-5)
+
+
+def test_of_a_task_the_answer_alone_is_learned_and_written_to_its_own_end() -> None:
+    baseline, asked = scrambled("autoregressive"), [3, END, 4, 5]
+    ids, weights = np.array([[3, END, 4, 5, 6, END]]), partial(answer_weights, end_id=END)
+    nats = baseline.nats(baseline.hidden(torch.from_numpy(ids)), torch.from_numpy(ids), torch.ones(1, 6))
+    loss = BaselineLoss(baseline, 0.0, weights=weights)(ids, nothing_known(np.ones(1), 6))
+    assert loss.item() == pytest.approx(nats[:, 2:].mean().item(), rel=1e-5)
+    rows = Conditioning(np.tile([*asked, 0, 0, 0, 0], (50, 1)), np.tile(np.arange(8) < 4, (50, 1)))
+    written = sample_autoregressive(baseline, rows, np.random.default_rng(0), END)
+    assert (written.ids[:, :4] == asked).all() and (written.ids[:, 4:] != END).any()
+    assert written.calls.min() >= 1 and written.calls.max() <= 4
 
 
 def test_known_positions_are_never_masked_and_parts_mask_as_the_whole() -> None:

@@ -20,10 +20,14 @@ def params_path(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_committed_params_are_the_composed_defaults(tmp_path: Path) -> None:
-    compose([], tmp_path / "params.yaml")
-    assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text(), (
-        "run: python -m sunfish.config compose"
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [("params.yaml", []), ("pipelines/finetune/params.yaml", ["experiment=story_tasks"])],
+)
+def test_committed_params_are_compositions(name: str, overrides: list[str], tmp_path: Path) -> None:
+    compose(overrides, tmp_path / "params.yaml")
+    assert (tmp_path / "params.yaml").read_text() == (ROOT / name).read_text(), (
+        f"run: python -m sunfish.config --params {name} compose {' '.join(overrides)}"
     )
 
 
@@ -41,6 +45,7 @@ PATHS = ["data.sources.files.paths=[texts.txt]"]
     [
         ("founding", []), ("puzzles", []), ("baselines_35m", []), ("real_text", PATHS),
         ("tinystories", PATHS), ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
+        ("story_tasks", []), ("story_tasks", ["data=tasks", "data.sources.tasks.paths=[tasks.jsonl]"]),
     ],
 )  # fmt: skip
 def test_every_experiment_is_a_run(experiment: str, more: list[str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sunfish.config.convert import build
-from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.lengths import GROUPS, AnswerLengths, RowLengths
 from sunfish.errors import InvalidValue
 
 LENGTHS = RowLengths.count([8, 8, 12, 8, 20], possible=5)
@@ -46,3 +46,20 @@ def test_lengths_come_back_from_json() -> None:
 def test_impossible_lengths_are_refused(lengths: tuple[int, ...], counts: tuple[int, ...]) -> None:
     with pytest.raises(InvalidValue):
         RowLengths(lengths, counts, 1)
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 12)), min_size=1, max_size=60))
+def test_answers_are_as_long_as_those_to_like_instructions(tasks: list[tuple[int, int]]) -> None:
+    asked, said = np.array(tasks).T
+    answers = AnswerLengths.count(asked, said * 4, possible=12)
+    assert 1 <= len(answers.up_to) <= GROUPS and answers.up_to[-1] == asked.max()
+    assert sum(sum(each.counts) for each in answers.lengths) == len(tasks)
+    for length, answer in zip(asked, said * 4, strict=True):
+        assert answer in answers.behind(int(length)).lengths
+    assert answers.behind(99) == answers.lengths[-1] and answers.longest >= max(said * 4)
+    assert build(AnswerLengths, json.loads(json.dumps(dataclasses.asdict(answers))), "answers") == answers
+
+
+def test_a_group_may_have_its_median_alone() -> None:
+    answers = AnswerLengths.count(np.array([3, 3, 3, 9]), np.array([8, 8, 20, 40]), possible=9)
+    assert [each.lengths for each in answers.medians().lengths] == [(8,), (40,)]

@@ -192,7 +192,7 @@ def committed(name: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/RESULTS.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/RESULTS.md", "docs/FINETUNING.md"])
 def test_printed_numbers_are_the_committed_files(name: str) -> None:
     from benchmarks.results_page import pages
 

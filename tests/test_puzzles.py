@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from benchmarks.puzzles import behind, compare, prompted
+from benchmarks.puzzles import behind, behind_prompt, compare, prompted
 from benchmarks.results_page import puzzle_rows
 from pipelines.baselines.train import train
 from sunfish.evaluation.context import EvalContext
@@ -135,7 +136,8 @@ def test_an_evaluation_of_grids_counts_solved_puzzles(context: EvalContext) -> N
 def test_the_baseline_reads_the_same_puzzles(params: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     longer = prompted(params, "random")
     make_shards(longer, tmp_path / "shards")
-    train("autoregressive", longer, tmp_path / "shards", tmp_path / "baseline", prompt_length=16)
+    behind_cells = partial(behind_prompt, 16)
+    train("autoregressive", longer, tmp_path / "shards", tmp_path / "baseline", weights=behind_cells)
     results = compare(params, folder, read_baseline(tmp_path / "baseline"))
     assert all(0.0 <= row["solved"] <= 1.0 for row in results["autoregressive"].values())
     assert {row["rows"] for name in ("solving", "autoregressive") for row in results[name].values()} == {8}

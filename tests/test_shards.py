@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from sunfish import files
 from sunfish.digests import write_digests
 from sunfish.errors import UserError
-from sunfish.text.batches import RowDataset, _cut_documents
+from sunfish.text.batches import RowDataset
+from sunfish.text.layouts import cut_documents
 from sunfish.text.order import BatchOrder, EvenOrder, Shuffle
 from sunfish.text.shards import SMALL_FILES, Shards, token_dtype
 from sunfish.text.stories import write_stories
@@ -180,7 +181,7 @@ def test_ids_take_two_bytes_where_they_fit() -> None:
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 12))
 def test_rows_partition_the_documents(lengths: list[int], row_length: int) -> None:
     ends = np.cumsum(lengths).astype("<u8")
-    starts, sizes = _cut_documents(ends, row_length)
+    starts, sizes = cut_documents(ends, row_length)
     assert [i for s, n in zip(starts, sizes, strict=True) for i in range(s, s + n)] == list(
         range(int(ends[-1]))
     )

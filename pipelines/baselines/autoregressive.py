@@ -75,7 +75,7 @@ def sample_autoregressive(
     """Return rows of tokens, drawn from left to right; known positions keep theirs.
 
     Tokens less probable than `epsilon_cutoff` are never drawn. With `end_id` all behind the first end token
-    is end tokens, and a text's calls are its tokens, its end token included.
+    is end tokens, and a text's calls are its tokens that are not known, its end token included.
     """
     device = baseline.head_bias.device
     num, length = conditioning.ids.shape
@@ -89,12 +89,12 @@ def sample_autoregressive(
         decoder = CachedDecoder(baseline, num, length)
         for position in range(length):
             here = slice(position, position + 1)
-            calls += going.squeeze(1)
+            calls += (going & ~known[:, here]).squeeze(1)
             probabilities = (decoder.step() / temperature).softmax(dim=-1)
             tokens = draw_tokens(probabilities, uniforms[:, here], epsilon_cutoff)
             tokens = torch.where(known[:, here], given[:, here], tokens)
             ids[:, here] = torch.where(going, tokens, ids[:, here])
-            going = going & (ids[:, here] != end_id) if end_id is not None else going
+            going = going & (known[:, here] | (ids[:, here] != end_id)) if end_id is not None else going
             if not going.any():
                 break
             decoder.append(ids[:, here])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from sunfish.model.attention_mask import document_ids
 from sunfish.model.baseline import Baseline
 from sunfish.types import KnownMask, PerRow, TokenIds
 
+Weights = Callable[[np.ndarray], np.ndarray]  # ids -> how much each position counts, (rows, pos)
 MIN_TIME = 1e-3  # of a training row: its loss is weighted by 1 / t. Source: MDLM's `sampling_eps`
 
 
@@ -28,30 +30,30 @@ class BaselineLoss(nn.Module):
     """
 
     def __init__(
-        self, baseline: Baseline, check_weight: float, separator_id: int | None = None, prompt_length: int = 0
-    ) -> None:
+        self, baseline: Baseline, check_weight: float, separator_id: int | None = None,
+        weights: Weights = np.ones_like,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.baseline, self.check_weight = baseline, check_weight
-        self.prompt_length = prompt_length  # tokens that the autoregressive one reads and need not predict
+        self.weights = weights  # 0 where tokens are read and need not be predicted
         self.separator_id = separator_id  # with one, the documents of a row do not attend to each other
 
     def forward(self, ids: np.ndarray, randomness: StepRandomness) -> Tensor:
         """Return the loss of `ids`, (rows, pos)."""
         baseline = self.baseline
         target = torch.from_numpy(ids).to(baseline.head_bias.device)
-        document, even = document_ids(target, self.separator_id), torch.full(ids.shape, 1 / ids.size)
-        even = even.to(target.device)
+        document = document_ids(target, self.separator_id)
+        even = torch.from_numpy(self.weights(ids) / ids.size).float().to(target.device)
         if baseline.kind == "autoregressive":
-            even[:, : self.prompt_length] = 0.0
             return (baseline.nats(baseline.hidden(target, document), target, even) * even).sum()
         times = np.maximum(randomness.times, MIN_TIME)
-        masked = torch.from_numpy(draw_masked(randomness, times, ids.shape[1])).to(target.device)
-        weight = masked / torch.from_numpy(times).float().to(target.device)[:, None] / ids.size
+        masked = torch.from_numpy(draw_masked(randomness, times, ids.shape[1])).to(target.device) & (even > 0)
+        weight = masked * even / torch.from_numpy(times).float().to(target.device)[:, None]
         states = baseline.hidden(torch.where(masked, baseline.mask_id, target), document)
         loss = (baseline.nats(states, target, weight) * weight).sum()
         if self.check_weight:
             check = baseline.nats(baseline.causal_hidden(target, document), target, even)
-            loss = loss + self.check_weight * check.mean()
+            loss = loss + self.check_weight * (check * even).sum()
         return loss
 
 

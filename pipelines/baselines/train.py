@@ -9,12 +9,14 @@ import argparse
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 from lightning.fabric import Fabric
 
-from pipelines.baselines.loss import BaselineLoss, without_scattered
+from pipelines.baselines.loss import BaselineLoss, Weights, without_scattered
 from sunfish.config.compose import read_section
 from sunfish.config.schema.diffusion import DiffusionConfig
 from sunfish.config.schema.model import ModelConfig
@@ -22,10 +24,11 @@ from sunfish.config.schema.pretrain import PretrainConfig
 from sunfish.diffusion.conditioning import StepRandomness, draw_randomness
 from sunfish.errors import UserError, report_errors
 from sunfish.files import require_writable
-from sunfish.model.baseline import FORMAT, BaselineConfig, Kind, make_baseline
+from sunfish.model.baseline import FORMAT, BaselineConfig, Kind, make_baseline, read_baseline
 from sunfish.model.pretrained import write_folder
 from sunfish.progress import Progress
 from sunfish.text.batches import Ids, Prefetcher, RowDataset
+from sunfish.text.layouts import answer_weights
 from sunfish.text.shards import Shards
 from sunfish.training.cost import forward_operations, passes, step_operations
 from sunfish.training.ema import Ema
@@ -44,12 +47,10 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the trained baseline")
-    parser.add_argument(
-        "--prompt-length", type=int, default=0, help="tokens at a row's start that are no part of the loss"
-    )
+    parser.add_argument("--base", type=Path, help="a trained baseline to start from, for tasks")
     arguments = parser.parse_args()
     params = {name: read_section(arguments.params, name) for name in SECTIONS}
-    train(arguments.kind, params, arguments.shards, arguments.out, arguments.prompt_length)
+    train(arguments.kind, params, arguments.shards, arguments.out, arguments.base)
 
 
 @dataclass(frozen=True)
@@ -88,28 +89,32 @@ class BaselineRun:
 
 
 def start(
-    kind: Kind,
-    params: dict[str, Any],
-    vocab_size: int,
-    length: int,
-    separator: int | None,
-    prompt_length: int = 0,
-) -> BaselineRun:
+    kind: Kind, params: dict[str, Any], rows: RowDataset, vocab_size: int, base: Path | None,
+    weights: Weights | None,
+) -> BaselineRun:  # fmt: skip
     """Return a run at step 0."""
     diffusion, pretrain, model = params["diffusion"], params["pretrain"], params["model"]
     fabric = make_fabric(params["launch"])
-    baseline = make_baseline(model, vocab_size, kind, pretrain.seed)
-    wrapped = fabric.setup(BaselineLoss(baseline, diffusion.check_weight, separator, prompt_length))
+    baseline = (
+        make_baseline(model, vocab_size, kind, pretrain.seed)
+        if base is None
+        else read_baseline(base).baseline.train()
+    )
+    counts = weights or (partial(answer_weights, end_id=rows.end_id) if rows.answers else np.ones_like)
+    wrapped = fabric.setup(BaselineLoss(baseline, diffusion.check_weight, rows.between, counts))
     ready = wrapped.module.baseline
     optimizers = make_optimizers(ready, pretrain.optim, multiplies_in_bf16(fabric))
     masked = dataclasses.replace(diffusion, known=without_scattered(diffusion.known))
-    steps = equal_steps(kind, model, diffusion, pretrain.steps, vocab_size, length)
+    steps = equal_steps(kind, model, diffusion, pretrain.steps, vocab_size, rows.lengths().median)
     return BaselineRun(fabric, wrapped, optimizers, Ema(ready, pretrain.ema_decay), masked, pretrain, steps)
 
 
 @flushing_denormals()
-def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path, prompt_length: int = 0) -> None:
-    """Train and write the averaged weights.
+def train(
+    kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path, base: Path | None = None,
+    weights: Weights | None = None,
+) -> None:  # fmt: skip
+    """Train and write the averaged weights; `weights` are `BaselineLoss`'s, by default those of the rows.
 
     Raises:
         UserError: the shards cannot be read, `out` cannot be written, or the loss is not finite.
@@ -117,7 +122,7 @@ def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path, promp
     shards, pretrain = Shards(shards_dir), params["pretrain"]
     rows = RowDataset(shards, "train", params["data"])
     require_writable(out)
-    run = start(kind, params, shards.vocab_size, rows.lengths().median, rows.between, prompt_length)
+    run = start(kind, params, rows, shards.vocab_size, base, weights)
     order = rows.order(pretrain.batch_rows, pretrain.seed)
     read = Prefetcher(rows, order, part_of(run.fabric, pretrain.batch_rows))
     with Progress(kind, run.steps, "steps", shown=run.fabric.is_global_zero) as progress:
@@ -129,8 +134,9 @@ def train(kind: Kind, params: dict[str, Any], shards_dir: Path, out: Path, promp
     if run.fabric.is_global_zero:
         can_check = kind == "autoregressive" or params["diffusion"].check_weight > 0
         config = BaselineConfig(
-            FORMAT, params["model"], shards.vocab_size, rows.lengths(), shards.end_id, can_check, kind
-        )
+            FORMAT, params["model"], shards.vocab_size, rows.lengths(), shards.end_id, can_check, kind,
+            answers=rows.answers,
+        )  # fmt: skip
         write_folder(out, config, run.ema.average, shards.folder)
 
 

@@ -25,7 +25,7 @@ from sunfish.plugins import load_plugins
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
 SECTIONS = (
-    "data", "model", "schedule", "diffusion", "sampler", "pretrain", "validate", "evaluate", "export",
+    "data", "model", "schedule", "diffusion", "sampler", "pretrain", "lora", "validate", "evaluate", "export",
     "launch", "tracking",
 )  # fmt: skip
 

@@ -38,14 +38,15 @@ def build(cls: type[T], values: Any, where: str) -> T:
         advice = " (was it set by `--no-hydra -S section=name`? leave --no-hydra out)"
         _refuse(where, values, "a section with keys", advice if isinstance(values, str) else "")
     hints = get_type_hints(cls, include_extras=True)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in fields]
     for key, value in values.items():
         if key not in names:
             raise ConfigError(f"{where}.{key} = {_show(value)}: unknown key{nearest(str(key), names)}")
-    for name in names:
+    for name in (field.name for field in fields if field.default is dataclasses.MISSING):
         if name not in values:
             raise ConfigError(f"{where}.{name}: this key is missing; it should be {_name(hints[name])}")
-    built = {name: convert(hints[name], values[name], f"{where}.{name}") for name in names}
+    built = {name: convert(hints[name], values[name], f"{where}.{name}") for name in names if name in values}
     try:
         return cls(**built)
     except InvalidValue as error:

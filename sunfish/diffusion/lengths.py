@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sunfish.errors import require
+
+GROUPS = 8  # of instructions, by their lengths
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,43 @@ class RowLengths:
         seen = dict(zip(self.lengths, self.counts, strict=True))
         ours = np.array([seen.get(int(length), 0) for length in np.atleast_1d(lengths)])
         return np.log(sum(self.counts) + self.possible) - np.log1p(ours)
+
+
+@dataclass(frozen=True)
+class AnswerLengths:
+    """How many positions answers have, their end tokens included, by how long their instructions are.
+
+    `lengths[k]` is of instructions of at most `up_to[k]` tokens, and of more than `up_to[k - 1]`.
+    """
+
+    up_to: tuple[int, ...]
+    lengths: tuple[RowLengths, ...]
+
+    def __post_init__(self) -> None:
+        alike = len(self.up_to) == len(self.lengths) > 0 and list(self.up_to) == sorted(set(self.up_to))
+        require(alike, "up_to", "must rise and be as many as lengths, at least one")
+
+    @classmethod
+    def count(
+        cls, instructions: NDArray[np.int64], answers: NDArray[np.int64], possible: int
+    ) -> AnswerLengths:
+        """Return the distribution of these tasks, (tasks,) each, in groups of about as many."""
+        shares = np.arange(1, GROUPS + 1) / GROUPS
+        up_to = np.unique(np.quantile(instructions, shares, method="higher"))
+        group = np.searchsorted(up_to, instructions)
+        counted = (RowLengths.count(answers[group == k], possible) for k in range(len(up_to)))
+        return cls(tuple(up_to.tolist()), tuple(counted))
+
+    @property
+    def longest(self) -> int:
+        """Return how many positions an instruction and its answer have at most."""
+        return max(most + each.longest for most, each in zip(self.up_to, self.lengths, strict=True))
+
+    def behind(self, num_tokens: int) -> RowLengths:
+        """Return how long answers to an instruction of so many tokens are."""
+        return self.lengths[min(bisect_left(self.up_to, num_tokens), len(self.up_to) - 1)]
+
+    def medians(self) -> AnswerLengths:
+        """Return the distribution in which an answer has the median length of its group."""
+        alone = (RowLengths((each.median,), (1,), each.possible) for each in self.lengths)
+        return AnswerLengths(self.up_to, tuple(alone))

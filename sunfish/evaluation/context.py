@@ -152,7 +152,8 @@ class EvalContext:
 
 def grammar_of(data: DataConfig) -> Grammar | None:
     """Return the grammar whose stories the data are; None where they are anything else, or of several."""
-    names = {source.grammar if isinstance(source, Stories) else None for source in data.sources.values()}
+    sources = data.sources.values()
+    names = {each.grammar if isinstance(each, Stories) and not each.has_turns else None for each in sources}
     name = names.pop()
     return None if names or name is None else GRAMMARS[name]
 

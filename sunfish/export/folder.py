@@ -226,6 +226,7 @@ def _write_rest(
         "end_id": config.end_id,
         "can_check": config.can_check,
         "sampler": sampler.to_dict(),
+        "answers": config.answers and dataclasses.asdict(config.answers),
         "measured": list(measured),
     }
     write_json(folder / "config.json", values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sunfish.config.convert import build
 from sunfish.config.schema.model import ModelConfig
-from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.lengths import AnswerLengths, RowLengths
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.digests import check_digests, write_digests
 from sunfish.errors import UserError
@@ -40,6 +40,7 @@ class FolderConfig:
     row_lengths: RowLengths
     end_id: int
     can_check: bool  # the causal pass was trained
+    answers: AnswerLengths | None = field(default=None, kw_only=True)  # None: takes no instructions
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,15 @@ def read_denoiser(folder: Path) -> StoredDenoiser:
     return StoredDenoiser(denoiser.eval(), schedule, config, folder)
 
 
-def read_config(folder: Path, cls: type[C], wanted: int, files: tuple[str, ...], remedy: str) -> C:
-    """Read a model's `config.json`, and hold the folder's files against their digests.
+def read_config(
+    folder: Path, cls: type[C], wanted: int, files: tuple[str, ...], remedy: str, name: str = "config.json"
+) -> C:
+    """Read what a model's folder says of itself, and hold the folder's files against their digests.
 
     Raises:
         UserError: another version wrote the folder, or a file is missing or altered.
     """
-    path = folder / "config.json"
+    path = folder / name
     values = read_json(path)
     found = values.get("format") if isinstance(values, dict) else None
     if found != wanted:

@@ -1,4 +1,4 @@
-"""sunfish generate | infill | info: the command line over an exported folder. A face, no logic."""
+"""sunfish generate | write | infill | info: the command line over an exported folder. A face, no logic."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sunfish.errors import UserError, report_errors
 from sunfish.plugins import load_plugins
 
 EXIT_CODES = "Exit codes: 0 all went well; 1 a mistake you can mend; 2 a wrong option; 130 interrupted."
+TOLD = Path("models/told/onnx")  # what pipelines/finetune makes here
 OWN, SHIPPED = Path("models/onnx"), Path(__file__).parents[1] / "shipped"
 
 
@@ -95,17 +96,36 @@ def main() -> None:
 @sampling
 @click.option("--length", type=int, help="Tokens per text at most.  [default: as in training]")
 @click.option("--prompt", help="How every text begins.")
+@click.option("--instruction", help="What to write, for a model that was fine-tuned on instructions.")
 @report_errors
-def generate(
-    num: int, length: int | None, prompt: str | None, as_json: bool, watch: bool, **options: Any
-) -> None:
+def generate(**options: Any) -> None:
     """Write NUM texts."""
+    _generate(**options)
+
+
+@main.command(cls=TextCommand)
+@sampling
+@click.option("--length", type=int, help="Tokens per text at most.  [default: as in training]")
+@click.option("--prompt", help="How every text begins.")
+@click.argument("instruction")
+@report_errors
+def write(**options: Any) -> None:
+    """Write NUM texts as INSTRUCTION says, by a model that was fine-tuned on instructions."""
+    if options["folder"] == usual_folder() and TOLD.is_dir():
+        options["folder"] = TOLD
+    _generate(**options)
+
+
+def _generate(as_json: bool, watch: bool, **options: Any) -> None:
     _require_output(watch, as_json)
+    asked = {name: options.pop(name) for name in ("num", "length", "prompt", "instruction")}
     sampler, settings = _load(options)
+    asked["settings"] = settings
     if watch:
-        return _watch(sampler.stream(num, length, prompt, settings))
-    about = {"prompt": prompt, "length": length, "precision": options["precision"]}
-    _show(sampler.generate(num, length, prompt, settings), as_json, about, _used(sampler, settings))
+        return _watch(sampler.stream(**asked))
+    about = {name: asked[name] for name in ("prompt", "instruction", "length")}
+    about["precision"] = options["precision"]
+    _show(sampler.generate(**asked), as_json, about, _used(sampler, settings))
 
 
 @main.command(cls=TextCommand)

@@ -10,7 +10,7 @@ from typing import Any
 from sunfish.config.convert import build, convert
 from sunfish.config.schema.model import ModelConfig
 from sunfish.config.schema.sampler import SamplerConfig
-from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.lengths import AnswerLengths, RowLengths
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.digests import NAME as DIGESTS
 from sunfish.digests import check_digests
@@ -45,7 +45,8 @@ class ExportedConfig:
     end_id: int
     can_check: bool
     sampler: SamplerConfig  # what the folder recommends
-    measured: tuple[Measured, ...]
+    measured: tuple[Measured, ...] = ()
+    answers: AnswerLengths | None = None  # None: takes no instructions
 
 
 def read_config(folder: Path) -> ExportedConfig:
@@ -61,7 +62,7 @@ def read_config(folder: Path) -> ExportedConfig:
     if values.get("format") != FORMAT:
         says = f"is of format {_format(folder, values)}, this version reads format {FORMAT}"
         raise UserError(f"{folder}: {says}; {REMEDY}")
-    return build(ExportedConfig, {"measured": [], **values}, str(path))
+    return build(ExportedConfig, values, str(path))
 
 
 def _format(folder: Path, values: dict[str, Any]) -> Any:

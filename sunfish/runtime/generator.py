@@ -20,7 +20,7 @@ from sunfish.runtime.frames import Frame, frames
 from sunfish.runtime.prompts import Row
 from sunfish.runtime.settings import Resolved, Settings, few_steps, resolve
 from sunfish.sampling.onnx_backend import CPU, OpenGraph, graph_path, open_session, weights_path
-from sunfish.text.tokenizer import Tokenizer, read_tokenizer
+from sunfish.text.tokenizer import Tokenizer, instruction_ids, read_tokenizer
 
 USUAL = Settings()
 MAX_TEXTS = 1_000_000  # one call keeps all its texts
@@ -93,19 +93,22 @@ class Sampler:
         return cls(cache(open_graph), read_tokenizer(folder), read_schedule(folder), config, note)
 
     def generate(
-        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL
-    ) -> list[Text]:
-        """Return `num` texts of at most `length` tokens, freely or carrying on from `prompt`.
+        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL,
+        instruction: str | None = None,
+    ) -> list[Text]:  # fmt: skip
+        """Return `num` texts of at most `length` tokens, free or answers to `instruction`, that begin with
+        `prompt`.
 
         Without `length` a model that is told lengths gets one drawn from its training's, and any other the
         room of the longest. A text that may be longer than a row is written in pieces, each given the end
-        of the one before, until the model ends it."""
+        of the one before, until the model ends it. An answer's
+        is drawn by its instruction's length."""
         how = self._begin(settings, num, length, MAX_LENGTH, prompt)
         rngs = _generators(how.seed, num)
-        if length is not None and length > self.lengths.longest:
+        if instruction is None and length is not None and length > self.lengths.longest:
             return self._write_long(length, prompt, rngs, how)
-        rows = [self._row(length, prompt, rng) for rng in rngs]
-        return [self._text(row, self._until_end(row.ids)) for row in self.batches.sample(rows, rngs, how)]
+        rows, shown = [self._row(length, prompt, rng, instruction) for rng in rngs], self._shown(instruction)
+        return [self._text(row, shown(row.ids)) for row in self.batches.sample(rows, rngs, how)]
 
     def infill(self, text: str, num: int = 1, settings: Settings = USUAL) -> list[Text]:
         """Return `num` ways to fill the gaps of `text`; all else stays as it is.
@@ -123,12 +126,15 @@ class Sampler:
         return [self._text(each, self._around_gaps(row, each.ids)) for row, each in written]
 
     def stream(
-        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL
-    ) -> Iterator[Frame]:
+        self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL,
+        instruction: str | None = None,
+    ) -> Iterator[Frame]:  # fmt: skip
         """Yield each call's outcome for the `num` texts that `generate` returns, one after the other."""
-        how = self._begin(replace(settings, batch=1), num, length, self.lengths.longest, prompt)
+        longest = self.lengths.longest if instruction is None else MAX_LENGTH
+        how = self._begin(replace(settings, batch=1), num, length, longest, prompt)
+        shown = self._shown(instruction)
         for rng in _generators(how.seed, num):
-            yield from self._frames(self._row(length, prompt, rng), rng, how, self._until_end)
+            yield from self._frames(self._row(length, prompt, rng, instruction), rng, how, shown)
 
     def stream_infill(self, text: str, num: int = 1, settings: Settings = USUAL) -> Iterator[Frame]:
         """Yield every call's outcome for the `num` fillings that `infill` returns, one after the other."""
@@ -157,8 +163,13 @@ class Sampler:
             self.note(note)
         return how
 
-    def _row(self, length: int | None, prompt: str | None, rng: np.random.Generator) -> Row:
+    def _row(
+        self, length: int | None, prompt: str | None, rng: np.random.Generator, instruction: str | None
+    ) -> Row:
         ids = [] if prompt is None else prompts.prompt_ids(self.tokenizer, prompt)
+        if instruction is not None:
+            asked = instruction_ids(self.tokenizer, instruction)
+            return prompts.task_row(asked, ids, length, self.config.answers, rng)
         if length is None:
             is_told = self.config.model.length_conditioning
             length = int(self.lengths.draw(1, rng, len(ids) + 1)[0]) if is_told else self.lengths.longest
@@ -199,8 +210,13 @@ class Sampler:
         text = self.tokenizer.decode(written.ids[positions].tolist())
         return Text(text, written.calls, written.corrected, written.seconds)
 
-    def _until_end(self, ids: np.ndarray) -> np.ndarray:
-        return np.flatnonzero(np.cumsum(ids == self.tokenizer.end_id) == 0)
+    def _shown(self, instruction: str | None) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what finds the positions of a row that are shown: those behind the instruction."""
+        asked = [] if instruction is None else instruction_ids(self.tokenizer, instruction)
+        return partial(self._until_end, start=len(asked))
+
+    def _until_end(self, ids: np.ndarray, start: int = 0) -> np.ndarray:
+        return start + np.flatnonzero(np.cumsum(ids[start:] == self.tokenizer.end_id) == 0)
 
     def _around_gaps(self, row: Row, ids: np.ndarray) -> np.ndarray:
         """Return the positions of a text with gaps: none of the filling behind it, no end token in a gap."""

@@ -1,7 +1,8 @@
 """An exported folder as an MLflow model, texts in, texts out; this file is the model's code.
 
-A text with gaps, `[MASK]` or `[MASK:n]`, comes back filled; any other text is carried on; an empty one
-becomes a new text. A text that cannot be answered comes back as `error: ...`, and the others are answered."""
+A text with gaps, `[MASK]` or `[MASK:n]`, comes back filled; any other text is carried on, or, by a model that
+takes instructions, answered; an empty one becomes a new text. A text that cannot be answered comes back as
+`error: ...`, and the others are answered."""
 
 from typing import Any
 
@@ -29,7 +30,8 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         try:
             if has_gaps(text):
                 return str(self.sampler.infill(text, settings=settings)[0])
-            return str(self.sampler.generate(prompt=text or None, settings=settings)[0])
+            given: dict[str, Any] = {"instruction" if self.sampler.config.answers else "prompt": text or None}
+            return str(self.sampler.generate(settings=settings, **given)[0])
         except UserError as problem:
             return f"error: {problem}"
 

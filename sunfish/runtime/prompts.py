@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from sunfish.diffusion.lengths import RowLengths
+from sunfish.diffusion.lengths import AnswerLengths, RowLengths
 from sunfish.errors import UserError
 from sunfish.text.tokenizer import Tokenizer
 
@@ -57,6 +57,29 @@ def require_room(ids: list[int], length: int) -> None:
     if len(ids) >= length:
         says = f"the prompt has {len(ids)} tokens, which leaves no room in a text of {length}"
         raise UserError(f"{says}; shorten it or raise --length")
+
+
+def task_row(
+    asked: list[int], begun: list[int], length: int | None, answers: AnswerLengths | None,
+    rng: np.random.Generator,
+) -> Row:  # fmt: skip
+    """Return a row of an instruction and an answer that begins with `begun`.
+
+    The answer has `length` tokens at most; without one, as many as are drawn for such an instruction.
+
+    Raises:
+        UserError: there is no room for the answer, or the model takes no instructions.
+    """
+    if answers is None:
+        raise UserError("this model takes no instructions; fine-tune one, or give a --prompt")
+    room = answers.longest - len(asked)
+    wanted = length or int(answers.behind(len(asked)).draw(1, rng, len(begun) + 1)[0])
+    if not len(begun) < wanted <= room:
+        says = f"the instruction has {len(asked)} tokens, which leaves room for {max(room, 0)} of an answer"
+        wants = "" if length is None else f", fewer than --length = {length} asks for"
+        advice = "shorten the instruction or the prompt"
+        raise UserError(f"{says} in rows of {answers.longest}{wants}; {advice}")
+    return given_row([*asked, *begun], len(asked) + wanted)
 
 
 def has_gaps(text: str) -> bool:

@@ -64,7 +64,8 @@ class SourceAccount:
 def documents_within(folder: Path, source: Source, ranks: list[int]) -> Within:
     """Return what a source's limits let in, without the pieces behind the one that reaches a limit."""
     within: Within = {}
-    _, _, _, max_documents, max_tokens = source.selection()
+    selection = source.selection()
+    max_documents, max_tokens = selection.max_documents, selection.max_tokens
     num_documents = num_tokens = 0
     for rank in ranks:
         ends = np.concatenate(([0], read_documents(folder, rank)["end"])).astype(np.int64)

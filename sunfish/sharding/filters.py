@@ -18,7 +18,8 @@ UNREADABLE, EMPTY = "unreadable", "empty"  # what is dropped without a filter
 def columns_of(source: Source) -> list[str]:
     """Return the columns that are read beside the text, each once."""
     selection = source.selection()
-    columns = [rule.column for rule in selection.filters if not isinstance(rule, Length)]
+    columns = [*selection.columns]
+    columns += [rule.column for rule in selection.filters if not isinstance(rule, Length)]
     return list(dict.fromkeys([*columns, selection.url_column] if selection.url_column else columns))
 
 

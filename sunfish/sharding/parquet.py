@@ -69,10 +69,11 @@ def _find_columns(source: Columns, file: str, schema: Any) -> dict[str, Path]:
         if path:
             found["" if not found else name] = path
         elif not found or name != source.url_column or name in filtered:
-            setting = "filters" if found else "text_column"
+            setting = source.setting_of(name)
             there = ", ".join(schema.names)
             raise UserError(f"{file}: has no column {name!r}; set the source's {setting} to one of: {there}")
-    _require_text(file, source.text_column, schema, found[""])
+    if source.text_column not in columns_of(source):
+        _require_text(file, source.text_column, schema, found[""])
     return found
 
 

@@ -126,8 +126,8 @@ def _text_and_columns(record: Any, text_column: str, columns: list[str]) -> tupl
         says = f"holds {type(record).__name__} {record!r:.40}, no record with a text"
         return says + advice * isinstance(record, list)
     text = _value_at(record, text_column)
-    if text is None:
-        text = ""
+    if text is None or text_column in columns:
+        text = text if isinstance(text, str) else ""
     if not isinstance(text, str):
         there = printable(", ".join(record))
         return f"has no text under {text_column!r}; there are {there}; set the source's text_column"

@@ -79,6 +79,8 @@ def shard(section: DataConfig, sharding: Sharding, out_dir: Path, runs: Path) ->
     for name, spans in spans_by_source(plan).items():
         note_missing_columns(name, section.sources[name], spans)
     tokenizer = _tokenizer(plan, work)
+    if any(source.has_turns for source in section.sources.values()):
+        tokenizer.chat_template = tokenizers.CHAT_TEMPLATE
     fidelity = measure_fidelity(tokenizer, plan)
     require_fidelity(fidelity, section.tokenizer)
     ranks, engine = sources_in_order(plan), Engine(work.folder / "logs", sharding)

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from datatrove.pipeline.base import PipelineStep
 
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.sources import Source
-from sunfish.documents import Record, Span, Unreadable, reason_of
+from sunfish.documents import TURN, Record, Span, Unreadable, reason_of
 from sunfish.errors import UserError
 from sunfish.sharding.counts import TextCounts
-from sunfish.sharding.encoder import open_encoder
+from sunfish.sharding.encoder import Encoder, open_encoder
 from sunfish.sharding.filters import UNREADABLE, Rule, is_enough, rules_of
 from sunfish.sharding.pieces import PieceWriter, piece_path, read_documents, read_tokens, write_account
 from sunfish.sharding.plan import read_task
@@ -109,7 +110,7 @@ class ReadDocuments(PipelineStep):
         for record, text in kept_records(source, task.spans, self.account):
             url = record.columns.get(selection.url_column) if selection.url_column else None
             self.account.documents += 1
-            about = {"utf8": text, "url": url, "skip": selection.skip_unreadable}
+            about = {"utf8": text, "url": url, "skip": selection.skip_unreadable, "turns": source.has_turns}
             yield Document(text=record.text, id=record.where, metadata=about)
             if is_enough(source, self.account.documents, self.account.tokens):
                 return
@@ -144,8 +145,7 @@ class WritePiece(PipelineStep):
         with PieceWriter(pieces, rank, vocab_size) as writer:
             for batch in _batched(data):
                 written: list[Document] = []
-                encoded = encoder.encode([document.text for document in batch])
-                for document, ids in zip(batch, encoded, strict=True):
+                for document, ids in zip(batch, _encode(encoder, batch), strict=True):
                     if isinstance(ids, Exception):
                         self._lose(document, ids)
                         continue
@@ -164,6 +164,16 @@ class WritePiece(PipelineStep):
         reason = f"{document.id}: cannot be tokenized ({reason_of(error)})"
         account.lose(Unreadable(reason), document.metadata["skip"])
         account.documents, account.documents_in = account.documents - 1, account.documents_in - 1
+
+
+def _encode(encoder: Encoder, documents: list[Document]) -> Iterator[np.ndarray | Exception]:
+    """Yield each document's ids, or why it has none; an end token follows each of its turns."""
+    turns = [each.text.split(TURN) if each.metadata["turns"] else [each.text] for each in documents]
+    encoded = encoder.encode([turn for each in turns for turn in each])
+    for each in turns:
+        parts = list(islice(encoded, len(each)))
+        failed = next((part for part in parts if isinstance(part, Exception)), None)
+        yield failed or np.concatenate([part for part in parts if not isinstance(part, Exception)])
 
 
 def place_of(text: bytes) -> int:

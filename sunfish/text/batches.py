@@ -16,17 +16,15 @@ from sunfish.config.compose import read_section
 from sunfish.config.schema.data import DataConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.errors import UserError, report_errors
+from sunfish.text.layouts import LAYOUTS, StreamRows, TaskRows
 from sunfish.text.order import BatchOrder, EvenOrder, Order
-from sunfish.text.shards import Shard, Shards
+from sunfish.text.shards import Shards
 
 Ids = np.ndarray  # int64, (batch, pos)
 
 
 class RowDataset:
-    """A split's rows, any in constant time: a document each, or a stream of documents cut into equal rows.
-
-    A document's row ends with 1 to `row_multiple` end tokens, so that its length is a multiple; a document
-    longer than `row_length` goes on in the next row. Rows of a stream take no memory, however many."""
+    """A split's rows, any in constant time, laid out as `data.rows` says; see `sunfish.text.layouts`."""
 
     def __init__(
         self, shards: Shards, split: str, section: DataConfig, row_length: int | None = None
@@ -35,8 +33,8 @@ class RowDataset:
         self.shards = shards.split(split)
         # the token between documents that do not see each other
         self.between = shards.end_id if section.rows == "isolated" else None
-        layout = _Documents if section.rows == "documents" else _Stream
-        self.layout: _Documents | _Stream = layout(self.shards, self.row_length, section.row_multiple)
+        self.layout = LAYOUTS[section.rows](self.shards, self.row_length, section.row_multiple, self.end_id)
+        self.answers = self.layout.answers if isinstance(self.layout, TaskRows) else None  # None: no tasks
         if len(self) == 0:
             what = f"{shards.folder}: the {split} split ({shards.num_tokens(split):,} tokens)"
             advice = "use more documents, a larger data.held_out_share or shorter rows"
@@ -68,7 +66,7 @@ class RowDataset:
 
     def order(self, batch_rows: int, seed: int) -> Order:
         """Return the order in which training visits the rows."""
-        if isinstance(self.layout, _Stream):
+        if isinstance(self.layout, StreamRows):
             return EvenOrder(len(self), batch_rows, seed)
         return BatchOrder(self.layout.row_lengths, batch_rows, seed)
 
@@ -90,64 +88,6 @@ class RowDataset:
             alike = indices[lengths == length]
             for start in range(0, len(alike), batch_rows):
                 yield self.read(alike[start : start + batch_rows])
-
-
-class _Documents:
-    """One document a row, long ones in pieces: three numbers a row are held."""
-
-    def __init__(self, shards: list[Shard], row_length: int, row_multiple: int) -> None:
-        pieces = [_cut_documents(shard.ends, row_length) for shard in shards]
-        self.shard = np.repeat(np.arange(len(pieces)), [len(starts) for starts, _ in pieces])
-        self.start = np.concatenate([starts for starts, _ in pieces])
-        self.sizes = np.concatenate([sizes for _, sizes in pieces])
-        self.row_lengths = np.minimum(-(-self.sizes // row_multiple) * row_multiple, row_length)
-        self.possible, self.tokens_in_rows = -(-row_length // row_multiple), int(self.sizes.sum())
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.shard[indices], self.start[indices], self.sizes[indices]
-
-    def length(self, indices: np.ndarray) -> np.ndarray:
-        lengths: np.ndarray = self.row_lengths[indices]
-        return lengths
-
-    def lengths(self) -> RowLengths:
-        return RowLengths.count(self.row_lengths, self.possible)
-
-
-class _Stream:
-    """A shard's documents one after another, cut into equal rows; less than a row at its end is left out."""
-
-    def __init__(self, shards: list[Shard], row_length: int, row_multiple: int) -> None:
-        self.row_length = row_length
-        self.first_row = np.cumsum([0, *(len(shard.tokens) // row_length for shard in shards)])
-        self.tokens_in_rows = len(self) * row_length
-
-    def __len__(self) -> int:
-        return int(self.first_row[-1])
-
-    def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        shard = np.searchsorted(self.first_row, indices, side="right") - 1
-        return shard, (indices - self.first_row[shard]) * self.row_length, self.length(indices)
-
-    def length(self, indices: np.ndarray) -> np.ndarray:
-        return np.full(len(indices), self.row_length)
-
-    def lengths(self) -> RowLengths:
-        return RowLengths((self.row_length,), (len(self),), 1)
-
-
-def _cut_documents(ends: np.ndarray, row_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each row starts and how many tokens it holds, one document a row, long ones in pieces."""
-    ends = ends.astype(np.int64)
-    begins = np.concatenate(([0], ends[:-1])) if len(ends) else ends
-    pieces = -(-(ends - begins) // row_length)
-    document = np.repeat(np.arange(len(ends)), pieces)
-    piece = np.arange(len(document)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    starts = begins[document] + piece * row_length
-    return starts, np.minimum(ends[document] - starts, row_length)
 
 
 class Prefetcher:

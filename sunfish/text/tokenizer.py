@@ -17,6 +17,7 @@ from sunfish.files import project_root
 from sunfish.text.hub import go_offline_if_unreachable
 
 END = "<|endoftext|>"
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{{ eos_token }}{% endfor %}"
 LONG_RUN = re.compile(r"\S{1000}|\s{1000}")
 END_TOKENS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 
@@ -38,6 +39,7 @@ class Tokenizer:
             raise UserError(f"{source}: has no end token; one of {', '.join(END_TOKENS)} is needed")
         self.end_id = int(backend.token_to_id(self.end) or 0)
         self.vocab_size: int = backend.get_vocab_size()
+        self.chat_template: str | None = None  # to be written with it, where documents have turns
 
     def encode(self, text: str) -> list[int]:
         """Return ids without an end token; `decode` gives the text back, whatever its characters."""
@@ -62,6 +64,17 @@ class Tokenizer:
         """Return the text before the first end token."""
         ids = list(ids)
         return self.decode(ids[: ids.index(self.end_id)] if self.end_id in ids else ids)
+
+
+def instruction_ids(tokenizer: Tokenizer, instruction: str) -> list[int]:
+    """Return what stands before an answer, as `CHAT_TEMPLATE` has it: the instruction and an end token.
+
+    Raises:
+        UserError: the instruction is empty.
+    """
+    if not instruction.strip():
+        raise UserError("the instruction is empty; say what to write, or write freely without one")
+    return [*tokenizer.encode(instruction), tokenizer.end_id]
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int, unit: str = "pieces") -> Tokenizer:
@@ -149,6 +162,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "eos_token": tokenizer.end,
         "pad_token": tokenizer.end,
         "clean_up_tokenization_spaces": False,
+        **({"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}),
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -15,14 +15,18 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.live = dict(model.named_parameters())
-        self.average = {name: parameter.detach().clone() for name, parameter in self.live.items()}
+        self.average = {  # what is frozen is its own average, without a copy
+            name: parameter.detach().clone() if parameter.requires_grad else parameter.detach()
+            for name, parameter in self.live.items()
+        }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters after `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        live = [parameter.detach() for parameter in self.live.values()]
-        torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)
+        learned = {name: parameter for name, parameter in self.live.items() if parameter.requires_grad}
+        live = [parameter.detach() for parameter in learned.values()]
+        torch._foreach_lerp_([self.average[name] for name in learned], live, 1 - decay)
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:

@@ -84,8 +84,8 @@ def log_step(run: Run, record: Record, observers: Observers) -> None:
 def write_sample(run: Run, write_text: WriteText) -> str:
     """Sample a text with the averaged weights; with shards every process takes part."""
     with run.ema.swapped_in(), run.fabric.autocast():
-        text = write_text(run.denoiser, run.schedule.current)
-        reshard(run.denoiser)
+        text = write_text(run.denoiser.eval(), run.schedule.current)
+        reshard(run.denoiser.train())
     return text
 
 

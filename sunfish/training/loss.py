@@ -18,6 +18,7 @@ from sunfish.diffusion.objectives import OBJECTIVES
 from sunfish.diffusion.process import add_noise
 from sunfish.model.attention_mask import DocumentIds, document_ids
 from sunfish.model.denoiser import Denoiser, Prediction
+from sunfish.text.layouts import answer_weights
 from sunfish.types import Embeddings, KnownMask, LogSnr, PerPosition, PerRow, TokenIds
 
 
@@ -27,15 +28,25 @@ class Loss(NamedTuple):
     total: Tensor  # ()
     observed: PerPosition  # nats (ce, elbo) or a mean square (eps_mse, x0_mse); meaningless where known
     check_nats: PerRow  # mean next-token cross-entropy of each row; zeros where the check is not learned
+    known: KnownMask
 
 
 class DiffusionLoss(nn.Module):
-    """All of a step that is differentiated, in one module that can be wrapped and sharded."""
+    """All of a step that is differentiated, in one module that can be wrapped and sharded.
 
-    def __init__(self, denoiser: Denoiser, config: DiffusionConfig, separator_id: int | None = None) -> None:
+    With `separator_id` the documents of a row do not attend to each other. With `task_end_id` rows are tasks:
+    instructions are known and have no loss, and each answer counts alike."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        config: DiffusionConfig,
+        separator_id: int | None = None,
+        task_end_id: int | None = None,
+    ) -> None:
         super().__init__()
         self.denoiser, self.config = denoiser, config
-        self.separator_id = separator_id  # with one, the documents of a row do not attend to each other
+        self.separator_id, self.task_end_id = separator_id, task_end_id
 
     def forward(
         self, ids: np.ndarray, randomness: StepRandomness, logsnr: np.ndarray, density: np.ndarray
@@ -45,7 +56,9 @@ class DiffusionLoss(nn.Module):
         """
         denoiser, objective = self.denoiser, OBJECTIVES[self.config.objective]
         device = next(denoiser.parameters()).device
-        target, known = torch.from_numpy(ids).to(device), torch.from_numpy(randomness.known).to(device)
+        target = torch.from_numpy(ids).to(device)
+        count = torch.from_numpy(self._weights(ids)).to(device)
+        known = torch.from_numpy(randomness.known).to(device) | (count == 0)
         level, drawn_with = (torch.from_numpy(values).float().to(device) for values in (logsnr, density))
         document = document_ids(target, self.separator_id)
 
@@ -56,16 +69,23 @@ class DiffusionLoss(nn.Module):
         if self.config.self_conditioning:
             rows = randomness.self_conditioned
             x_0_prev = self_conditioning_estimate(denoiser, x_t, level, known, document, rows)
-        batch = NoisyBatch(denoiser, target, x_0, x_t, eps, level, drawn_with, known, x_0_prev, document)
+        batch = NoisyBatch(
+            denoiser, target, x_0, x_t, eps, level, drawn_with, known, x_0_prev, document, count
+        )
         each = objective.loss(batch)
-        total = (each * ~known).mean()
+        total = (each * ~known * count).mean()
         observed = batch.token_nats() if objective.trains_embeddings else each
 
         check = torch.zeros_like(observed)
         if self.config.check_weight:
-            check = denoiser.next_token_nats(target, torch.full_like(observed, 1 / target.numel()), document)
+            check = denoiser.next_token_nats(target, count / target.numel(), document) * count
             total = total + self.config.check_weight * check.mean()
-        return Loss(total, observed.detach(), check.detach().mean(dim=1))
+        return Loss(total, observed.detach(), check.detach().mean(dim=1), known)
+
+    def _weights(self, ids: np.ndarray) -> np.ndarray:
+        if self.task_end_id is None:
+            return np.ones(ids.shape, np.float32)
+        return answer_weights(ids, self.task_end_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +102,7 @@ class NoisyBatch:
     known: KnownMask
     x_0_prev: Embeddings
     document: DocumentIds | None
+    count: PerPosition  # how much each position counts
 
     @cached_property
     def prediction(self) -> Prediction:
@@ -107,7 +128,7 @@ class NoisyBatch:
             return F.cross_entropy(logits.flatten(0, 1), self.ids.flatten(), reduction="none").view(
                 self.ids.shape
             )
-        weight = ~self.known / self.known.numel()
+        weight = ~self.known * self.count / self.known.numel()
         return self.denoiser.token_nats(
             self.x_t, self.logsnr, self.x_0_prev, self.known, self.ids, weight, self.document
         )

@@ -57,6 +57,15 @@ def make_optimizers(model: nn.Module, section: Optim, in_bf16: bool) -> Optimize
     return Optimizers(section, muon, adamw)
 
 
+def learning_bytes(model: nn.Module, optimizers: Optimizers) -> int:
+    """Return how many bytes gradients and the optimisers' states take on this process."""
+    tensors: list[torch.Tensor] = [p for p in model.parameters() if p.requires_grad]
+    for optimizer in (optimizers.muon, optimizers.adamw):
+        states = optimizer.state.values() if optimizer else ()
+        tensors += [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def clip_gradients(model: nn.Module, max_norm: float) -> float:
     """Scale the gradients down to `max_norm` and return the norm they had, over all processes' shards."""
     return float(whole(torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)).detach())

@@ -33,6 +33,7 @@ from sunfish.training.checkpoint import Checkpoints, finish_run
 from sunfish.training.cost import Meter, peak_operations
 from sunfish.training.log import RunLog
 from sunfish.training.loop import Observers, train
+from sunfish.training.optim import learning_bytes
 from sunfish.training.parallel import count_processes, flushing_denormals, make_fabric, part_of, whole
 from sunfish.training.sample import sample_ids
 from sunfish.training.stopping import Stopped
@@ -65,7 +66,9 @@ class Job:
     def params(self) -> dict[str, Any]:
         """Return all that decides the weights, flat; how far the training goes is `pretrain.steps`."""
         rows = {f"data.{key}": getattr(self.data, key) for key in ("rows", "row_length", "row_multiple")}
-        return rows | flatten(self.recipe)
+        recipe = flatten(self.recipe)
+        recipe.pop("finetune", None)  # of a pretraining, which has none
+        return rows | recipe
 
 
 @flushing_denormals()
@@ -81,7 +84,8 @@ def pretrain(job: Job, places: Places) -> None:
     name, runs = fingerprint(shards, job), places.runs or project_root() / "runs"
     on_gpu = fabric.device.type == "cuda"
     compiled = on_gpu if job.launch.compile is None else job.launch.compile
-    run = start_run(fabric, job.recipe, shards.vocab_size, compiled, rows.between)
+    task_end_id = shards.end_id if rows.answers else None
+    run = start_run(fabric, job.recipe, shards.vocab_size, compiled, rows.between, task_end_id)
     carry_on(run, runs, name, {"shards": shards.digest(), **job.params()})
     peak = peak_operations(fabric.device) * fabric.world_size  # before MLflow's thread loads its libraries
     tracker = Tracker(
@@ -136,9 +140,13 @@ def write_results(
     """Write weights, numbers and curve; every process gives its shards, the first writes."""
     weights = {name: whole(tensor).cpu() for name, tensor in run.ema.average.items()}
     if run.fabric.is_global_zero:
-        config = folder_config(run.recipe, shards, rows)
-        write_denoiser(places.out, config, weights, run.schedule.current, places.shards)
-        tracker.set_tags({"model_sha256": sha256(places.out / "model.safetensors")})
+        if finetune := run.recipe.finetune:
+            assert rows.answers is not None  # a fine-tuning has tasks
+            written = finetune.write(places.out, weights, rows.answers, places.shards)
+        else:
+            config, written = folder_config(run.recipe, shards, rows), places.out / "model.safetensors"
+            write_denoiser(places.out, config, weights, run.schedule.current, places.shards)
+        tracker.set_tags({"model_sha256": sha256(written)})
         write_json(places.metrics, final_numbers(run, log))
         write_text(places.curve, curve_csv(log.lines()))
     run.fabric.barrier()
@@ -146,8 +154,8 @@ def write_results(
 
 def folder_config(recipe: Recipe, shards: Shards, rows: RowDataset) -> FolderConfig:
     """Return what a denoiser's folder says of itself."""
-    can_check = recipe.diffusion.check_weight > 0
-    return FolderConfig(FORMAT, recipe.model, shards.vocab_size, rows.lengths(), shards.end_id, can_check)
+    about = shards.vocab_size, rows.lengths(), shards.end_id, recipe.diffusion.check_weight > 0
+    return FolderConfig(FORMAT, recipe.model, *about, answers=rows.answers)
 
 
 def open_shards(folder: Path, data: DataConfig) -> Shards:
@@ -186,6 +194,8 @@ def final_numbers(run: Run, log: RunLog) -> dict[str, Any]:
     return {
         "steps": run.step,
         "parameters": sum(p.numel() for p in run.denoiser.parameters()),
+        "trained_parameters": sum(p.numel() for p in run.denoiser.parameters() if p.requires_grad),
+        "learning_bytes": learning_bytes(run.denoiser, run.optimizers),
         "train_loss": float(np.mean(numbers_of(last, "loss"))),
         **({"train_check_nats_per_token": float(np.mean(check))} if check else {}),
         **{key: float(np.median(numbers_of(lines, key))) for key in speeds},

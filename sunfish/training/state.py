@@ -19,12 +19,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def run_tensors(denoiser: nn.Module, ema: Ema, optimizers: Optimizers) -> Tensors:
-    """Return all live tensors of a run by name, without states that an optimiser has not made yet."""
-    live, states = dict(denoiser.named_parameters()), optimizers.adamw.state
+    """Return all tensors by name that a run learns, without states that an optimiser has not made yet."""
+    live = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
+    states = optimizers.adamw.state
     momenta = optimizers.muon.state if optimizers.muon else {}
     return {
         **{f"model/{name}": parameter.detach() for name, parameter in live.items()},
-        **{f"ema/{name}": tensor for name, tensor in ema.average.items()},
+        **{f"ema/{name}": ema.average[name] for name in live},
         **{f"muon/{name}": momenta[p]["momentum"] for name, p in live.items() if p in momenta},
         **{f"adamw/{k}/{name}": states[p][k] for name, p in live.items() if p in states for k in MOMENTS},
     }

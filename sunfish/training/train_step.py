@@ -19,6 +19,7 @@ from sunfish.diffusion.schedules import ScheduleConfig, TrainingSchedule
 from sunfish.model.denoiser import Denoiser
 from sunfish.training.build import build_denoiser
 from sunfish.training.ema import Ema
+from sunfish.training.finetune import Finetune
 from sunfish.training.loss import DiffusionLoss
 from sunfish.training.optim import Optimizers, clip_gradients, lr_share, make_optimizers
 from sunfish.training.parallel import gather, multiplies_in_bf16, part_of
@@ -32,6 +33,7 @@ class Recipe:
     schedule: ScheduleConfig
     diffusion: DiffusionConfig
     pretrain: PretrainConfig
+    finetune: Finetune | None = None  # None: a pretraining, from drawn weights
 
 
 @dataclass
@@ -71,20 +73,30 @@ class Record:
 
 
 def start_run(
-    fabric: Fabric, recipe: Recipe, vocab_size: int, compiled: bool = False, separator_id: int | None = None
+    fabric: Fabric,
+    recipe: Recipe,
+    vocab_size: int,
+    compiled: bool = False,
+    separator_id: int | None = None,
+    task_end_id: int | None = None,
 ) -> Run:
-    """Return a run at step 0; with a separator, the documents of one row do not attend to each other."""
+    """Return a run at step 0; the last two are `DiffusionLoss`'s."""
     pretrain = recipe.pretrain
-    denoiser = build_denoiser(recipe.model, recipe.diffusion, vocab_size, pretrain.seed)
+    if recipe.finetune is None:
+        schedule = recipe.schedule.start()
+        denoiser = build_denoiser(recipe.model, recipe.diffusion, vocab_size, pretrain.seed)
+    else:
+        torch.manual_seed(pretrain.seed)  # PEFT draws an adapter's weights
+        denoiser, schedule = recipe.finetune.start(recipe.diffusion)
     block: Any
     for block in denoiser.transformer.blocks:
         block.activation_checkpointing = pretrain.activation_checkpointing
         if compiled:
             block.compile()
-    wrapped = fabric.setup(DiffusionLoss(denoiser, recipe.diffusion, separator_id))
+    wrapped = fabric.setup(DiffusionLoss(denoiser, recipe.diffusion, separator_id, task_end_id))
     ready = wrapped.module.denoiser
     optimizers = make_optimizers(ready, pretrain.optim, in_bf16=multiplies_in_bf16(fabric))
-    return Run(fabric, wrapped, optimizers, Ema(ready, pretrain.ema_decay), recipe.schedule.start(), recipe)
+    return Run(fabric, wrapped, optimizers, Ema(ready, pretrain.ema_decay), schedule, recipe)
 
 
 def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
@@ -94,13 +106,14 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
     """
     pretrain, length = run.recipe.pretrain, ids.shape[1]
     randomness = draw_randomness(run.recipe.diffusion, pretrain.seed, run.step, pretrain.batch_rows, length)
+    torch.manual_seed(randomness.noise_seed + run.fabric.global_rank)  # dropout draws as if never resumed
     mine = backward(run, ids, randomness.part(part_of(run.fabric, pretrain.batch_rows)))
     grad_norm = clip_gradients(run.denoiser, pretrain.optim.clip_norm)
     everyone = gather(run.fabric, torch.cat((mine.flatten(), mine.new_tensor([float(stop)]))))
-    values = everyone[:, :-1].reshape(-1, length + 1)  # each row's observed losses, and its check
-    observed, check = values[:, :-1], values[:, -1]
+    values = everyone[:, :-1].reshape(-1, 2 * length + 1)
+    observed, known, check = values[:, :length], values[:, length:-1] > 0, values[:, -1]
     share = lr_share(run.step, pretrain.steps, pretrain.optim)
-    loss = float(observed[~randomness.known].mean())
+    loss = float(observed[~known].mean())
     record = Record(loss, float(check.mean()), grad_norm, share, bool(everyone[:, -1].any()))
     if record.is_finite:
         run.optimizers.step(share)
@@ -115,7 +128,7 @@ def train_step(run: Run, ids: np.ndarray, stop: bool = False) -> Record:
 def backward(run: Run, ids: np.ndarray, randomness: StepRandomness) -> Tensor:
     """Accumulate the gradient over micro-batches, synchronised with the last.
 
-    Returns each row's observed losses and, behind them, its check's nats, (rows, pos + 1).
+    Returns each row's observed losses, which positions are known, and its check's nats, (rows, 2 pos + 1).
     """
     num_micro = count_micro(len(ids), run.recipe.pretrain.micro_rows)
     each, seen, schedule = len(ids) // num_micro, [], run.schedule.current
@@ -127,7 +140,7 @@ def backward(run: Run, ids: np.ndarray, randomness: StepRandomness) -> Tensor:
         with run.fabric.no_backward_sync(run.model, enabled=index < num_micro - 1):
             loss = run.model(ids[rows], micro, logsnr, density)
             run.fabric.backward(loss.total / num_micro)
-        seen.append(torch.cat((loss.observed, loss.check_nats[:, None]), dim=1))
+        seen.append(torch.cat((loss.observed, loss.known, loss.check_nats[:, None]), dim=1))
     return torch.cat(seen)
 
 

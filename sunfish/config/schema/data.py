@@ -40,8 +40,8 @@ class DataConfig:
     duplicates: Literal["keep", "drop_exact", "drop_near"]  # near: alike in most of their five-word runs
     tokenizer: Tokenizer
     # documents: one a row, end tokens behind it; stream: one after another, cut into rows; isolated: the
-    # same, but none sees another
-    rows: Literal["documents", "stream", "isolated"]
+    # same, but none sees another; tasks: an instruction and its answer a row, cut where the row ends
+    rows: Literal["documents", "stream", "isolated", "tasks"]
     row_length: int
     row_multiple: int  # a document's row is as long as the document, rounded up to a multiple of this
     held_out_share: float  # of the documents, chosen by their hash

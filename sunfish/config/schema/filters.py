@@ -79,3 +79,4 @@ class Selection(NamedTuple):
     skip_unreadable: bool = False
     max_documents: int | None = None
     max_tokens: int | None = None
+    columns: tuple[str, ...] = ()  # that are read beside the text, whatever they hold

@@ -8,7 +8,7 @@ too."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +24,7 @@ class Source:
     """What every source has; a new one overrides `read`, and the other methods where it needs to."""
 
     exchangeable: ClassVar[bool] = False  # the first documents are as good a sample as any
+    has_turns: ClassVar[bool] = False  # documents are instructions and answers, see `sunfish.documents.TURN`
 
     weight: float | None  # share of the tokens beside other sources; null for all: everything of each
 
@@ -89,11 +90,8 @@ class Stories(Generated):
 
     def write(self, first: int) -> Iterator[str]:
         """Yield stories."""
-        grammar = import_module("sunfish.text.lexicon").GRAMMARS[self.grammar]
-        stories: Iterator[str] = import_module("sunfish.text.stories").write_stories(
-            self.seed, first, grammar
-        )
-        return stories
+        grammar = _load("text.lexicon").GRAMMARS[self.grammar]
+        return _load("text.stories").write_stories(self.seed, first, grammar)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +106,21 @@ class Puzzles(Generated):
 
     def write(self, first: int) -> Iterator[str]:
         """Yield grids."""
-        write = import_module("sunfish.text.puzzles").write_puzzles
-        grids: Iterator[str] = write(self.seed, first, self.size, self.prompt)
-        return grids
+        return _load("text.puzzles").write_puzzles(self.seed, first, self.size, self.prompt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryTasks(Stories):
+    """Instructions and stories of the grammar that meet them."""
+
+    has_turns: ClassVar[bool] = True
+
+    kind: Literal["story_tasks"]  # type: ignore[assignment]
+
+    def write(self, first: int) -> Iterator[str]:
+        """Yield tasks."""
+        tasks, grammar = _load("text.tasks"), _load("text.lexicon").GRAMMARS[self.grammar]
+        return map(tasks.as_document, tasks.write_tasks(self.seed, first, grammar))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,16 +143,20 @@ class Columns(Source):
 
     def tasks(self, files: list[File], task_bytes: int) -> list[tuple[Span, ...]]:
         """Divide the files."""
-        return _sharding("plan").divide_files(files, task_bytes)
+        return _load("sharding.plan").divide_files(files, task_bytes)
 
     def read(self, span: Span) -> Iterator[Record | Unreadable]:
         """Yield the records that begin in a span of a file."""
-        return _sharding("readers").read_span(self, span)
+        return _load("sharding.readers").read_span(self, span)
 
     def selection(self) -> Selection:
         """Return what the section says."""
         skip = self.unreadable == "skip"
         return Selection(self.filters, self.url_column, skip, self.max_documents, self.max_tokens)
+
+    def setting_of(self, column: str) -> str:
+        """Return which setting asks for a column, for messages."""
+        return "text_column" if column == self.text_column else "filters"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +175,51 @@ class Files(Columns):
 
     def files(self, where: str) -> list[File]:
         """Find the files, each once, in the order of the paths."""
-        return _sharding("find").find_all(self.paths, f"{where}.paths")
+        return _load("sharding.find").find_all(self.paths, f"{where}.paths")
 
     def local_files(self, where: str) -> list[File]:
         """Find the files that lie here."""
-        return _sharding("find").find_here(self.paths, f"{where}.paths")
+        return _load("sharding.find").find_here(self.paths, f"{where}.paths")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks(Files):
+    """Files of instructions and responses, parquet or JSON lines; `text_column` is that of the responses.
+
+    With `instruction_column: null` it holds conversations instead: lists of {role, content}, the answer last.
+    """
+
+    has_turns: ClassVar[bool] = True
+
+    kind: Literal["tasks"]  # type: ignore[assignment]
+    instruction_column: str | None
+
+    def read(self, span: Span) -> Iterator[Record | Unreadable]:
+        """Yield the tasks that begin in a span of a file."""
+        records = super().read(span)
+        return (self._task(record) if isinstance(record, Record) else record for record in records)
+
+    def _task(self, record: Record) -> Record | Unreadable:
+        try:
+            return replace(record, text=_load("text.tasks").as_document(self._turns(record)))
+        except (ValueError, TypeError, KeyError) as error:
+            return Unreadable(f"{record.where}: {error}")
+
+    def _turns(self, record: Record) -> list[Any]:
+        if self.instruction_column is None:
+            return [turn["content"] for turn in record.columns[self.text_column] or ()]
+        instruction = record.columns[self.instruction_column]
+        if instruction is None:
+            raise ValueError(f"has no {self.instruction_column!r}; set the source's instruction_column")
+        return [instruction, record.text]
+
+    def selection(self) -> Selection:
+        """Return the same, with the instructions' column."""
+        return super().selection()._replace(columns=(self.instruction_column or self.text_column,))
+
+    def setting_of(self, column: str) -> str:
+        """Return which setting asks for a column, for messages."""
+        return "instruction_column" if column == self.instruction_column else super().setting_of(column)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,17 +234,15 @@ class Hub(Columns):
 
     def files(self, where: str) -> list[File]:
         """Find the dataset's files at the revision."""
-        return _sharding("find").find_all(_sharding("hub").list_urls(self), where)
+        return _load("sharding.find").find_all(_load("sharding.hub").list_urls(self), where)
 
 
 SOURCES: dict[str, type] = {
-    "stories": Stories,
-    "puzzles": Puzzles,
-    "files": Files,
-    "hub": Hub,
-}
+    "stories": Stories, "puzzles": Puzzles, "story_tasks": StoryTasks,
+    "files": Files, "tasks": Tasks, "hub": Hub,
+}  # fmt: skip
 
 
-def _sharding(name: str) -> Any:
-    """Return a module of `sunfish.sharding`, which stands above the configuration."""
-    return import_module(f"sunfish.sharding.{name}")
+def _load(name: str) -> Any:
+    """Return a module of `sunfish.text` or `sunfish.sharding`, which stand above the configuration."""
+    return import_module(f"sunfish.{name}")
