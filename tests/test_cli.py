@@ -155,9 +155,16 @@ def test_output_that_cannot_be_written_is_one_line(folder: Path) -> None:
     assert b"standard output cannot be written (No space left on device)" in done.stderr
     env = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     done = in_process(folder, "infill", "三 [MASK:1]", *fast, env=env, stdout=subprocess.PIPE)
-    assert done.returncode == 1 and b"takes cp1252" not in done.stdout and b"has no" in done.stderr
+    assert done.returncode == 1 and b"output takes cp1252, which has no" in done.stderr
     done = in_process(folder, "infill", "三 [MASK:1]", *fast, "--json", env=env, stdout=subprocess.PIPE)
     assert done.returncode == 0 and json.loads(done.stdout)["texts"][0]["text"].startswith("三")
+
+
+@pytest.mark.parametrize("closed", ["2>/dev/full", "2>&-"])
+def test_notes_that_cannot_be_written_cost_no_text(folder: Path, closed: str) -> None:
+    command = f'"$0" -m sunfish generate --model "$1" --steps 2 --no-check {closed}'
+    done = subprocess.run(["bash", "-c", command, sys.executable, str(folder)], stdout=subprocess.PIPE)
+    assert done.returncode == 0 and done.stdout.strip() and b"note" not in done.stdout
 
 
 def test_an_interruption_is_no_traceback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,7 @@ EDITS = [
     (r"warmup_steps: \d+", "warmup_steps: 90000", r"pretrain.steps = .* must be more than the warm-up"),
     (r"kind: stories", "kind: story", r"data.sources.stories.kind = 'story': .* did you mean 'stories'\?"),
     (r"model:\n(  .*\n)+", "model: full\n", r"model = 'full': should be a section with keys, not text"),
+    (r"batch_rows: \d+", "batch_rows: &a [*a, *a]", r"YAML aliases \(\*name\) are not allowed"),
     (r"launch:", "lanch:", r"lanch: unknown section; did you mean 'launch'\?"),
     (
         r"seed: 0\n",
@@ -130,6 +131,14 @@ def test_a_bad_override_leaves_the_old_file(params_path: Path) -> None:
         with pytest.raises(ConfigError):
             compose(overrides, params_path)
     assert params_path.read_text() == before and list(params_path.parent.iterdir()) == [params_path]
+
+
+@pytest.mark.parametrize("path", ["größe.jsonl", "[en] part/a.jsonl", "a b[1].txt", "{a,b}.jsonl", "a?.txt"])
+def test_a_path_that_must_be_quoted_is_said_to_be(params_path: Path, path: str) -> None:
+    with pytest.raises(ConfigError, match=r"""quote signs .* twice: 'paths=\["größe"""):
+        compose(["data=files", f"data.sources.files.paths=[{path}]"], params_path)
+    compose(["data=files", f'data.sources.files.paths=["{path}"]'], params_path)
+    assert read_section(params_path, "data").sources["files"].paths == (path,)
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,25 @@ def test_nothing_unpickles() -> None:
         assert not re.search(r"torch\.load|pickle\.|allow_pickle=True|joblib", path.read_text()), path
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda path: path.stem)
+def test_actions_are_pinned_to_commits_and_may_only_what_they_must(path: Path) -> None:
+    uses = re.findall(r"uses: \S+?@(\S+)", path.read_text())
+    assert uses and all(re.fullmatch(r"[0-9a-f]{40}", commit) for commit in uses)
+    assert yaml.safe_load(path.read_text())["permissions"]["contents"] == "read"
+
+
+@pytest.mark.slow
+def test_a_download_without_git_runs(tmp_path: Path) -> None:
+    subprocess.run(["cp", "-r", "--parents", "Makefile", ".dvc/config", str(tmp_path)], cwd=ROOT, check=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: echo x > a.txt, outs: [a.txt: {cache: false}]}}\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["make", "--old-file", ".venv/.ready", "repro"]
+    environment = os.environ | {"PATH": path, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "made    data/shards" in done.stdout, done.stderr
+    assert (tmp_path / "a.txt").read_text() == "x\n"
+
+
 @pytest.mark.slow
 def test_a_thimble_runs_end_to_end_and_again_does_nothing(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
