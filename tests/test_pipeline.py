@@ -28,6 +28,7 @@ FILES = [
     ".dvcignore",
     ".gitignore",
     ".dvc/config",
+    ".dvc/plots.html",
     ".dvc/.gitignore",
 ]
 
@@ -73,6 +74,17 @@ def test_a_stage_names_the_sections_it_reads(stage: str) -> None:
     read = {name for name in SECTIONS if re.search(rf'"{name}"', text)}
     assert read - {"launch", "tracking"} == set(PIPELINE[stage]["params"]) - {"plugins"}
     assert "plugins" in PIPELINE[stage]["params"]
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("fingerprint", "report")])
+def test_a_stage_comes_back_from_the_run_cache(stage: str) -> None:
+    """DVC keeps a stage's run unless an output that is neither metric nor plot is not cached."""
+    assert all(isinstance(out, str) for out in PIPELINE[stage].get("outs", []))
+
+
+def test_the_metrics_are_the_headline_numbers() -> None:
+    metrics = [path for stage in PIPELINE.values() for of in stage.get("metrics", []) for path in of]
+    assert metrics == ["results/metrics/evaluate.json"]
 
 
 def git_project(folder: Path) -> dict[str, str]:
