@@ -40,6 +40,7 @@ def in_process(folder: Path, *arguments: str, **options: Any) -> subprocess.Comp
     ("arguments", "says"),
     [
         (["infill", "no gap here"], "the text has no gap"),
+        (["infill", "a [MASK:٣] b"], "the text has no gap"),  # the page reads no such digits either
         (["infill", ""], "the text is empty"),
         (["infill", "a [MASK:500] b"], "[MASK:500] is longer than the model's length of 32 tokens"),
         (["infill", "a [MASK:" + "9" * 5000 + "] b"], "is longer than the model's length"),
