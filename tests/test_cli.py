@@ -153,7 +153,7 @@ def test_output_that_cannot_be_written_is_one_line(folder: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = in_process(folder, "generate", *fast, stdout=full)
     assert done.returncode == 1 and done.stderr.decode().count("\n") == 1
-    assert b"standard output cannot be written (No space left on device)" in done.stderr
+    assert b"No space left on device, on standard output" in done.stderr
     env = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     done = in_process(folder, "infill", "三 [MASK:1]", *fast, env=env, stdout=subprocess.PIPE)
     assert done.returncode == 1 and b"output takes cp1252, which has no" in done.stderr

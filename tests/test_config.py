@@ -170,6 +170,14 @@ def test_a_bad_parameter_is_said_in_one_line_and_at_once(params_path: Path, stag
     assert sorted(p.name for p in params_path.parent.iterdir()) == ["params.yaml"]
 
 
+@pytest.mark.parametrize(("output", "says"), [("> /dev/full", "No space left"), ("| true", "")])
+def test_output_that_cannot_be_written_is_a_line_at_most(output: str, says: str) -> None:
+    command = f'set -o pipefail; "$0" -u -m sunfish.config check {output}'
+    done = subprocess.run(["bash", "-c", command, sys.executable], cwd=ROOT, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.returncode <= 1 and len(lines) == bool(says) and all(says in line for line in lines)
+
+
 def test_every_group_of_conf_is_a_section() -> None:
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
     assert groups - {"experiment"} == set(SECTIONS)

@@ -211,17 +211,15 @@ def _takes_unicode() -> bool:
 
 
 def _print(text: str) -> None:
-    """Print, or say that standard output is full, closed, or takes no such character."""
+    """Print, or say that standard output is closed, or takes no such character."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except UnicodeEncodeError as error:
         says = f"standard output takes {sys.stdout.encoding}, which has no {text[error.start]!r}"
         raise UserError(f"{says}; set PYTHONUTF8=1, or use --json") from error
-    except (OSError, ValueError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes what is left once more as it ends
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"standard output cannot be written ({reason})") from error
+    except ValueError as error:
+        raise UserError(f"standard output cannot be written ({error})") from error
 
 
 if __name__ == "__main__":
