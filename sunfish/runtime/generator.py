@@ -31,7 +31,7 @@ from sunfish.sampling.onnx_backend import CPU, OpenGraph, graph_path, open_sessi
 from sunfish.text.tokenizer import Tokenizer, read_tokenizer
 
 USUAL = Settings()
-MAX_TEXTS = 1_000_000  # one call keeps all its texts
+MAX_TEXTS = 100_000  # one call keeps all its texts, and some kilobytes of each
 MAX_LENGTH = 100_000  # tokens of a text
 
 
