@@ -133,7 +133,7 @@ def test_a_bad_override_leaves_the_old_file(params_path: Path) -> None:
     assert params_path.read_text() == before and list(params_path.parent.iterdir()) == [params_path]
 
 
-@pytest.mark.parametrize("path", ["größe.jsonl", "[en] part/a.jsonl", "a b[1].txt", "{a,b}.jsonl", "a?.txt"])
+@pytest.mark.parametrize("path", ["größe.jsonl", "[en] part/a.jsonl", "a b[1].txt", "{a,b}.jsonl"])
 def test_a_path_that_must_be_quoted_is_said_to_be(params_path: Path, path: str) -> None:
     with pytest.raises(ConfigError, match=r"""quote signs .* twice: 'paths=\["größe"""):
         compose(["data=files", f"data.sources.files.paths=[{path}]"], params_path)
