@@ -24,7 +24,9 @@ help: ## this list
 try: $(TRY)/.ready ## three stories by the model that is shipped, without torch: a minute
 	@$(TRY)/bin/python -m sunfish generate --num 3
 
+# what was downloaded without git has none to ask
 repro: $(READY) ## the whole pipeline: shard, validate, pretrain, evaluate, report, export
+	@git rev-parse --git-dir > /dev/null 2>&1 || dvc config --local core.no_scm true
 	@dvc repro
 	@echo
 	@echo "made    data/shards         the corpus as tokens; results/data.html shows it"
@@ -32,7 +34,7 @@ repro: $(READY) ## the whole pipeline: shard, validate, pretrain, evaluate, repo
 	@echo "        models/onnx         the same without torch, for sampling"
 	@echo "        results/report.html every number and picture, from this run"
 	@echo "try     $(BIN)/sunfish generate --model models/onnx --num 3"
-	@echo "        $(BIN)/sunfish infill --model models/onnx 'Once there was a [MASK:3].'"
+	@echo "        $(BIN)/sunfish infill --model models/onnx 'once there was a [MASK:3] .'"
 	@echo "        dvc exp run -S sampler=ddim        another sampler, without training again"
 
 test: $(READY_DEV) check ## all tests, slow ones too

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -62,5 +64,17 @@ def report_errors(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+        except OSError as problem:
+            _leave_output(problem)
+            sys.exit(1)
 
     return wrapped
+
+
+def _leave_output(problem: OSError) -> None:
+    """Give standard output up where it is closed, quietly, or full, in one line; raise all else."""
+    if problem.filename is not None or problem.errno not in (errno.EPIPE, errno.ENOSPC):
+        raise problem
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes what is left once more as it ends
+    if problem.errno == errno.ENOSPC:
+        print(f"error: {problem.strerror}, on standard output or a disk", file=sys.stderr)

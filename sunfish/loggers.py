@@ -27,7 +27,15 @@ def _tensorboard(folder: Path, config: TrackingConfig) -> Any:
 def _wandb(folder: Path, config: TrackingConfig) -> Any:
     from lightning.pytorch.loggers import WandbLogger
 
-    return WandbLogger(project=config.experiment, name=folder.name, id=folder.name, save_dir=folder)
+    class OneRun(WandbLogger):
+        """Ends its run with the training, and not with the process."""
+
+        def finalize(self, status: str) -> None:
+            super().finalize(status)
+            self.experiment.finish(exit_code=int(status != "success"))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return OneRun(project=config.experiment, name=folder.name, id=folder.name, save_dir=folder)
 
 
 LOGGERS: dict[str, Callable[[Path, TrackingConfig], Any]] = {

@@ -55,6 +55,7 @@ class Store:
         """Carry on the run that has these tags, or create one called `name`."""
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # the tracker says it in a line
         client = MlflowClient(tracking_uri=uri)
         experiment_id = open_experiment(client, uri, experiment)
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())

@@ -147,9 +147,12 @@ class Tracker:
     def _report(self, kind: str, error: Exception) -> None:
         """Say a failure, each kind once; after an outage, leave MLflow alone for a while."""
         refused = getattr(error, "get_http_status_code", lambda: 500)() < 500
-        if self.store is None or (not refused and self.store.uri.startswith("http")):
+        is_remote = store_uri(self.config).startswith("http")
+        if self.store is None or (not refused and is_remote):
             self.retry_at = time.monotonic() + SECONDS_TO_RETRY
-            self._say_once("outage", f"MLflow does not answer ({_reason(error)}); the run goes on")
+            missing = "does not answer" if is_remote else "cannot open its store"
+            verb = "refuses the run" if refused else missing
+            self._say_once("outage", f"MLflow {verb} ({_reason(error)}); the run goes on")
         else:
             verb = "refuses" if refused else "did not take"
             message = f"MLflow {verb} {kind} ({_reason(error)}); all else is sent; {self._cure()}"

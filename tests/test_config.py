@@ -105,6 +105,7 @@ EDITS = [
     (r"warmup_steps: \d+", "warmup_steps: 90000", r"pretrain.steps = .* must be more than the warm-up"),
     (r"kind: stories", "kind: story", r"data.sources.stories.kind = 'story': .* did you mean 'stories'\?"),
     (r"model:\n(  .*\n)+", "model: full\n", r"model = 'full': should be a section with keys, not text"),
+    (r"batch_rows: \d+", "batch_rows: &a [*a, *a]", r"YAML aliases \(\*name\) are not allowed"),
     (r"launch:", "lanch:", r"lanch: unknown section; did you mean 'launch'\?"),
     (
         r"seed: 0\n",
@@ -137,6 +138,14 @@ def test_a_bad_override_leaves_the_old_file(params_path: Path) -> None:
     assert params_path.read_text() == before and list(params_path.parent.iterdir()) == [params_path]
 
 
+@pytest.mark.parametrize("path", ["größe.jsonl", "[en] part/a.jsonl", "a b[1].txt", "{a,b}.jsonl"])
+def test_a_path_that_must_be_quoted_is_said_to_be(params_path: Path, path: str) -> None:
+    with pytest.raises(ConfigError, match=r"""quote signs .* twice: 'paths=\["größe"""):
+        compose(["data=files", f"data.sources.files.paths=[{path}]"], params_path)
+    compose(["data=files", f'data.sources.files.paths=["{path}"]'], params_path)
+    assert read_section(params_path, "data").sources["files"].paths == (path,)
+
+
 @pytest.mark.parametrize(
     "override",
     ["sampler.steps=10001", "sampler.steps=0", "sampler.check.steps=20000", "validate.sample_steps=20000"],
@@ -164,6 +173,14 @@ def test_a_bad_parameter_is_said_in_one_line_and_at_once(params_path: Path, stag
     assert done.returncode == 1 and time.monotonic() - started < 20
     assert done.stderr.startswith("error: ") and "num_hedas" in done.stderr and "Traceback" not in done.stderr
     assert sorted(p.name for p in params_path.parent.iterdir()) == ["params.yaml"]
+
+
+@pytest.mark.parametrize(("output", "says"), [("> /dev/full", "No space left"), ("| true", "")])
+def test_output_that_cannot_be_written_is_a_line_at_most(output: str, says: str) -> None:
+    command = f'set -o pipefail; "$0" -u -m sunfish.config check {output}'
+    done = subprocess.run(["bash", "-c", command, sys.executable], cwd=ROOT, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.returncode <= 1 and len(lines) == bool(says) and all(says in line for line in lines)
 
 
 def test_every_group_of_conf_is_a_section() -> None:

@@ -19,7 +19,7 @@ from sunfish.diffusion.schedule import cosine
 from sunfish.errors import UserError
 from sunfish.evaluation.bound import BoundEstimator
 from sunfish.evaluation.context import EvalContext, Texts, batches_of, name_of
-from sunfish.evaluation.evaluate import Places, Settings, evaluate, measure_all
+from sunfish.evaluation.evaluate import Places, Settings, evaluate, measure_all, samples_text
 from sunfish.evaluation.headline import headline_numbers
 from sunfish.evaluation.held_out import beside_grammar, held_out_batches, measure_causal
 from sunfish.evaluation.infilling import beginning, cut_texts, gap, measure_infilling
@@ -84,6 +84,11 @@ def test_evaluation_writes_tables_pictures_and_samples(params: dict[str, Any], p
     samples = places.samples.read_text(encoding="utf-8").split("\n\n")
     assert len(samples) == params["evaluate"].shown_samples
     assert samples[0].strip() == results["samples"][0]["text"].strip()
+
+
+def test_samples_hold_no_control_characters() -> None:
+    shown = samples_text([{"text": "a\x1b[31mred\x9b\nline"}, {"text": "b"}])
+    assert shown == "a\\x1b[31mred\\x9b\nline\n\nb\n"
 
 
 def test_the_headline_file_is_flat_and_small(places: Places) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sunfish.digests import write_digests
 from sunfish.errors import UserError
 from sunfish.runtime.generator import Sampler
 from sunfish.runtime.info import read_info
@@ -59,6 +62,32 @@ def test_malformed_files_are_one_line(folder: Path, tmp_path: Path, name: str, c
     with pytest.raises(UserError) as raised:
         Sampler.load(copy)
     assert "\n" not in str(raised.value) and str(copy) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"vocab_size": 5}), ("config.json", {"end_id": -1}), ("config.json", {"end_id": 566}),
+        ("config.json", {"model": {"emb_dim": 6}}), ("config.json", {"model": {"emb_dim": math.inf}}),
+        ("config.json", "1" * 5000), ("noise_schedule.json", "null"), ("noise_schedule.json", "1" * 5000),
+        ("noise_schedule.json", {"logsnr": [math.nan, 1.0]}), ("noise_schedule.json", {"t": [0]}),
+        ("tokenizer.json", "{}"), ("tokenizer.json", "[]"), ("onnx/step.onnx", "no"), ("manifest.json", "3"),
+        ("manifest.json", "\ufeff{}"), ("manifest.json", "1" * 5000), ("manifest.json", {"parity": [1]}),
+    ],
+)  # fmt: skip
+def test_a_folder_that_was_made_up_is_one_line(folder: Path, tmp_path: Path, name: str, change: Any) -> None:
+    """Its digests are right, its content is not."""
+    path = Path(shutil.copytree(folder, tmp_path / "copy")) / name
+    if isinstance(change, dict):
+        values = json.loads(path.read_text())
+        inner = {key: values[key] | value for key, value in change.items() if isinstance(value, dict)}
+        change = json.dumps(values | change | inner)
+    path.write_text(change)
+    write_digests(tmp_path / "copy")
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "copy"))) as raised:
+        Sampler.load(tmp_path / "copy")
+        read_info(tmp_path / "copy")
+    assert "\n" not in str(raised.value)
 
 
 def test_an_older_folder_is_told_to_export_again(folder: Path, tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ def test_a_file_is_read_once_whatever_it_is_called(
         ("*.txt", "paths: nothing matches .*relative to the project's folder"),
         ("empty", "paths: '.*empty' is a folder in which there is no file of a known kind"),
         ("**/b.jsonl", "leaves out folders whose names begin with a dot"),
+        ("e*", "it names folders only: add /\\*\\*"),
+        ("{a,b}.jsonl", "{a,b} and \\$NAME are a shell's"),
         ("a.csv", "a.csv: this kind of file is not known; there are .parquet"),
     ],
 )

@@ -28,6 +28,7 @@ FILES = [
     ".dvcignore",
     ".gitignore",
     ".dvc/config",
+    ".dvc/plots.html",
     ".dvc/.gitignore",
 ]
 
@@ -73,6 +74,17 @@ def test_a_stage_names_the_sections_it_reads(stage: str) -> None:
     read = {name for name in SECTIONS if re.search(rf'"{name}"', text)}
     assert read - {"launch", "tracking"} == set(PIPELINE[stage]["params"]) - {"plugins"}
     assert "plugins" in PIPELINE[stage]["params"]
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("fingerprint", "report")])
+def test_a_stage_comes_back_from_the_run_cache(stage: str) -> None:
+    """DVC keeps a stage's run unless an output that is neither metric nor plot is not cached."""
+    assert all(isinstance(out, str) for out in PIPELINE[stage].get("outs", []))
+
+
+def test_the_metrics_are_the_headline_numbers() -> None:
+    metrics = [path for stage in PIPELINE.values() for of in stage.get("metrics", []) for path in of]
+    assert metrics == ["results/metrics/evaluate.json"]
 
 
 def git_project(folder: Path) -> dict[str, str]:
@@ -202,6 +214,25 @@ def test_printed_numbers_are_the_committed_files(name: str) -> None:
 def test_nothing_unpickles() -> None:
     for path in [*(ROOT / "sunfish").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
         assert not re.search(r"torch\.load|pickle\.|allow_pickle=True|joblib", path.read_text()), path
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda path: path.stem)
+def test_actions_are_pinned_to_commits_and_may_only_what_they_must(path: Path) -> None:
+    uses = re.findall(r"uses: \S+?@(\S+)", path.read_text())
+    assert uses and all(re.fullmatch(r"[0-9a-f]{40}", commit) for commit in uses)
+    assert yaml.safe_load(path.read_text())["permissions"]["contents"] == "read"
+
+
+@pytest.mark.slow
+def test_a_download_without_git_runs(tmp_path: Path) -> None:
+    subprocess.run(["cp", "-r", "--parents", "Makefile", ".dvc/config", str(tmp_path)], cwd=ROOT, check=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: echo x > a.txt, outs: [a.txt: {cache: false}]}}\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["make", "--old-file", ".venv/.ready", "repro"]
+    environment = os.environ | {"PATH": path, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "made    data/shards" in done.stdout, done.stderr
+    assert (tmp_path / "a.txt").read_text() == "x\n"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sunfish.config.schema.data import DataConfig
 from sunfish.config.schema.filters import Values
-from sunfish.documents import Record, Span
+from sunfish.documents import Record, Span, Unreadable
 from sunfish.errors import UserError
 from sunfish.sharding import readers
 from sunfish.sharding.plan import make_plan
@@ -64,7 +64,7 @@ def test_spans_partition_the_lines_wherever_they_are_cut(
         ("a.jsonl", b'{"text": "good"}\n{"text": "cut', "a.jsonl, line 2: is not JSON"),
         ("a.jsonl", b'{"text": "\xff"}\n', "line 1: is not UTF-8"),
         ("a.jsonl", b'{"words": "x"}\n', "line 1: has no text under 'text'; there are words"),
-        ("a.jsonl", b'{"text": 3}\n', "line 1: has no text under 'text'"),
+        ("a.jsonl", b'{"text": 3}\n', "line 1: holds int, no text, under 'text'"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "half a surrogate pair"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "good"}\n' * 9999)[:-40], "it may be cut off"),
         ("a.txt", b"abc\xff", "is not UTF-8 text (invalid start byte at byte 3)"),
@@ -130,6 +130,20 @@ def test_a_corrupt_page_costs_its_rows_and_is_named(
         account["dropped"]["unreadable"] > 0
         and account["documents"] + account["dropped"]["unreadable"] == 700
     )
+
+
+def test_a_flipped_bit_in_a_page_with_a_checksum_is_named(tmp_path: Path) -> None:
+    path, texts = tmp_path / "a.parquet", [f"this is text {i}" for i in range(99)]
+    kept = {"write_page_checksum": True, "compression": "NONE", "use_dictionary": False}
+    pq.write_table(pa.table({"text": texts}), path, **kept)
+    path.write_bytes(path.read_bytes().replace(b"text 77", b"text 76"))
+    (lost,) = read_span(files(path), Span(str(path), path.stat().st_size, 0, path.stat().st_size))
+    assert isinstance(lost, Unreadable) and "checksum" in lost.reason and lost.count == 99
+
+
+def test_a_file_that_cannot_be_opened_costs_that_file(tmp_path: Path) -> None:
+    (lost,) = read_span(files(tmp_path / "a.jsonl"), Span(str(tmp_path / "a.jsonl"), 9, 0, 9))
+    assert isinstance(lost, Unreadable) and "a.jsonl: cannot be opened (No such file" in lost.reason
 
 
 def test_a_missing_column_and_mixed_schemas_are_named_with_what_is_there(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,21 @@ def test_whatever_a_reader_raises_is_named_or_left_out(
 
 
 def test_numbers_too_long_for_python_cost_nothing(section: DataConfig, tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", GOOD)
-    path.write_text(path.read_text() + '{"n": ' + "1" * 5000 + ', "text": "a text"}\n')
-    run(with_sources(section, files=files(path)), tmp_path)
-    assert "a text" in documents_of(tmp_path)
+    long = '{"n": ' + "1" * 5000 + ', "text": "a text"}'
+    lines, array = write_jsonl(tmp_path / "a.jsonl", GOOD), tmp_path / "b.json"
+    lines.write_text(f"{lines.read_text()}{long}\n")
+    array.write_text(f"[{','.join(lines.read_text().splitlines())}]")
+    for path in (lines, array):
+        run(with_sources(section, files=files(path)), tmp_path / path.stem)
+        assert sorted(documents_of(tmp_path / path.stem)) == sorted([*GOOD, "a text"])
+
+
+def test_decimal_numbers_are_numbers(section: DataConfig, tmp_path: Path) -> None:
+    scores = [Decimal(i) / 100 for i in range(60)]
+    pq.write_table(pa.table({"text": GOOD, "score": scores}), tmp_path / "a.parquet")
+    rules = (Range(kind="range", column="score", min=0.1, max=None),)
+    run(with_sources(section, files=files(tmp_path / "a.parquet", filters=rules)), tmp_path)
+    assert sorted(documents_of(tmp_path)) == sorted(GOOD[10:])
 
 
 def test_times_that_python_does_not_know_cost_nothing(section: DataConfig, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_mlflow_answers_as_the_folder_does(
     register(folder, TrackingConfig(enabled=True, experiment="test", uri=uri, loggers=("mlflow",)), Settings)
     mlflow.set_tracking_uri(uri)
     model = mlflow.pyfunc.load_model("models:/sunfish@newest")
-    asked = ["the dog [MASK] .", "one day", "", "[MASK:0]", "word " * 99]
+    asked = ["the dog [MASK] .", "one day", "", "[MASK:0]", "word " * 99, None]
     answers = model.predict(asked, params={"seed": 3, "steps": 5, "check": False})
     settings = Settings(seed=3, steps=5, check=False)
     freely = [str(writer.generate(prompt=prompt, settings=settings)[0]) for prompt in ("one day", None)]

@@ -17,7 +17,7 @@ from sunfish.sharding import sample
 from sunfish.sharding.plan import make_plan
 from sunfish.sharding.sample import training_sample
 from sunfish.text.stories import write_stories
-from sunfish.text.tokenizer import train_tokenizer
+from sunfish.text.tokenizer import load_pretrained, train_tokenizer
 from tests.corpora import files, run, with_sources, write_jsonl
 
 ENGLISH = [f"the river runs past an old mill {i}" for i in range(300)]
@@ -119,13 +119,22 @@ def test_a_tokenizer_of_another_language_is_refused_unless_it_is_wanted(
     assert found.documents == 300 and found.unknown_share > 0.5 and found.altered_share == 1.0
 
 
+def test_a_tokenizer_is_held_against_all_of_a_file(section: DataConfig, tmp_path: Path) -> None:
+    path = word_pieces(tmp_path / "wordpiece.json", sorted({w for text in ENGLISH for w in text.split()}))
+    mixed = files(write_jsonl(tmp_path / "a.jsonl", [*ENGLISH * 4, *GREEK]))
+    tolerant = {"max_unknown_share": 1.0, "max_altered_share": 1.0}
+    plan = make_plan(with_tokenizer(with_sources(section, small_tasks=False, files=mixed), path, **tolerant))
+    found = sample.measure_fidelity(load_pretrained(str(path)), plan)
+    assert found.documents == 512 and found.unknown_share > 0.05
+
+
 def test_a_trained_tokenizer_gives_every_text_back(section: DataConfig, tmp_path: Path) -> None:
     changed = with_sources(section, files=files(write_jsonl(tmp_path / "a.jsonl", ENGLISH + GREEK)))
     assert run(changed, tmp_path).fidelity[1:] == (0.0, 0.0)
 
 
 def test_the_unknown_token_is_found_by_name_or_id(tmp_path: Path) -> None:
-    from sunfish.text.tokenizer import load_pretrained, unknown_id
+    from sunfish.text.tokenizer import unknown_id
 
     path = word_pieces(tmp_path / "t.json", ["a"])
     assert unknown_id(load_pretrained(str(path))) == 0

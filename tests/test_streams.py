@@ -38,7 +38,9 @@ def lines(start: int, stop: int) -> bytes:
 
 
 @settings(max_examples=20)
-@given(parts=st.lists(st.binary(max_size=5000), min_size=1, max_size=5), padding=st.integers(0, 9))
+@given(
+    parts=st.lists(st.binary(max_size=5000), min_size=1, max_size=5).filter(any), padding=st.integers(0, 9)
+)
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_all_streams_of_a_file_are_read(
     tmp_path_factory: pytest.TempPathFactory, kind: str, parts: list[bytes], padding: int
@@ -89,6 +91,7 @@ PLACEHOLDERS = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:abab\n", "is a Git LFS pointer"),
     "annex": (b"/annex/objects/MD5E-s5--ab.jsonl\n", "is a git-annex pointer"),
     "page": (b"\n<!DOCTYPE html><html><body>please log in</body></html>", "is a web page"),
+    "zeros": (bytes(1000), "begins with zeros only"),
 }  # fmt: skip
 
 
@@ -101,6 +104,16 @@ def test_what_stands_in_for_a_file_is_no_document(
     if (name, kind) == ("a.txt", "page"):
         pytest.skip("a page may well be a text")
     (tmp_path / name).write_bytes(content)
+    require_no_document(section, tmp_path, name, says)
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_a_packed_nothing_is_no_document(section: DataConfig, tmp_path: Path, kind: str) -> None:
+    (tmp_path / f"a.txt.{kind}").write_bytes(COMPRESS[kind](b""))
+    require_no_document(section, tmp_path, f"a.txt.{kind}", "holds nothing")
+
+
+def require_no_document(section: DataConfig, tmp_path: Path, name: str, says: str) -> None:
     good = write_jsonl(tmp_path / "b.jsonl", [f"good {i}" for i in range(50)])
     with pytest.raises(UserError, match=rf"{name}: {says}.*unreadable: skip"):
         run(with_sources(section, files=files(tmp_path / name, good)), tmp_path / "out")

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import math
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -101,6 +104,37 @@ def test_outage_is_said_once_with_its_cure(capsys: Any, monkeypatch: Any) -> Non
     err = capsys.readouterr().err
     assert err.count("MLflow does not answer") == 1 and tracker.lost == 4
     assert "4 calls did not reach MLflow; `python -m sunfish.tracking runs/abc` sends what was missed" in err
+
+
+@pytest.mark.parametrize(
+    ("store", "experiment", "says"),
+    [
+        (
+            "sqlite:///{}/bad.db",
+            "test",
+            "cannot open its store ((sqlite3.DatabaseError) file is no",
+        ),
+        ("foo://{}", "test", "refuses the run (Model registry functionality is unavailable; got unsupported"),
+        ("sqlite:///{}/mlflow.db", "x" * 600, "refuses the run ('name' exceeds the maximum length"),
+        (
+            "sqlite:///{}/locked.db",
+            "test",
+            "cannot open its store ((sqlite3.OperationalError) database",
+        ),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_said_in_a_line(
+    project: Path, capsys: Any, store: str, experiment: str, says: str
+) -> None:
+    (project / "bad.db").write_bytes(b"no database" * 99)
+    shutil.copy(project / "mlflow.db", project / "locked.db")
+    with closing(sqlite3.connect(project / "locked.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        config = dataclasses.replace(config_of(experiment), uri=store.format(project))
+        tracker = Tracker(config, {"fingerprint": "abc"})
+        tracker.close()
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"tracking: MLflow {says}") and "runs/abc` sends what was missed" in last
 
 
 def test_silence_is_said(project: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -223,6 +257,20 @@ def test_fabric_s_loggers_hold_what_the_log_holds(params: dict, shards: Shards, 
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     assert rows == read_lines(folder / "log.jsonl")
     assert list((folder / "tensorboard" / "version_0").glob("events.*"))
+
+
+def test_wandb_has_what_was_logged(tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
+    pytest.importorskip("wandb", reason="wandb is optional: pip install wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = Tracker(config_of("test", "wandb"), {}, folder=tmp_path / "abc")
+    tracker.log_params({"model.width": 32})
+    for step in range(3):
+        tracker.log_metrics({"loss": 3.0 - step}, step)
+    tracker.close()
+    (run,) = (tmp_path / "abc" / "wandb").glob("offline-run-*-abc")
+    summary = json.loads((run / "files" / "wandb-summary.json").read_text())
+    assert summary["loss"] == 1.0 and "model.width" in (run / "files" / "config.yaml").read_text()
+    assert "tracking:" not in capfd.readouterr().err
 
 
 def test_a_logger_that_fails_is_left_out(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sunfish.config.convert import ConfigError, convert, nearest
-from sunfish.diffusion.objectives import OBJECTIVES
-from sunfish.diffusion.schedules import SCHEDULES
 from sunfish.errors import UserError, report_errors
 from sunfish.files import write_text
 from sunfish.plugins import load_plugins
 
 CONF_DIR = Path(__file__).parents[2] / "conf"
+QUOTES = (
+    """; write key=value, and quote signs other than a-z, 0-9 and ./-_ twice: 'paths=["größe [1].jsonl"]'"""
+)
 SECTIONS = (
     "data", "model", "schedule", "diffusion", "sampler", "pretrain", "lora", "validate", "evaluate", "export",
     "launch", "tracking",
@@ -40,8 +41,10 @@ def read_section(params_path: Path, name: str) -> Any:
 
 
 def _section(params: dict[str, Any], name: str, params_path: Path) -> Any:
-    hint: Any = Annotated[Any, SCHEDULES]
-    if name != "schedule":
+    if name == "schedule":
+        schedules = importlib.import_module("sunfish.diffusion.schedules")  # loads numpy: only where needed
+        hint: Any = Annotated[Any, schedules.SCHEDULES]
+    else:
         module = importlib.import_module(f"sunfish.config.schema.{name}")
         hint = getattr(module, f"{name.title()}Config")
     return convert(hint, params.get(name), f"{params_path}: {name}")
@@ -79,7 +82,7 @@ def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) 
     The file is replaced only when the composition is one that can run."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -88,7 +91,8 @@ def compose(overrides: list[str], params_path: Path, conf_dir: Path = CONF_DIR) 
             config = hydra_compose("config", overrides=overrides)
         text = OmegaConf.to_yaml(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        hint = _nearest_key(str(error), params_path)
+        is_unquoted = isinstance(error, OverrideParseException)
+        hint = QUOTES if is_unquoted else _nearest_key(str(error), params_path)
         raise ConfigError(f"{conf_dir}: {str(error).splitlines()[0]}{hint}") from error
     candidate = params_path.with_name(params_path.name + ".new")
     write_text(candidate, text)
@@ -134,6 +138,8 @@ def check(params_path: Path) -> dict[str, Any]:
 
 def _require_consistent(built: dict[str, Any], params_path: Path) -> None:
     """Refuse what each section allows and another does not."""
+    from sunfish.diffusion.objectives import OBJECTIVES
+
     diffusion, sampler, model = built["diffusion"], built["sampler"], built["model"]
     if sampler.check is not None and diffusion.check_weight == 0.0:
         raise ConfigError(

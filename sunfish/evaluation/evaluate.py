@@ -27,6 +27,7 @@ from sunfish.evaluation.solving import measure_solving
 from sunfish.evaluation.speed import measure_speed
 from sunfish.evaluation.trajectory import Frame, pick_trajectory, thin
 from sunfish.files import require_writable, write_json, write_text
+from sunfish.printable import printable
 from sunfish.tracking import Tracker
 
 
@@ -64,8 +65,13 @@ def evaluate(settings: Settings, places: Places) -> None:
     write_plots(places.plots, read_curve(places.curve), bound, results, frames)
     write_json(places.results, results)
     write_json(places.metrics, headline_numbers(results))
-    write_text(places.samples, "\n\n".join(sample["text"] for sample in results["samples"]) + "\n")
+    write_text(places.samples, samples_text(results["samples"]))
     track(settings.tracking, context, results, places)
+
+
+def samples_text(samples: list[dict[str, Any]]) -> str:
+    """Return the shown texts, one after another, with escapes for control characters."""
+    return "\n\n".join(printable(sample["text"], newlines=True) for sample in samples) + "\n"
 
 
 def measure_all(context: EvalContext) -> tuple[Bound, dict[str, Any], list[Frame]]:

@@ -165,7 +165,12 @@ def _with_onnxruntime(graph: Path) -> Call:
 
 def _with_reference(graph: Path) -> Call:
     evaluator = ReferenceEvaluator(str(graph))
-    return lambda inputs: [np.asarray(output) for output in evaluator.run(None, inputs)]
+
+    @np.errstate(divide="ignore", invalid="ignore")  # log p = -inf, which masks leave out
+    def run(inputs: dict[str, np.ndarray]) -> list[Any]:
+        return [np.asarray(output) for output in evaluator.run(None, inputs)]
+
+    return run
 
 
 def hold_against_torch(

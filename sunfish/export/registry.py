@@ -45,7 +45,7 @@ def register_version(store: Store, new: Version) -> str:
     with mlflow.start_run(run_id=store.run_id):
         model = mlflow.pyfunc.log_model(
             name=new.name, python_model=str(new.script), artifacts={"folder": str(new.folder)},
-            code_paths=[str(new.package)], input_example=(["the dog [MASK] ."], {"seed": 0}),
+            code_paths=[str(new.package)], input_example=(["[MASK]"], {"seed": 0}),
             signature=ModelSignature(texts, texts, params),
             pip_requirements=["mlflow", *runtime_requirements()],
         )  # fmt: skip

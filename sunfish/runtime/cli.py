@@ -199,7 +199,8 @@ def _used(sampler: Any, settings: Any) -> dict[str, Any]:
 
 
 def _require_output(watch: bool, as_json: bool) -> None:
-    """Refuse what cannot be printed before anything is written for it."""
+    """Refuse what cannot be printed before anything is written for it; notes are lost where they must be."""
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if sys.stdout is None:
         raise UserError("standard output is closed; open it or write to a file")
     if watch and (as_json or not sys.stdout.isatty()):
@@ -213,6 +214,7 @@ def _watch(frames: Iterator[Any]) -> None:
 
 
 def _show(texts: list[Any], as_json: bool, about: dict[str, Any], used: dict[str, Any]) -> None:
+    from sunfish.runtime.generator import tell
     from sunfish.runtime.watch import summary
 
     if as_json:
@@ -221,7 +223,7 @@ def _show(texts: list[Any], as_json: bool, about: dict[str, Any], used: dict[str
         return _print(json.dumps(values, ensure_ascii=not _takes_unicode()))
     _print("\n\n".join(map(str, texts)))
     for text in texts:
-        print(summary(text.calls, text.corrected), file=sys.stderr)
+        tell(summary(text.calls, text.corrected))
 
 
 def _takes_unicode() -> bool:
@@ -229,17 +231,15 @@ def _takes_unicode() -> bool:
 
 
 def _print(text: str) -> None:
-    """Print, or say that standard output is full, closed, or takes no such character."""
+    """Print, or say that standard output is closed, or takes no such character."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except UnicodeEncodeError as error:
-        says = f"standard output takes {error.encoding}, which has no {text[error.start]!r}"
+        says = f"standard output takes {sys.stdout.encoding}, which has no {text[error.start]!r}"
         raise UserError(f"{says}; set PYTHONUTF8=1, or use --json") from error
-    except (OSError, ValueError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes what is left once more as it ends
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"standard output cannot be written ({reason})") from error
+    except ValueError as error:
+        raise UserError(f"standard output cannot be written ({error})") from error
 
 
 if __name__ == "__main__":

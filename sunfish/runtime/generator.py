@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +16,14 @@ from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
 from sunfish.runtime import memory, prompts
 from sunfish.runtime.batches import Batches, Written
-from sunfish.runtime.folder import ExportedConfig, check_files, choose_precision, read_config, read_schedule
+from sunfish.runtime.folder import (
+    REMEDY,
+    ExportedConfig,
+    check_files,
+    choose_precision,
+    read_config,
+    read_schedule,
+)
 from sunfish.runtime.frames import Frame, frames
 from sunfish.runtime.prompts import Row
 from sunfish.runtime.settings import Resolved, Settings, few_steps, resolve
@@ -23,7 +31,7 @@ from sunfish.sampling.onnx_backend import CPU, OpenGraph, graph_path, open_sessi
 from sunfish.text.tokenizer import Tokenizer, instruction_ids, read_tokenizer
 
 USUAL = Settings()
-MAX_TEXTS = 1_000_000  # one call keeps all its texts
+MAX_TEXTS = 100_000  # one call keeps all its texts, and some kilobytes of each
 MAX_LENGTH = 100_000  # tokens of a text
 
 
@@ -40,9 +48,15 @@ class Text:
         return self.text
 
 
+def tell(line: str) -> None:
+    """Print a line to standard error; where that cannot be written, texts are no worse for it."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
+
+
 def say_note(note: str) -> None:
     """Print a note to standard error."""
-    print(f"note: {note}", file=sys.stderr)
+    tell(f"note: {note}")
 
 
 class Sampler:
@@ -90,7 +104,17 @@ class Sampler:
         def open_graph(name: str) -> Any:
             return open_session(graph_path(folder, name, precision), num_threads, providers)
 
-        return cls(cache(open_graph), read_tokenizer(folder), read_schedule(folder), config, note)
+        sampler = cls(cache(open_graph), read_tokenizer(folder), read_schedule(folder), config, note)
+        sampler._require_one_model(folder)
+        return sampler
+
+    def _require_one_model(self, folder: Path) -> None:
+        width = self.batches.open_graph("step").get_inputs()[0].shape[-1]
+        config, tokenizer = self.config, self.tokenizer
+        if width != config.model.emb_dim:
+            raise UserError(f"{folder}: config.json and the graphs are not of one model; {REMEDY}")
+        if (tokenizer.vocab_size, tokenizer.end_id) != (config.vocab_size, config.end_id):
+            raise UserError(f"{folder}: config.json and tokenizer.json are not of one model; {REMEDY}")
 
     def generate(
         self, num: int = 1, length: int | None = None, prompt: str | None = None, settings: Settings = USUAL,

@@ -26,8 +26,10 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         settings = Settings(**(params or {}))
         return [self._answer(text, settings) for text in model_input.iloc[:, 0]]
 
-    def _answer(self, text: str, settings: Settings) -> str:
+    def _answer(self, text: object, settings: Settings) -> str:
         try:
+            if not isinstance(text, str):
+                raise UserError(f"{text!r:.40} is no text")
             if has_gaps(text):
                 return str(self.sampler.infill(text, settings=settings)[0])
             given: dict[str, Any] = {"instruction" if self.sampler.config.answers else "prompt": text or None}

@@ -12,7 +12,7 @@ from sunfish.diffusion.lengths import AnswerLengths, RowLengths
 from sunfish.errors import UserError
 from sunfish.text.tokenizer import Tokenizer
 
-MASK = re.compile(r" ?\[MASK(?::(\d+))?\]")  # the space before a gap belongs to its first word
+MASK = re.compile(r" ?\[MASK(?::([0-9]+))?\]")  # the space before a gap belongs to its first word
 LONGEST_DRAWN = 8  # tokens of a gap without a number
 SHOWN_WORDS = 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from sunfish.config.schema.filters import Filter, Length, Pattern, Range, Values
@@ -57,6 +58,7 @@ def _within(value: float | None, low: float | None, high: float | None) -> bool:
 
 def _number(record: Record, column: str) -> float | None:
     value: Any = record.columns.get(column)
+    value = float(value) if isinstance(value, Decimal) else value  # 0.10 is no less than 0.1
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ValueError(f"{column!r} holds {value!r:.40}, no number, but a range filter asks for it")
     return value

@@ -123,8 +123,10 @@ def _nothing_found(pattern: str) -> str:
     if Path(path).is_dir():
         return f"{pattern!r} is a folder in which there is no file of a known kind: {KINDS}"
     hidden = "; ** leaves out folders whose names begin with a dot" if "**" in pattern else ""
+    folders = "; it names folders only: add /**" if any(map(os.path.isdir, glob.iglob(path))) else ""
+    shells = "; {a,b} and $NAME are a shell's, write them out" if re.search(r"[{$]", pattern) else ""
     relative = f"paths are relative to the project's folder, {project_root()}"
-    return f"nothing matches {pattern!r}; {relative}{hidden}"
+    return f"nothing matches {pattern!r}; {relative}{hidden}{folders}{shells}"
 
 
 def _without_other_names(found: list[File], where: str) -> list[File]:

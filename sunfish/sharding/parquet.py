@@ -23,7 +23,7 @@ def read_parquet(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
 
     with open_file(span.path, span.size) as file:
         try:
-            table = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
+            table = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
         except UserError:
             raise
         except Exception as error:

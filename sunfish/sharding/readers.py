@@ -113,10 +113,18 @@ def _parse(line: bytes, text_column: str, columns: list[str]) -> tuple[str, dict
     except (json.JSONDecodeError, RecursionError) as error:
         return f"is not JSON ({error}); it may be cut off"
     except ValueError:  # a number of more digits than Python reads
-        record = json.loads(line, parse_int=float)
+        record = json.loads(line, parse_int=_whole_number)
     except Exception as error:
         return f"cannot be read ({type(error).__name__}: {reason_of(error)})"
     return _text_and_columns(record, text_column, columns)
+
+
+def _whole_number(digits: str) -> float:
+    """Return an integer; one of more digits than Python reads as a float."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def _text_and_columns(record: Any, text_column: str, columns: list[str]) -> tuple[str, dict[str, Any]] | str:
@@ -130,7 +138,8 @@ def _text_and_columns(record: Any, text_column: str, columns: list[str]) -> tupl
         text = text if isinstance(text, str) else ""
     if not isinstance(text, str):
         there = printable(", ".join(record))
-        return f"has no text under {text_column!r}; there are {there}; set the source's text_column"
+        holds = "has no text" if text is _MISSING else f"holds {type(text).__name__}, no text,"
+        return f"{holds} under {text_column!r}; there are {there}; set the source's text_column"
     values = {name: _value_at(record, name) for name in columns}
     return text, {name: None if value is _MISSING else value for name, value in values.items()}
 
@@ -162,7 +171,8 @@ def _read_json(source: Columns, span: Span) -> Iterator[Record | Unreadable]:
 
 def _items(file: BinaryIO) -> Iterator[Any]:
     """Yield the items of a JSON array, a piece of it in memory at a time."""
-    decoder, reader = json.JSONDecoder(), io.TextIOWrapper(file, "utf-8-sig", "surrogateescape")
+    decoder = json.JSONDecoder(parse_int=_whole_number)
+    reader = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape")
     rest = reader.read(CHUNK_BYTES).lstrip()
     at = 1
     while True:

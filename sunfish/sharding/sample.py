@@ -20,7 +20,7 @@ SAMPLE_BYTES = 2**30  # of input; of a larger one, the beginnings of spans all o
 MAX_SPANS = 256
 SAMPLE_CHARACTERS, DOCUMENT_CHARACTERS = 2**27, 2**17  # what is held at most, of one document too
 TEXT_BYTES_PER_TOKEN = 6  # at most, for how far a limit in tokens may reach
-CHECKED_SPANS, CHECKED_DOCUMENTS, CHECKED_CHARACTERS = 16, 512, 10_000
+CHECKED_BYTES, CHECKED_SPANS, CHECKED_DOCUMENTS, CHECKED_CHARACTERS = 2**28, 16, 512, 10_000
 
 
 class Fidelity(NamedTuple):
@@ -32,18 +32,11 @@ class Fidelity(NamedTuple):
 
 
 def training_sample(plan: Plan, count: int) -> Iterator[str]:
-    """Yield `count` documents, as many of each source, drawn by their hashes from all of its files.
-
-    A source whose documents are exchangeable gives its first, and one with a limit only what lies within.
-    """
+    """Yield `count` documents, as many of each source, drawn by their hashes from all of its files."""
     by_source = spans_by_source(plan)
     for number, (name, spans) in enumerate(by_source.items()):
         share = count * (number + 1) // len(by_source) - count * number // len(by_source)
-        source = plan.section.sources[name]
-        if source.exchangeable:
-            yield from (record.text for record, _ in islice(_kept(source, spans), share))
-        else:
-            yield from _lowest_hashes(_candidates(source, spans), share)
+        yield from _drawn(plan.section.sources[name], spans, share, (SAMPLE_BYTES, MAX_SPANS))
 
 
 def spans_by_source(plan: Plan) -> dict[str, list[Span]]:
@@ -58,19 +51,31 @@ def _kept(source: Source, spans: Iterable[Span]) -> Iterator[tuple[Record, bytes
     return kept_records(source, tuple(spans), Account())
 
 
-def _candidates(source: Source, spans: list[Span]) -> Iterator[tuple[Record, bytes]]:
+def _drawn(source: Source, spans: list[Span], count: int, within: tuple[int, int]) -> Iterable[str]:
+    """Return `count` documents, drawn by their hashes from so many bytes of so many spans at most.
+
+    A source whose documents are exchangeable gives its first, and one with a limit only what lies within.
+    """
+    if source.exchangeable:
+        return (record.text for record, _ in islice(_kept(source, spans), count))
+    return _lowest_hashes(_candidates(source, spans, *within), count)
+
+
+def _candidates(
+    source: Source, spans: list[Span], num_bytes: int, num_spans: int
+) -> Iterator[tuple[Record, bytes]]:
     """Yield what may be drawn: all within the limits, or of much input the beginnings of some spans."""
     selection = source.selection()
     if selection.max_documents is not None or selection.max_tokens is not None:
-        limit = SAMPLE_BYTES if selection.max_tokens is None else TEXT_BYTES_PER_TOKEN * selection.max_tokens
+        limit = num_bytes if selection.max_tokens is None else TEXT_BYTES_PER_TOKEN * selection.max_tokens
         first = islice(_kept(source, spans), selection.max_documents)
-        yield from _up_to(first, min(limit, SAMPLE_BYTES))
-    elif sum(span.stop - span.start for span in spans) <= SAMPLE_BYTES:
+        yield from _up_to(first, min(limit, num_bytes))
+    elif sum(span.stop - span.start for span in spans) <= num_bytes:
         yield from _kept(source, spans)
     else:
-        chosen = _spread(spans, MAX_SPANS)
+        chosen = _spread(spans, num_spans)
         for span in chosen:
-            yield from _up_to(_kept(source, [span]), SAMPLE_BYTES // len(chosen))
+            yield from _up_to(_kept(source, [span]), num_bytes // len(chosen))
 
 
 def _spread(spans: list[Span], count: int) -> list[Span]:
@@ -99,19 +104,17 @@ def _lowest_hashes(records: Iterator[tuple[Record, bytes]], count: int) -> list[
 
 
 def measure_fidelity(tokenizer: Tokenizer, plan: Plan) -> Fidelity:
-    """Encode and decode the first documents of some spans of each source."""
+    """Encode and decode documents of some spans of each source, drawn by their hashes."""
     by_source, unknown = spans_by_source(plan), unknown_id(tokenizer)
     num_documents = num_tokens = num_unknown = num_altered = 0
     for name, spans in by_source.items():
-        chosen = _spread(spans, CHECKED_SPANS)
-        each = -(-CHECKED_DOCUMENTS // (len(by_source) * len(chosen)))
-        for span in chosen:
-            for record, _ in islice(_kept(plan.section.sources[name], [span]), each):
-                text = record.text[:CHECKED_CHARACTERS]
-                ids = tokenizer.encode(text)
-                num_documents, num_tokens = num_documents + 1, num_tokens + len(ids)
-                num_unknown += ids.count(unknown) if unknown is not None else 0
-                num_altered += tokenizer.decode(ids) != text
+        share = -(-CHECKED_DOCUMENTS // len(by_source))
+        for document in _drawn(plan.section.sources[name], spans, share, (CHECKED_BYTES, CHECKED_SPANS)):
+            text = document[:CHECKED_CHARACTERS]
+            ids = tokenizer.encode(text)
+            num_documents, num_tokens = num_documents + 1, num_tokens + len(ids)
+            num_unknown += ids.count(unknown) if unknown is not None else 0
+            num_altered += tokenizer.decode(ids) != text
     shares = num_unknown / max(1, num_tokens), num_altered / max(1, num_documents)
     return Fidelity(num_documents, *shares)
 

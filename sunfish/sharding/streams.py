@@ -35,8 +35,8 @@ def open_file(path: str, size: int) -> Iterator[BinaryIO]:
     """Open a file for reading, decompressed by its ending; only others can be entered in the middle.
 
     Raises:
-        UserError: it cannot be opened, or is another than the one that was found.
-        DamagedFile: it is empty or a placeholder; from `read`: it is corrupt or cut off.
+        UserError: it is another than the one that was found.
+        DamagedFile: it cannot be opened, is empty or a placeholder; from `read`: it is corrupt or cut off.
     """
     if size == 0:
         raise DamagedFile("is empty (0 bytes); perhaps it was never fetched")
@@ -47,10 +47,13 @@ def open_file(path: str, size: int) -> Iterator[BinaryIO]:
         if size <= PLACEHOLDER_BYTES:
             _refuse_placeholder(raw.read(256), kind)
             raw.seek(0)
-        if kind.compression:
-            yield cast(BinaryIO, io.BufferedReader(Decompressed(raw, kind.compression), BLOCK_BYTES))
-        else:
+        if not kind.compression:
             yield raw
+            return
+        packed = io.BufferedReader(Decompressed(raw, kind.compression), BLOCK_BYTES)
+        if not packed.peek(1):
+            raise DamagedFile("holds nothing (0 bytes, packed); perhaps it was never written")
+        yield cast(BinaryIO, packed)
 
 
 def _open_raw(path: str, size: int) -> BinaryIO:
@@ -59,10 +62,12 @@ def _open_raw(path: str, size: int) -> BinaryIO:
     try:
         return Path(path).open("rb")
     except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror})") from error
+        raise DamagedFile(f"cannot be opened ({error.strerror})") from error
 
 
 def _refuse_placeholder(beginning: bytes, kind: Kind) -> None:
+    if not beginning.strip(b"\0"):
+        raise DamagedFile("begins with zeros only; perhaps its download never ended")
     for sign, reason in PLACEHOLDERS.items():
         if beginning.startswith(sign):
             raise DamagedFile(reason)

@@ -13,6 +13,7 @@ import torch
 from sunfish.diffusion.schedule import NoiseSchedule
 from sunfish.errors import UserError
 from sunfish.model.denoiser import Denoiser
+from sunfish.printable import printable
 from sunfish.progress import Progress
 from sunfish.training.checkpoint import Checkpoints, find_checkpoint
 from sunfish.training.cost import Meter
@@ -61,7 +62,7 @@ def train(run: Run, read_batch: ReadBatch, observers: Observers) -> None:
             if run.step % config.sample_every == 0:
                 text = write_sample(run, observers.write_text)
                 observers.log.write_sample(run.step, text)
-                progress.say(f"step {run.step}: {text}")
+                progress.say(f"step {run.step}: {printable(text, newlines=True)}")
             if run.step % config.checkpoint_every == 0 or is_last or record.stop:
                 save(run, checkpoints)
             if record.stop and not is_last:
