@@ -50,6 +50,9 @@ class LiveBytes(MemTracker):
 
     _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = staticmethod(lambda *_: None)
 
+    def forget_peak(self) -> None:
+        self._peak_mem.clear()
+
     def gib(self, which: str) -> float:
         return sum(device["Total"] for device in self.get_tracker_snapshot(which).values()) / GIB
 
@@ -82,8 +85,11 @@ def as_on_a_gpu() -> Iterator[None]:
         yield
 
 
-def dry_run(params: Params, vocab_size: int, processes: int, on_gpu: bool = True) -> float:
-    """Return how many GiB one of `processes` holds at most in a step, of tensors that are not there."""
+@contextmanager
+def dry_start(
+    params: Params, vocab_size: int, processes: int, on_gpu: bool = True
+) -> Iterator[tuple[Run, LiveBytes]]:
+    """Yield the first of `processes` at step 0, of tensors that are not there, and the count of their bytes."""
     with ExitStack() as stack:
         if processes > 1:
             stack.enter_context(fake_processes(processes))
@@ -93,11 +99,16 @@ def dry_run(params: Params, vocab_size: int, processes: int, on_gpu: bool = True
         stack.enter_context(mock.patch.object(nn.Module, "to", lambda self, *_, **__: self))  # it is there
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         live = stack.enter_context(LiveBytes())
-        run = start_run(fabric, recipe_of(params), vocab_size)
+        yield start_run(fabric, recipe_of(params), vocab_size), live
+
+
+def dry_run(params: Params, vocab_size: int, processes: int, on_gpu: bool = True) -> float:
+    """Return how many GiB one of `processes` holds at most in a step."""
+    with dry_start(params, vocab_size, processes, on_gpu) as (run, live):
         fill_states(run)
-        live._peak_mem.clear()
+        live.forget_peak()
         one_micro_batch(run, params["data"].row_length)
-        return sum(device["Total"] for device in live.get_tracker_snapshot("peak").values()) / GIB
+        return live.gib("peak")
 
 
 def fill_states(run: Run) -> None:
@@ -111,8 +122,9 @@ def one_micro_batch(run: Run, length: int) -> None:
     """Take a step of one micro-batch but for what reads numbers, which fake tensors have not."""
     pretrain = run.recipe.pretrain
     randomness = draw_randomness(run.recipe.diffusion, 0, 0, pretrain.batch_rows, length)
-    ids = np.zeros((pretrain.micro_rows, length), np.int64)
-    backward(run, ids, randomness.part(slice(0, pretrain.micro_rows)))
+    rows = min(pretrain.micro_rows, pretrain.batch_rows // run.fabric.world_size)
+    backward(run, np.zeros((rows, length), np.int64), randomness.part(slice(0, rows)))
+    nn.utils.clip_grad_norm_(run.denoiser.parameters(), 1.0)
     run.optimizers.step(1.0)
     run.ema.update(0)
 
@@ -133,10 +145,8 @@ def measure_here(params: Params, vocab_size: int) -> None:
         train_step(run, ids)
     peak = resident_gib("VmHWM") - before
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints, started = (
-            Checkpoints(fabric, Path(fabric.broadcast(folder)), 1, beside=False),
-            time.perf_counter(),
-        )
+        checkpoints = Checkpoints(fabric, Path(fabric.broadcast(folder)), 1, beside=False)
+        started = time.perf_counter()
         save(run, checkpoints)
         seconds = time.perf_counter() - started
         size = sum(path.stat().st_size for path in checkpoints.run_dir.rglob("*.safetensors")) / GIB

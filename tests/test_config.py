@@ -40,7 +40,8 @@ PATHS = ["data.sources.files.paths=[texts.txt]"]
     ("experiment", "more"),
     [
         ("founding", []), ("puzzles", []), ("baselines_35m", []), ("real_text", PATHS),
-        ("tinystories", PATHS), ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
+        ("e2e", PATHS), ("tinystories", PATHS),
+        ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
     ],
 )  # fmt: skip
 def test_every_experiment_is_a_run(experiment: str, more: list[str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.plan import dry_run
+from benchmarks.plan import dry_run, dry_start
 from sunfish.config.compose import check, compose
 from sunfish.diffusion.conditioning import draw_randomness
 from sunfish.errors import UserError
@@ -80,14 +80,22 @@ MIDDLE = [
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
-@pytest.mark.parametrize(("processes", "kept"), [(1, "none"), (8, "none"), (8, "selective")])
+@pytest.mark.parametrize("processes", [1, 8])
+@pytest.mark.parametrize("kept", ["none", "selective"])
 def test_a_plan_s_memory_is_what_a_dry_run_holds(processes: int, kept: str, tmp_path: Path) -> None:
     """The dry run takes the trainer's own step, sharded by FSDP2, with tensors that are not there."""
     rows = [f"pretrain.batch_rows={8 * processes}", f"pretrain.activation_checkpointing={kept}"]
-    launch = ["launch.strategy=fsdp"] if processes > 1 else []
-    params = composed(tmp_path, *MIDDLE, *rows, *launch)
+    params = composed(tmp_path, *MIDDLE, *rows, *(["launch.strategy=fsdp"] if processes > 1 else []))
     plan = make_plan(job_of(params), 8_192, processes)
     assert plan.most() == pytest.approx(dry_run(params, 8_192, processes), rel=0.1)
+
+
+def test_averaging_shards_gathers_none(tmp_path: Path) -> None:
+    params = composed(tmp_path, *MIDDLE, "pretrain.batch_rows=64", "launch.strategy=fsdp")
+    with dry_start(params, 8_192, 8) as (run, live):
+        live.forget_peak()
+        run.ema.update(0)
+        assert live.gib("peak") == live.gib("current")
 
 
 def test_a_checkpoint_is_as_large_as_planned(params: dict, shards: Shards) -> None:

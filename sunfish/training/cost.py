@@ -126,7 +126,10 @@ class Plan:
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
-        """Return GiB by what holds it; activations and logits are gone when Muon's update is made."""
+        """Return GiB by what holds it.
+
+        The last four are not held at once: `between` are one pass's gradients, in bf16, which wait for those
+        of the other pass, whose activations are left; at the update neither is there."""
         matrices = self.model.num_layers * 12 * self.model.width**2
         rest = self.parameters - matrices
         whole_gradients = 4 * matrices if self.shards > 1 else 0  # of the matrices that a process owns
@@ -135,13 +138,15 @@ class Plan:
         beside = 2 * 2 * block + 4 * rest if self.shards > 1 else 2 * matrices
         tokens = self.micro_rows * self.row_length * passes(self.diffusion)
         units = self.model.width * self.model.num_layers
+        buckets = 2 if self.processes > 1 and self.shards == 1 else 1  # DDP copies gradients into buckets
         held = {
             "weights": 4 * self.parameters / self.shards + beside,
-            "gradients": 4 * self.parameters / self.shards,
+            "gradients": buckets * 4 * self.parameters / self.shards,
             "averages": 4 * self.parameters / self.shards,
             "optimiser": (4 * matrices + 8 * rest) / self.shards,
             "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * units,
             "logits": self._logit_bytes(tokens),
+            "between": (passes(self.diffusion) - 1) * 2 * matrices + (2 + 4) * block,
             "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
         }
         return {name: size / GIB for name, size in held.items()}
@@ -155,9 +160,9 @@ class Plan:
 
     def most(self) -> float:
         """Return GiB at the worst moment of a step."""
-        memory = self.memory()
-        in_turn = min(memory["activations"] + memory["logits"], memory["update"])
-        return sum(memory.values()) - in_turn
+        m = self.memory()
+        in_turn = m["activations"] + m["logits"], m["activations"] / 2 + m["between"], m["update"]
+        return m["weights"] + m["gradients"] + m["averages"] + m["optimiser"] + max(in_turn)
 
     def checkpoint(self) -> float:
         """Return GiB of a checkpoint, of all processes together: weights, averages and optimiser states."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sunfish.training.parallel import local
+
 
 class Ema:
     """A moving average of a model's parameters, short at first: decay = min(decay, (1 + n) / (10 + n))."""
@@ -21,8 +23,8 @@ class Ema:
     def update(self, step: int) -> None:
         """Take in the parameters after `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        live = [parameter.detach() for parameter in self.live.values()]
-        torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)
+        live = [local(parameter.detach()) for parameter in self.live.values()]
+        torch._foreach_lerp_([local(average) for average in self.average.values()], live, 1 - decay)
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
