@@ -25,7 +25,8 @@ def main() -> None:
     for name, (default, says) in PLACES.items():
         parser.add_argument(f"--{name}", type=Path, default=Path(default), help=says)
     parser.add_argument("--runs", type=Path, help="where interrupted runs are kept (default: runs/)")
-    parser.add_argument("--plan", action="store_true", help="say what it will take, and do not train")
+    says = "say what it will take here, or on GPUs such as H100, and do not train"
+    parser.add_argument("--plan", nargs="?", const="here", metavar="GPU", help=says)
     arguments = parser.parse_args()
     params = {name: read_section(arguments.params, name) for name in SECTIONS}
 
@@ -37,7 +38,7 @@ def main() -> None:
     recipe = Recipe(*(params[name] for name in ("model", "schedule", "diffusion", "pretrain")))
     job = Job(params["data"], recipe, params["launch"], params["tracking"])
     if arguments.plan:
-        return show_plan(job, arguments.shards)
+        return show_plan(job, arguments.shards, arguments.plan)
     folders = (arguments.shards, arguments.out, arguments.metrics, arguments.curve, arguments.runs)
     return pretrain(job, Places(*folders, arguments.params))
 

@@ -44,7 +44,8 @@ PATHS = ["data.sources.files.paths=[texts.txt]"]
     ("experiment", "more"),
     [
         ("founding", []), ("puzzles", []), ("baselines_35m", []), ("real_text", PATHS),
-        ("tinystories", PATHS), ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
+        ("e2e", PATHS), ("tinystories", PATHS),
+        ("fineweb_sample", [*PATHS, "data.tokenizer.pretrained=gpt2"]),
         ("story_tasks", []), ("story_tasks", ["data=tasks", "data.sources.tasks.paths=[tasks.jsonl]"]),
     ],
 )  # fmt: skip

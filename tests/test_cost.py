@@ -10,14 +10,19 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.plan import dry_run, dry_start
 from sunfish.config.compose import check, compose
 from sunfish.diffusion.conditioning import draw_randomness
+from sunfish.errors import UserError
 from sunfish.model.attention_mask import AttentionMask
 from sunfish.model.transformer import Transformer
-from sunfish.training.cost import ACTIVATION_BYTES, step_operations
+from sunfish.text.shards import Shards
+from sunfish.training.cost import ACTIVATION_BYTES, GIB, step_operations
 from sunfish.training.loss import DiffusionLoss
 from sunfish.training.plan import make_plan, show_plan
-from tests.builders import CE, SMALL, job_of, make_denoiser
+from sunfish.training.state import run_tensors
+from sunfish.training.train_step import train_step
+from tests.builders import CE, SMALL, batch, composed, job_of, make_denoiser, start
 
 
 @pytest.mark.parametrize("check_weight", [0.0, 4.0])
@@ -57,6 +62,49 @@ def test_the_full_model_s_plan_is_said(tmp_path: Path, capsys: Any) -> None:
     show_plan(job_of(check(tmp_path / "params.yaml")), tmp_path)
     printed = capsys.readouterr().out
     assert "planned with data.tokenizer.vocab_size = 50,257" in printed and "memory in all" in printed
+
+
+def test_numbers_of_gpus_are_planned_side_by_side(params: dict, tmp_path: Path, capsys: Any) -> None:
+    show_plan(job_of(params), tmp_path / "none", "H100")
+    printed = {line[:22].strip(): line[22:].split() for line in capsys.readouterr().out.splitlines()}
+    assert printed["devices"] == ["1", "2", "4", "8"]  # those that divide the batch's eight rows
+    assert printed["rows at once"] == ["4", "4", "2", "1"]
+    with pytest.raises(UserError, match="--plan H7: its peak is not known; known are B200, H200"):
+        show_plan(job_of(params), tmp_path / "none", "H7")
+
+
+MIDDLE = [
+    "model.width=256", "model.num_layers=4", "model.emb_dim=64", "model.tied_head=false",
+    "data.row_length=128", "pretrain.micro_rows=8", "launch.precision=bf16-mixed",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
+@pytest.mark.parametrize("processes", [1, 8])
+@pytest.mark.parametrize("kept", ["none", "selective"])
+def test_a_plan_s_memory_is_what_a_dry_run_holds(processes: int, kept: str, tmp_path: Path) -> None:
+    """The dry run takes the trainer's own step, sharded by FSDP2, with tensors that are not there."""
+    rows = [f"pretrain.batch_rows={8 * processes}", f"pretrain.activation_checkpointing={kept}"]
+    params = composed(tmp_path, *MIDDLE, *rows, *(["launch.strategy=fsdp"] if processes > 1 else []))
+    plan = make_plan(job_of(params), 8_192, processes)
+    assert plan.most() == pytest.approx(dry_run(params, 8_192, processes), rel=0.1)
+
+
+def test_averaging_shards_gathers_none(tmp_path: Path) -> None:
+    params = composed(tmp_path, *MIDDLE, "pretrain.batch_rows=64", "launch.strategy=fsdp")
+    with dry_start(params, 8_192, 8) as (run, live):
+        live.forget_peak()
+        run.ema.update(0)
+        assert live.gib("peak") == live.gib("current")
+
+
+def test_a_checkpoint_is_as_large_as_planned(params: dict, shards: Shards) -> None:
+    run = start(params, shards)
+    train_step(run, batch(params, shards))
+    held = run_tensors(run.denoiser, run.ema, run.optimizers).values()
+    planned = make_plan(job_of(params), shards.vocab_size).checkpoint()
+    assert planned * GIB == sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
 @pytest.mark.parametrize("kept", ["none", "full"])

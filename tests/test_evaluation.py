@@ -24,7 +24,13 @@ from sunfish.evaluation.headline import headline_numbers
 from sunfish.evaluation.held_out import beside_grammar, held_out_batches, measure_causal
 from sunfish.evaluation.infilling import beginning, cut_texts, gap, measure_infilling
 from sunfish.evaluation.metrics import METRICS, measure
-from sunfish.evaluation.quality import count_story_words, story_metrics, text_metrics, total_variation
+from sunfish.evaluation.quality import (
+    count_story_words,
+    sentences_of,
+    story_metrics,
+    text_metrics,
+    total_variation,
+)
 from sunfish.evaluation.samplers import affordable, by_steps
 from sunfish.evaluation.trajectory import follow, thin
 from sunfish.files import read_json
@@ -32,6 +38,7 @@ from sunfish.model.denoiser import Prediction, posterior_logit_scale
 from sunfish.model.embedding import expected_embedding
 from sunfish.model.pretrained import read_denoiser, write_denoiser
 from sunfish.sampling.loop import Conditioning
+from sunfish.text.batches import RowDataset
 from sunfish.text.lexicon import SHORT
 from sunfish.text.shards import Shards
 from sunfish.text.stories import entropy_nats, judge, split_sentences, write_stories
@@ -89,6 +96,20 @@ def test_evaluation_writes_tables_pictures_and_samples(params: dict[str, Any], p
 def test_samples_hold_no_control_characters() -> None:
     shown = samples_text([{"text": "a\x1b[31mred\x9b\nline"}, {"text": "b"}])
     assert shown == "a\\x1b[31mred\\x9b\nline\n\nb\n"
+
+
+def test_sentences_of_the_training_text_count_as_memorised(
+    params: dict[str, Any], context: EvalContext
+) -> None:
+    """Of text that people wrote; what a grammar writes says the same again and is no memory."""
+    rows = RowDataset(context.shards, "train", params["data"])
+    known = context.texts(context.cut(rows.read(rows.first(5))))
+    assert "sentences_memorised" not in measure(known, context)
+    real = dataclasses.replace(context, grammar=None)
+    mixed = dataclasses.replace(known, words=[known.words[0], "Nobody wrote this. Nor this!"])
+    count = len(sentences_of(known.words[0]))
+    assert METRICS["memorised"](known, real) == {"sentences_memorised": 1.0}
+    assert METRICS["memorised"](mixed, real) == {"sentences_memorised": count / (count + 2)}
 
 
 def test_the_headline_file_is_flat_and_small(places: Places) -> None:

@@ -58,6 +58,9 @@ def test_a_baselines_perplexity_is_that_of_its_likelihoods_one_by_one(
         for size in (5, 0, 15, 9, 9, 16)
     ]
     judged = read_judge(str(tmp_path / "judge"), shards, CPU).read(texts, [])
+    assert judged.nats @ [min(len(text) + 1, 16) for text in texts] == pytest.approx(
+        math.log(judged.perplexity) * sum(min(len(text) + 1, 16) for text in texts)
+    )
     nats, count = 0.0, 0
     for text in texts:
         length, size = (12 if len(text) < 12 else 16), min(len(text) + 1, 16)
@@ -118,6 +121,8 @@ def test_with_a_judge_texts_have_a_perplexity_and_a_mauve(
     assert measured["judged_perplexity"] == pytest.approx(read[0].perplexity)
     few = measure(context.real_texts(half - 1), context)
     assert "judged_perplexity" in few and "mauve" not in few  # it depends on the number of texts
+    others = measure(context.texts(real.ids[half:]), context)  # those that set the threshold
+    assert others["judged_as_real"] == pytest.approx(0.95, abs=1 / half)
 
 
 def test_what_is_no_judge_is_refused(shards: Shards, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ HEADLINE = {
     "grids_valid": ("headline", "grids_valid"),
     "solved": ("solving", "configured", "solved"),
     "perplexity": ("headline", "judged_perplexity"),
+    "as_real": ("headline", "judged_as_real"),
+    "memorised": ("headline", "sentences_memorised"),
     "mauve": ("headline", "mauve"),
     "entropy_nats": ("headline", "entropy_corpus_nats"),
     "unique": ("headline", "unique"),

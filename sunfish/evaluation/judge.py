@@ -41,9 +41,11 @@ Rows = Sequence[Sequence[int]]
 
 
 class Judged(NamedTuple):
-    """exp of the mean -log p of all tokens, and the judge's last state in each text, (texts, width)."""
+    """exp of the mean -log p of all tokens, the mean of each text's, (texts,) in nats, and the judge's last
+    state in each text, (texts, width)."""
 
     perplexity: float
+    nats: np.ndarray
     features: np.ndarray
 
 
@@ -70,17 +72,18 @@ class Judge:
     def read(self, ids: Rows, words: Sequence[str]) -> Judged:
         """Return what it makes of texts, all of their tokens together."""
         texts = self.encode(ids, words)
-        nats, features = 0.0, [np.empty(0)] * len(texts)
+        nats, features = np.zeros(len(texts)), [np.empty(0)] * len(texts)
         for batch in self._batches(texts):
             tokens = torch.tensor([texts[index].tokens for index in batch], device=self.device)
-            sizes = torch.tensor([texts[index].size for index in batch], device=self.device)
+            ends = torch.tensor([texts[index].size for index in batch], device=self.device)
             states, logits = self.model(tokens)
-            nats += float(_nats(logits, tokens, sizes))
-            last = states[torch.arange(len(batch), device=self.device), (sizes - 1).clamp(min=0)]
+            nats[batch] = _nats(logits, tokens, ends).cpu().numpy()
+            last = states[torch.arange(len(batch), device=self.device), (ends - 1).clamp(min=0)]
             for index, state in zip(batch, last.double().cpu().numpy(), strict=True):
                 features[index] = state
-        num_tokens = max(1, sum(text.size for text in texts))
-        return Judged(math.exp(min(nats / num_tokens, 700.0)), np.stack(features))
+        sizes = np.array([text.size for text in texts])
+        mean = nats.sum() / max(1, sizes.sum())
+        return Judged(math.exp(min(mean, 700.0)), nats / np.maximum(1, sizes), np.stack(features))
 
     def _batches(self, texts: list[Encoded]) -> Iterator[list[int]]:
         """Yield the numbers of texts of one length, as many at once as their logits have room."""
@@ -95,11 +98,11 @@ class Judge:
         yield batch
 
 
-def _nats(logits: Logits, tokens: TokenIds, sizes: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Return the sum of -log p over the first `sizes` tokens of each row."""
+def _nats(logits: Logits, tokens: TokenIds, sizes: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Return each row's sum of -log p over its first `sizes` tokens."""
     each = F.cross_entropy(logits.float().mT, tokens, reduction="none")
     counts = torch.arange(tokens.shape[1], device=tokens.device) < sizes[:, None]
-    return (each.double() * counts).sum()
+    return (each.double() * counts).sum(dim=1)
 
 
 class ReferenceJudge(NamedTuple):

@@ -7,13 +7,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from sunfish.errors import UserError
 from sunfish.evaluation.context import EvalContext, Numbers, Texts
 from sunfish.evaluation.judge import measure_mauve
-from sunfish.evaluation.quality import story_metrics, text_metrics
+from sunfish.evaluation.quality import sentences_of, story_metrics, text_metrics, training_sentences
 from sunfish.text.puzzles import is_solved
 
 Metric = Callable[[Texts, EvalContext], Numbers]
+SEARCHED_TOKENS = 20_000_000  # of training text; sentences are not looked up in more
+AS_REAL = 0.95  # of real texts are as probable to the judge as one that counts as real
 
 
 def stories(texts: Texts, context: EvalContext) -> Numbers:
@@ -32,15 +36,29 @@ def text(texts: Texts, context: EvalContext) -> Numbers:
     return text_metrics(texts.ids, texts.words)
 
 
+def memorised(texts: Texts, context: EvalContext) -> Numbers:
+    """Return the share of sentences that stand word for word in the training text; nothing of generated text.
+
+    Read it beside that of real held-out text, which has its commonplaces, too."""
+    if context.grammar or context.puzzle_size or context.shards.num_tokens("train") > SEARCHED_TOKENS:
+        return {}
+    ours = [sentence for text in texts.words for sentence in sentences_of(text)]
+    theirs = training_sentences(context.shards)
+    return {"sentences_memorised": sum(map(theirs.__contains__, ours)) / max(1, len(ours))}
+
+
 def judged(texts: Texts, context: EvalContext) -> Numbers:
-    """Return the perplexity under the configured judge, and MAUVE beside as many real texts.
+    """Return the perplexity under the configured judge, the share of texts that it finds as probable as all
+    but a twentieth of real ones, and MAUVE beside as many real texts.
 
     MAUVE depends on the number of texts, so smaller piles than the headline's have none."""
     if context.reference is None:
         return {}
     found = context.reference.judge.read(texts.ids, texts.words)
-    near = measure_mauve(found, context.reference.real) if len(texts) >= context.num_real else {}
-    return {"judged_perplexity": found.perplexity, **near}
+    real = context.reference.real
+    near = measure_mauve(found, real) if len(texts) >= context.num_real else {}
+    probable = float(np.mean(found.nats <= np.quantile(real.nats, AS_REAL)))
+    return {"judged_perplexity": found.perplexity, "judged_as_real": probable, **near}
 
 
 def cost(texts: Texts, context: EvalContext) -> Numbers:
@@ -55,6 +73,7 @@ METRICS: dict[str, Metric] = {
     "puzzles": puzzles,
     "text": text,
     "judged": judged,
+    "memorised": memorised,
     "cost": cost,
 }
 

@@ -7,14 +7,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
 from sunfish.text.lexicon import NAMES, WORDS, Grammar
+from sunfish.text.shards import Shards
 from sunfish.text.stories import judge, options, split_sentences, write_stories
 
 REFERENCE_STORIES, REFERENCE_SEED = 5_000, 2**32  # of the grammar; no corpus is written from so large a seed
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 DRAWN = {"people": "[name]", "objects": "[object]"}
 PEOPLE, OBJECTS = frozenset(itertools.chain(*NAMES.values())), frozenset(WORDS["object"])
 
@@ -81,6 +83,19 @@ def total_variation(ours: Shares, theirs: Shares) -> float:
     if not ours or not theirs:
         return 1.0
     return 0.5 * sum(abs(ours.get(key, 0.0) - theirs.get(key, 0.0)) for key in ours | theirs)
+
+
+def sentences_of(text: str) -> list[str]:
+    """Return the sentences of any text: what ends in a full stop, an exclamation or a question mark."""
+    return [sentence for sentence in SENTENCE_END.split(text.strip()) if sentence]
+
+
+@lru_cache(maxsize=1)
+def training_sentences(shards: Shards) -> frozenset[str]:
+    """Return every sentence of the training text."""
+    decode, train = shards.tokenizer.decode_row, shards.split("train")
+    documents = (part.tolist() for shard in train for part in np.split(shard.tokens, shard.ends))
+    return frozenset(sentence for ids in documents for sentence in sentences_of(decode(ids)))
 
 
 def text_metrics(rows: Sequence[Sequence[int]], texts: Sequence[str]) -> dict[str, float]:

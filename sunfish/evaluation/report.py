@@ -33,6 +33,12 @@ MEASURES = {
     "judged_perplexity": Measure(
         "judged perplexity", "plain", "by the judge; compares at equal entropy only"
     ),
+    "judged_as_real": Measure(
+        "as probable as real", "percent", "texts that the judge finds as probable as 95 % of real ones"
+    ),
+    "sentences_memorised": Measure(
+        "memorised", "percent", "sentences that stand word for word in the training text"
+    ),
     "mauve": Measure("MAUVE", "plain", "how alike the judge finds these texts and real ones; 1 is alike"),
     "entropy_corpus_nats": Measure(
         "entropy", "plain", "of tokens over all texts, nats; real text's is the goal"
@@ -54,10 +60,10 @@ MEASURES = {
 }
 COLUMNS = (
     *("stories_consistent", "sentences_valid", "grids_valid"),
-    *("judged_perplexity", "entropy_corpus_nats", "unique"),
+    *("judged_perplexity", "judged_as_real", "sentences_memorised", "entropy_corpus_nats", "unique"),
     *("calls_per_text", "corrected_per_text", "seconds_per_text", "count"),
 )
-QUALITY = COLUMNS[:6]
+QUALITY = COLUMNS[:8]
 
 
 @dataclass(frozen=True)

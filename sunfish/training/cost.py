@@ -20,6 +20,7 @@ DENSE_BF16 |= {"L40S": 362e12, "RTX 4090": 165.2e12}
 ACTIVATION_BYTES = {"none": 50, "selective": 24, "full": 4}
 LOGIT_BYTES = 10  # per token and entry: bf16 logits, fp32 log-probabilities and their gradient
 UPDATE_BYTES = 6  # per entry of a matrix: its direction in fp32, its update in bf16
+READOUT_BYTES = 12  # per entry: its weights and their gradient in fp32 and bf16
 GIB = 2**30
 
 
@@ -128,49 +129,77 @@ class Plan:
     checkpointing: str
 
     def memory(self) -> dict[str, float]:
-        """Return GiB by what holds it; activations and logits are gone when Muon's update is made."""
+        """Return GiB by what holds it.
+
+        The last four are not held at once: `between` are one pass's gradients, in bf16, which wait for those
+        of the other pass, whose activations are left; at the update neither is there."""
         matrices = self.model.num_layers * 12 * self.model.width**2
         rest = self.parameters - matrices
         whole_gradients = 4 * matrices if self.shards > 1 else 0  # of the matrices that a process owns
-        block = 12 * self.model.width**2 if self.shards > 1 else 0
+        # beside its shards: two whole blocks in bf16 and all else whole; else autocast's bf16 copies
+        block = 12 * self.model.width**2
+        beside = 2 * 2 * block + 4 * rest if self.shards > 1 else 2 * matrices
         tokens = self.micro_rows * self.row_length * passes(self.diffusion)
         units = self.model.width * self.model.num_layers
+        buckets = 2 if self.processes > 1 and self.shards == 1 else 1  # DDP copies gradients into buckets
         held = {
-            "weights": 4 * self.parameters / self.shards + 2 * 2 * block,
-            "gradients": 4 * self.parameters / self.shards,
+            "weights": 4 * self.parameters / self.shards + beside,
+            "gradients": buckets * 4 * self.parameters / self.shards,
             "averages": 4 * self.parameters / self.shards,
             "optimiser": (4 * matrices + 8 * rest) / self.shards,
             "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * units,
             "logits": self._logit_bytes(tokens),
+            "between": (passes(self.diffusion) - 1) * 2 * matrices + (2 + 4) * block,
             "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
         }
         return {name: size / GIB for name, size in held.items()}
 
     def _logit_bytes(self, tokens: float) -> float:
-        """Return what a micro-batch's logits take: all of them, or a piece and the readout's gradient."""
-        if tokens * self.vocab_size <= PIECE["cuda"]:
-            return LOGIT_BYTES * tokens * self.vocab_size
+        """Return what logits take (one pass's at work, in pieces, the other's kept), and the readout."""
+        logits = tokens / passes(self.diffusion) * self.vocab_size
+        kept = 4 * logits * (passes(self.diffusion) - 1) if logits <= PIECE["cuda"] else 0
         width = self.model.emb_dim + (0 if self.model.tied_head else self.model.width)
-        return LOGIT_BYTES * PIECE["cuda"] + UPDATE_BYTES * self.vocab_size * width
+        return LOGIT_BYTES * min(logits, PIECE["cuda"]) + kept + READOUT_BYTES * self.vocab_size * width
+
+    def most(self) -> float:
+        """Return GiB at the worst moment of a step."""
+        m = self.memory()
+        in_turn = m["activations"] + m["logits"], m["activations"] / 2 + m["between"], m["update"]
+        return m["weights"] + m["gradients"] + m["averages"] + m["optimiser"] + max(in_turn)
+
+    def checkpoint(self) -> float:
+        """Return GiB of a checkpoint, of all processes together: weights, averages and optimiser states."""
+        matrices = self.model.num_layers * 12 * self.model.width**2
+        return (2 * 4 * self.parameters + 4 * matrices + 8 * (self.parameters - matrices)) / GIB
 
     def operations(self) -> float:
         """Return the operations of the whole training, on all devices together."""
         sizes = self.vocab_size, self.batch_rows, self.row_length
         return self.steps * step_operations(self.model, self.diffusion, *sizes)
 
-    def report(self, peak: float, share: float) -> str:
-        """Return the plan as a table for people, at a `share` of `peak` operations per second per device."""
-        memory = self.memory()
-        in_turn = min(memory["activations"] + memory["logits"], memory["update"])
-        hours = self.operations() / (peak * self.processes * share) / 3600
-        lines = [
-            ("parameters", f"{self.parameters:,}"),
-            ("processes", f"{self.processes} ({self.shards} shard{'s' * (self.shards > 1)} of each weight)"),
-            *((f"memory: {name}", f"{size:,.2f} GiB") for name, size in memory.items()),
-            ("memory in all", f"{sum(memory.values()) - in_turn:,.2f} GiB a device"),
-            ("steps", f"{self.steps:,} of {self.batch_rows} rows, {self.micro_rows} at once on a device"),
-            ("tokens", f"{self.steps * self.batch_rows * self.row_length:,} at most"),
-            ("operations", f"{self.operations():.3g}"),
-            ("time", f"{hours:,.2f} h at {share:.0%} of {peak / 1e12:,.3g} TFLOP/s a device"),
-        ]
-        return "\n".join(f"{name:22}{value}" for name, value in lines)
+    def hours(self, rate: float) -> float:
+        """Return how long it takes at `rate` operations per second and device."""
+        return self.operations() / (rate * self.processes) / 3600
+
+    def column(self, rate: float) -> dict[str, str]:
+        """Return what depends on the number of devices, for people, at `rate` operations per second each."""
+        parts = {f"memory: {name}": f"{size:,.2f}" for name, size in self.memory().items()}
+        return {
+            "devices": f"{self.processes:,}",
+            "shards of a weight": f"{self.shards:,}",
+            "rows at once": f"{self.micro_rows:,}",
+            **parts,
+            "memory in all, GiB": f"{self.most():,.2f}",
+            "hours": f"{self.hours(rate):,.2f}",
+        }
+
+    def report(self) -> str:
+        """Return what does not depend on it, a line each."""
+        lines = {
+            "parameters": f"{self.parameters:,}",
+            "steps": f"{self.steps:,} of {self.batch_rows} rows of {self.row_length}",
+            "tokens": f"{self.steps * self.batch_rows * self.row_length:,} at most",
+            "operations": f"{self.operations():.3g}",
+            "a checkpoint": f"{self.checkpoint():,.2f} GiB",
+        }
+        return "\n".join(f"{name:22}{value}" for name, value in lines.items())

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sunfish.training.parallel import local
+
 
 class Ema:
     """A moving average of a model's parameters, short at first: decay = min(decay, (1 + n) / (10 + n))."""
@@ -25,8 +27,8 @@ class Ema:
         """Take in the parameters after `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         learned = {name: parameter for name, parameter in self.live.items() if parameter.requires_grad}
-        live = [parameter.detach() for parameter in learned.values()]
-        torch._foreach_lerp_([self.average[name] for name in learned], live, 1 - decay)
+        live = [local(parameter.detach()) for parameter in learned.values()]
+        torch._foreach_lerp_([local(self.average[name]) for name in learned], live, 1 - decay)
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:

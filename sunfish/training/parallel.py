@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -31,6 +32,7 @@ from sunfish.errors import UserError
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 # parameters: with 16 bytes each (weights, gradients, two averages or more) a replica takes 8 GB
 SHARD_ABOVE = 500_000_000
+warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # nothing is written into what it returns
 ENTRY_POINTS = ("token_nats", "next_token_nats", "next_token_logits", "embed")  # beside `forward`
 
 
@@ -177,6 +179,11 @@ def reshard(denoiser: nn.Module) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor in one piece; every process must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor, in place: what works on lists may gather sharded ones whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: DTensor, values: Tensor) -> DTensor:
