@@ -41,7 +41,8 @@ DRAFTS = (1, 2, 4, 8)  # steps of drafts that are not checked
 CHECKED = ((2, 1), (4, 1), (4, 2), (8, None))  # steps of the first draft, and checks at most
 SHOWN = 6
 BOTH = ("data.tokenizer.vocab_size=2048", "data.row_length=128", "data.row_multiple=4", "tracking=off")
-RATES = ("pretrain.optim.muon_lr=0.02", "pretrain.optim.adamw_lr=3e-3")
+PRETRAINING = ("pretrain.steps=4000",)
+FINETUNING = ("pretrain.steps=6000", "pretrain.optim.muon_lr=0.02", "pretrain.optim.adamw_lr=3e-3")
 
 Params = dict[str, Any]
 Pair = tuple[str, str]
@@ -57,13 +58,15 @@ class Study:
 
     def pairs(self) -> Params:
         """Return the configuration of the fine-tuning, with a tokenizer of the pairs' words."""
-        return self._composed("tasks", "data.tokenizer.pretrained=null", "data.tokenizer.unit=words", *RATES)
+        return self._composed(
+            "tasks", "data.tokenizer.pretrained=null", "data.tokenizer.unit=words", *FINETUNING
+        )
 
     def responses(self) -> Params:
         """Return the configuration of the pretraining, with the same tokenizer."""
         tokenizer = f"data.tokenizer.pretrained={(self.folder / 'tasks').resolve()}"
         column = "data.sources.files.text_column=response"
-        return self._composed("files", column, "data.rows=documents", tokenizer)
+        return self._composed("files", column, "data.rows=documents", tokenizer, *PRETRAINING)
 
     def _composed(self, data: str, *overrides: str) -> Params:
         paths = f"data.sources.{data}.paths=[{(self.data / 'train.jsonl').resolve()}]"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -15,10 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.told_tables import task_tables
+from pipelines.baselines.train import train
+from pipelines.finetune.evaluate import compare
 from pipelines.finetune.train import finetune
 from sunfish.config.schema.sources import StoryTasks
 from sunfish.errors import UserError
 from sunfish.evaluation.answers import denoising, write_answers
+from sunfish.evaluation.context import EvalContext
 from sunfish.files import read_json, sha256, write_json
 from sunfish.model.adapter import merge_adapter, read_adapted, target_names, with_adapter
 from sunfish.model.denoiser import Denoiser
@@ -187,6 +192,25 @@ def test_answers_are_written_in_the_room_of_a_row(tasks: dict[str, Any], adapter
         write_answers(*how, ["write " * 160], rng)
     with pytest.raises(UserError, match="takes no instructions"):
         write_answers(how[0], read_denoiser(tasks["base"]).config, tokenizer, ["write"], rng)
+
+
+def test_models_are_compared_and_the_page_is_written(
+    tasks: dict[str, Any], adapter: Path, params: dict, shards: Shards, tmp_path: Path
+) -> None:
+    run("full", tasks, tmp_path)
+    shutil.copytree(adapter, tmp_path / "lora")
+    (tmp_path / "metrics.json").rename(tmp_path / "full.json")
+    shutil.copyfile(adapter.parent / "metrics.json", tmp_path / "lora.json")
+    train("autoregressive", tasks, tasks["shards"], tmp_path / "base")
+    train("autoregressive", tasks, tasks["shards"], tmp_path / "autoregressive", tmp_path / "base")
+    base = tasks["base"], shards.folder, params["data"]
+    context = EvalContext.read(*base, params["evaluate"], params["sampler"])
+    results = compare(context, tasks, tmp_path, tasks["shards"], tmp_path)
+    assert results["base_without_adapter_is_base"] and set(results["free"]) == {"base", "full", "lora"}
+    assert [row["model"] for row in results["tasks"]] == 3 * ["full"] + 3 * ["lora"] + 2 * ["autoregressive"]
+    assert all(row["tokens_per_sample"] <= row["tokens"] for row in results["canvases"])
+    page = task_tables(json.loads(json.dumps(results)))
+    assert "| LoRA, ddpm-categorical-3-checked |" in page and "8 held-out tasks" in page
 
 
 def test_bad_settings_are_refused(tasks: dict[str, Any], params: dict, tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.baselines.train import equal_steps
-from pipelines.finetune.train import METHODS, SECTIONS, recipe_of
-from sunfish.config.compose import read_section
+from pipelines.finetune.train import METHODS, recipe_of
 from sunfish.config.schema.launch import LaunchConfig
 from sunfish.files import read_json
-from sunfish.model.pretrained import read_denoiser
+from sunfish.model.pretrained import StoredDenoiser
 from sunfish.text.batches import RowDataset
 from sunfish.text.shards import Shards
 from sunfish.training.parallel import make_fabric
@@ -21,10 +20,11 @@ from sunfish.training.train_step import Recipe, start_run, train_step
 ROUNDS = 12
 
 
-def training_costs(params: Path, base: Path, shards_dir: Path, metrics: Path) -> dict[str, Any]:
+def training_costs(
+    sections: dict[str, Any], stored: StoredDenoiser, shards: Path, metrics: Path
+) -> dict[str, Any]:
     """Return the numbers of both trainings, and the steps of the baseline's, which has as many operations."""
-    sections, stored = {name: read_section(params, name) for name in SECTIONS}, read_denoiser(base)
-    rows = RowDataset(Shards(shards_dir), "train", sections["data"])
+    rows = RowDataset(Shards(shards), "train", sections["data"])
     recipes = {name: recipe_of(name, sections, stored) for name in METHODS}
     sizes = sections["pretrain"].steps, stored.config.vocab_size, rows.lengths().median
     steps = equal_steps("autoregressive", stored.config.model, sections["diffusion"], *sizes)

@@ -19,6 +19,7 @@ import torch
 from pipelines.baselines.autoregressive import sample_autoregressive
 from pipelines.baselines.contenders import EPSILON_CUTOFF
 from pipelines.finetune.cost import training_costs
+from pipelines.finetune.train import SECTIONS
 from sunfish.config.compose import read_section
 from sunfish.config.schema.sampler import SamplerConfig
 from sunfish.errors import report_errors
@@ -62,19 +63,28 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, default=Path("results/finetune"), help="of the trainings")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/finetune.json"))
     arguments = parser.parse_args()
-    data = read_section(arguments.base_params, "data")
-    config, sampler = (read_section(arguments.params, name) for name in ("evaluate", "sampler"))
-    context = EvalContext.read(arguments.base, arguments.base_shards, data, config, sampler)
-    adapted, model = read_adapted(arguments.base, arguments.models / "lora")
-    with model.disable_adapter():
+    sections = {name: read_section(arguments.params, name) for name in (*SECTIONS, "evaluate", "sampler")}
+    data, shards = read_section(arguments.base_params, "data"), arguments.base_shards
+    how = sections["evaluate"], sections["sampler"]
+    context = EvalContext.read(arguments.base, shards, data, *how)
+    results = compare(context, sections, arguments.models, arguments.shards, arguments.metrics)
+    write_json(arguments.out, results)
+
+
+def compare(
+    context: EvalContext, sections: dict[str, Any], models: Path, shards: Path, metrics: Path
+) -> dict[str, Any]:
+    """Return all results as plain values; `context` is that of the base and its free texts."""
+    adapted, over = read_adapted(context.stored.folder, models / "lora")
+    with over.disable_adapter():
         is_base = says_the_same(context.stored, adapted)
-    stored = {"full": read_denoiser(arguments.models / "full"), "lora": adapted}
-    baseline = read_baseline(arguments.models / "autoregressive")
-    full = Writer("full", name_of(sampler), denoising(stored["full"], sampler), stored["full"].config)
-    results = {
+    stored = {"full": read_denoiser(models / "full"), "lora": adapted}
+    baseline, sampler = read_baseline(models / "autoregressive"), context.sampler
+    full, *_ = denoisers(stored, sampler)
+    return {
         "tasks": [
             {"model": each.model, "sampler": each.sampler, **answer(context, each)}
-            for each in (*denoisers(stored, context.sampler), *autoregressive(baseline, sampler))
+            for each in (*denoisers(stored, sampler), *autoregressive(baseline, sampler))
         ],
         "canvases": [{"tokens": length, **canvas(context, full, length)} for length in CANVASES],
         "free": {
@@ -82,10 +92,9 @@ def main() -> None:
             for name, each in {"base": context.stored, **stored}.items()
         },
         "base_without_adapter_is_base": is_base,
-        "training": training_costs(arguments.params, arguments.base, arguments.shards, arguments.metrics),
-        "how": {"tasks": config.num_samples, "task_seed": TASK_SEED, "threads": torch.get_num_threads()},
+        "training": training_costs(sections, context.stored, shards, metrics),
+        "how": {"tasks": context.config.num_samples, "seed": TASK_SEED, "threads": torch.get_num_threads()},
     }  # fmt: skip
-    write_json(arguments.out, results)
 
 
 def denoisers(stored: dict[str, StoredDenoiser], sampler: SamplerConfig) -> Iterator[Writer]:
