@@ -50,9 +50,7 @@ class Baseline(nn.Module):
         self.in_proj = nn.Linear(config.emb_dim, config.width, bias=False)
         self.position = FourierEmbedding(POSITION_PERIODS, config.cond_dim, config.width)
         self.causal_embedding = nn.Parameter(torch.empty(config.width)) if is_masked else None
-        self.transformer = Transformer(
-            config.num_layers, config.width, config.num_heads, config.conv_window
-        )
+        self.transformer = Transformer(config.num_layers, config.width, config.num_heads, config.conv_window)
         self.head = nn.Linear(config.width, config.emb_dim if config.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
 

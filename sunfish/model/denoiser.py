@@ -54,9 +54,7 @@ class Denoiser(nn.Module):
         self.in_proj = nn.Linear(config.in_features, config.width, bias=False)
         self.known_embedding = nn.Parameter(torch.empty(config.width))
         self.causal_embedding = nn.Parameter(torch.empty(config.width))
-        self.transformer = Transformer(
-            config.num_layers, config.width, config.num_heads, config.conv_window
-        )
+        self.transformer = Transformer(config.num_layers, config.width, config.num_heads, config.conv_window)
         self.head = nn.Linear(config.width, config.emb_dim if config.tied_head else vocab_size, bias=False)
         self.head_bias = nn.Parameter(torch.empty(vocab_size))
         self.unigram_bias = nn.Parameter(torch.empty(vocab_size)) if config.input_posterior else None

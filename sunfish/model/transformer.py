@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -111,11 +111,16 @@ class Neighbours(nn.Module):
     def forward(self, x: Hidden, mask: AttentionMask) -> Hidden:
         window, length, total = len(self.earlier), x.shape[1], x
         padded = F.pad(x, (0, 0, window, window))
-        for sign, weights in ((1, self.earlier),) if mask.is_causal else ((1, self.earlier), (-1, self.later)):
-            for by, weight in zip(range(sign, sign * (window + 1), sign), weights.to(x.dtype), strict=True):
-                beside = padded[:, window - by : window - by + length]
-                total = torch.addcmul(total, mask.hide(beside, by), weight)
+        for by, weight in self._by_offset(mask.is_causal):
+            beside = padded[:, window - by : window - by + length]
+            total = torch.addcmul(total, mask.hide(beside, by), weight.to(x.dtype))
         return total
+
+    def _by_offset(self, is_causal: bool) -> Iterator[tuple[int, Tensor]]:
+        """Yield how far before a position another stands, below 0 behind it, and the weights for it."""
+        yield from enumerate(self.earlier, 1)
+        if not is_causal:
+            yield from ((-by, weight) for by, weight in enumerate(self.later, 1))
 
     def step(self, x: Hidden, earlier: list[Hidden]) -> Hidden:
         """Return the causal answer at one position; `earlier` are the inputs before it, the nearest first."""
