@@ -77,8 +77,8 @@ def expected_embedding(logits: Logits, table: EmbeddingTable) -> Embeddings:
 def posterior_mean(evidence: Embeddings, bias: Tensor, table: EmbeddingTable) -> Embeddings:
     """Return E[e_token | x_t] of each position by itself, in the table's precision.
 
-    log p(token | x_t) = evidence . e_token + log p(token) + const with evidence = (alpha / sigma^2) x_t, because
-    embeddings have equal length; `bias` is log p(token). Source: [CDCD] eq. 7 without context."""
+    log p(token | x_t) = evidence . e_token + log p(token) + const with evidence = (alpha / sigma^2) x_t,
+    because embeddings have equal length; `bias` is log p(token). Source: [CDCD] eq. 7 without context."""
     if torch.is_autocast_enabled(table.device.type):
         with torch.autocast(table.device.type, enabled=False):
             return posterior_mean(evidence, bias, table)
