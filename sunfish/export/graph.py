@@ -127,14 +127,19 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
         for number, node in enumerate(value.consumers()):
             node.name = f"{name.removesuffix('.T').removesuffix('.weight')}.{node.op_type}{number or ''}"
     for node in graph:
-        turned = (
-            node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
-        )
+        source = node.inputs[1] if node.op_type == "MatMul" else None
+        turned = source.producer() if source is not None else None
         if turned is not None and turned.op_type == "Transpose" and not _depends_on_inputs(turned):
-            turned.name, node.name = (
-                "readout.Transpose",
-                "readout.MatMul",
-            )  # ONNX Runtime turns the table once, as it loads the graph
+            reader = _reads_table(node)  # ONNX Runtime turns the table once, as it loads the graph
+            turned.name, node.name = f"{reader}.Transpose", f"{reader}.MatMul"
+
+
+def _reads_table(node: ir.Node) -> str:
+    """Say which of the two products with the embeddings this is, by what is added to it."""
+    added = {
+        value.name for after in node.outputs[0].consumers() for value in after.inputs if value is not None
+    }
+    return "posterior" if "unigram_bias" in added else "readout"
 
 
 def _depends_on_inputs(node: ir.Node) -> bool:

@@ -21,7 +21,7 @@ from sunfish.errors import UserError
 from sunfish.files import read_json, replacing, sha256, write_json
 from sunfish.model.denoiser import Denoiser
 
-FORMAT = 2
+FORMAT = 3
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 FILES = ("config.json", "model.safetensors", "noise_schedule.json", *TOKENIZER_FILES)
 REMEDY = "run the pretrain stage again (`dvc repro pretrain`)"
