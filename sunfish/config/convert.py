@@ -16,6 +16,7 @@ import typing
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from sunfish.errors import InvalidValue, UserError
+from sunfish.printable import printable
 
 T = TypeVar("T")
 NAMES: dict[type, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -41,7 +42,8 @@ def build(cls: type[T], values: Any, where: str) -> T:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key, value in values.items():
         if key not in names:
-            raise ConfigError(f"{where}.{key} = {_show(value)}: unknown key{nearest(str(key), names)}")
+            name = printable(str(key))
+            raise ConfigError(f"{where}.{name} = {_show(value)}: unknown key{nearest(name, names)}")
     for name in names:
         if name not in values:
             raise ConfigError(f"{where}.{name}: this key is missing; it should be {_name(hints[name])}")
