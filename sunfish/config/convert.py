@@ -16,7 +16,6 @@ import typing
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from sunfish.errors import InvalidValue, UserError
-from sunfish.printable import printable
 
 T = TypeVar("T")
 NAMES: dict[type, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -42,7 +41,7 @@ def build(cls: type[T], values: Any, where: str) -> T:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key, value in values.items():
         if key not in names:
-            name = printable(str(key))
+            name = repr(str(key))[1:-1]  # whatever characters it has
             raise ConfigError(f"{where}.{name} = {_show(value)}: unknown key{nearest(name, names)}")
     for name in names:
         if name not in values:
