@@ -20,12 +20,13 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-import mlflow
 import numpy as np
 
 from benchmarks.record import record, spread
+from sunfish.config.schema.tracking import TrackingConfig
+from sunfish.export.register import register
+from sunfish.runtime.settings import Settings
 
-PACKAGE = Path(__file__).parents[1] / "sunfish"
 CLIENTS, REQUESTS = 50, 4  # requests of each client, one after another
 SECONDS_TO_START, SECONDS_TO_ANSWER = 300, 120
 TEXT = "once tom had a red kite . [MASK:6] . he never saw the kite again ."
@@ -33,27 +34,18 @@ TEXT = "once tom had a red kite . [MASK:6] . he never saw the kite again ."
 
 @contextmanager
 def server(folder: Path, place: Path) -> Iterator[str]:
-    """Serve an exported folder by one process, and yield where it answers."""
-    mlflow.pyfunc.save_model(
-        place / "model", python_model=str(PACKAGE / "runtime" / "mlflow_model.py"),
-        artifacts={"folder": str(folder.resolve())}, code_paths=[str(PACKAGE)], pip_requirements=["mlflow"],
-    )  # fmt: skip
+    """Register an exported folder, serve it by one process, and yield where it answers."""
+    uri = f"sqlite:///{place / 'mlflow.db'}"
+    tracking = TrackingConfig(enabled=True, experiment="serving", uri=uri, loggers=("mlflow",))
+    register(folder.resolve(), tracking, Settings)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        "models",
-        "serve",
-        "--model-uri",
-        str(place / "model"),
-        "--env-manager",
-        "local",
-        "--workers",
-        "1",
-    ]
+    command = ["models", "serve", "--model-uri", "models:/sunfish@newest", "--env-manager", "local"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, "-m", "mlflow", *command, "--workers", "1", "--port", str(port)],
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )  # fmt: skip
     try:
         wait_for(f"http://127.0.0.1:{port}/ping")

@@ -42,7 +42,8 @@ def build(cls: type[T], values: Any, where: str) -> T:
     names = [field.name for field in fields]
     for key, value in values.items():
         if key not in names:
-            raise ConfigError(f"{where}.{key} = {_show(value)}: unknown key{nearest(str(key), names)}")
+            name = repr(str(key))[1:-1]  # whatever characters it has
+            raise ConfigError(f"{where}.{name} = {_show(value)}: unknown key{nearest(name, names)}")
     for name in (field.name for field in fields if field.default is dataclasses.MISSING):
         if name not in values:
             raise ConfigError(f"{where}.{name}: this key is missing; it should be {_name(hints[name])}")

@@ -19,7 +19,7 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     """What `mlflow models serve` answers with; `params` are those of `Settings`."""
 
     def load_context(self, context: Any) -> None:
-        self.sampler = Sampler.load(context.artifacts["folder"])
+        self.sampler = Sampler.load(context.artifacts["folder"], num_threads=1)  # requests run side by side
 
     # MLflow warns of `Any`
     def predict(self, context, model_input: pd.DataFrame, params=None) -> list[str]:  # type: ignore
