@@ -131,8 +131,8 @@ class Plan:
     def memory(self) -> dict[str, float]:
         """Return GiB by what holds it.
 
-        The last four are not held at once: `between` are one pass's gradients, in bf16, which wait for those
-        of the other pass, whose activations are left; at the update neither is there."""
+        The last four are not held at once. `between passes` are one pass's gradients, in bf16, which wait for
+        those of the other, whose activations are left. At the update none of these is there."""
         matrices = self.model.num_layers * 12 * self.model.width**2
         rest = self.parameters - matrices
         whole_gradients = 4 * matrices if self.shards > 1 else 0  # of the matrices that a process owns
@@ -149,7 +149,7 @@ class Plan:
             "optimiser": (4 * matrices + 8 * rest) / self.shards,
             "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * units,
             "logits": self._logit_bytes(tokens),
-            "between": (passes(self.diffusion) - 1) * 2 * matrices + (2 + 4) * block,
+            "between passes": (passes(self.diffusion) - 1) * 2 * matrices + (2 + 4) * block,
             "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
         }
         return {name: size / GIB for name, size in held.items()}
@@ -164,7 +164,7 @@ class Plan:
     def most(self) -> float:
         """Return GiB at the worst moment of a step."""
         m = self.memory()
-        in_turn = m["activations"] + m["logits"], m["activations"] / 2 + m["between"], m["update"]
+        in_turn = m["activations"] + m["logits"], m["activations"] / 2 + m["between passes"], m["update"]
         return m["weights"] + m["gradients"] + m["averages"] + m["optimiser"] + max(in_turn)
 
     def checkpoint(self) -> float:

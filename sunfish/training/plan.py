@@ -24,8 +24,8 @@ def make_plan(job: Job, vocab_size: int, processes: int | None = None) -> Plan:
     recipe, launch = job.recipe, job.launch
     devices, nodes = count_devices(launch, find_gpu(launch))
     if processes is not None:
-        strategy = "fsdp" if launch.strategy == "fsdp" else "auto"
-        launch, devices, nodes = dataclasses.replace(launch, strategy=strategy), processes, 1
+        launch = launch if launch.strategy == "fsdp" else dataclasses.replace(launch, strategy="auto")
+        devices, nodes = processes, 1
     parameters = count_parameters(recipe.model, vocab_size)
     strategy = choose_strategy(launch, devices * nodes, parameters)
     shards = {"fsdp": devices * nodes, "hybrid": devices}.get(strategy, 1)
