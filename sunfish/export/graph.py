@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 
 import onnx_ir as ir
 import torch
@@ -116,6 +117,7 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
     known |= {content(array.T): f"{name}.T" for name, array in parameters.items() if array.ndim == 2}
     weight = denoiser.readout().weight.detach().numpy()  # ready where it is small, as nodes where it is large
     known[content(weight.T)] = "readout.weight.T"
+    count = Counter[str]()
     for value in list(graph.initializers.values()):
         tensor = value.const_value
         name = known.get(content(tensor.numpy())) if tensor is not None and tensor.size > 1 else None
@@ -124,8 +126,10 @@ def _name_weights(graph: ir.Graph, denoiser: Denoiser) -> None:
         graph.initializers.pop(str(value.name))
         value.name = name
         graph.initializers[name] = value
-        for number, node in enumerate(value.consumers()):
-            node.name = f"{name.removesuffix('.T').removesuffix('.weight')}.{node.op_type}{number or ''}"
+        for node in value.consumers():
+            reader = f"{name.removesuffix('.T').removesuffix('.weight')}.{node.op_type}"
+            node.name = f"{reader}{count[reader] or ''}"
+            count[reader] += 1
     for node in graph:
         source = node.inputs[1] if node.op_type == "MatMul" else None
         turned = source.producer() if source is not None else None
