@@ -91,8 +91,7 @@ def dry_start(
 ) -> Iterator[tuple[Run, LiveBytes]]:
     """Yield the first of `processes` at step 0, of tensors that are not there, and the count of their bytes."""
     with ExitStack() as stack:
-        if processes > 1:
-            stack.enter_context(fake_processes(processes))
+        stack.enter_context(fake_processes(processes))
         if on_gpu:
             stack.enter_context(as_on_a_gpu())
         fabric = make_fabric(params["launch"], plan_of(params, vocab_size, processes).parameters)
