@@ -43,7 +43,7 @@ def test_a_cell_is_trained_measured_and_kept(
 ) -> None:
     monkeypatch.setitem(laws.SIZES, "0.2M", (1, 32))
     monkeypatch.setattr(laws, "MIN_STEPS", 5)
-    params = laws.cell_params("0.2M", 5e8, shards, THIMBLE)
+    params = laws.cell_params("0.2M", 1e9, shards, THIMBLE)
     cell = laws.run_cell(params, shards, tmp_path)
     assert len(cell["loss"]) == 5 and min(cell["loss"].values()) > 0
     monkeypatch.setattr(laws, "pretrain", None)

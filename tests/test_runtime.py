@@ -153,9 +153,9 @@ def test_a_word_that_begins_no_text_is_not_called_unseen(writer: Sampler) -> Non
 
 
 def test_lengths_are_those_of_the_training(writer: Sampler) -> None:
-    lengths = {len(writer._row(None, None, np.random.default_rng(k)).ids) for k in range(50)}
+    lengths = {len(writer._row(None, None, np.random.default_rng(k), None).ids) for k in range(50)}
     assert lengths == {16, 24, 32}
-    assert len(writer._row(10, None, np.random.default_rng(0)).ids) == 10
+    assert len(writer._row(10, None, np.random.default_rng(0), None).ids) == 10
 
 
 def test_a_text_longer_than_a_row_is_written_in_pieces(writer: Sampler, monkeypatch: Any) -> None:
