@@ -58,7 +58,7 @@ bench: $(READY_DEV) ## the measurements behind the speed claims
 	@python -m benchmarks.parity models/denoiser models/onnx
 	@python -m benchmarks.cold_start models/onnx
 
-page: web/node_modules ## the page on which noise becomes text, in web/dist, for any static server; needs Node.js
+page: web/node_modules ## the page on which noise becomes text, in web/dist; needs Node.js
 	@npm run --silent --prefix web build
 
 web/node_modules: web/package-lock.json
@@ -67,13 +67,13 @@ web/node_modules: web/package-lock.json
 
 setup: $(READY_DEV) ## the environment alone, with what tests need
 
-# Packages are compiled when they are first imported: most of their files never are, and compiling all takes long.
-# With TORCH=cuda torch comes from the package index. Where the index of CPU builds cannot be reached, pip goes on
-# with the places that it is configured for.
+# Packages are compiled when they are first imported: most files never are, and compiling all takes long.
+# CPU builds of torch have an index of their own. Where neither it nor a place that pip is told of has one,
+# the package index's build with CUDA will do, as with TORCH=cuda: it is larger, and runs on CPUs, too.
 $(READY): locks/runtime.lock locks/train.lock locks/torch-$(TORCH).lock pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install $(LOCKED) --retries 1 $(if $(filter cpu,$(TORCH)),--extra-index-url $(CPU_BUILDS)) \
-		-r locks/torch-$(TORCH).lock
+	@test $(TORCH) = cpu && $(BIN)/python -m pip install $(LOCKED) --retries 1 --extra-index-url $(CPU_BUILDS) \
+		-r locks/torch-cpu.lock || $(BIN)/python -m pip install $(LOCKED) -r locks/torch-cuda.lock
 	@$(BIN)/python -m pip install $(LOCKED) -r locks/runtime.lock -r locks/train.lock
 	@$(BIN)/python -m pip install $(PIP_QUIET) --no-deps --no-build-isolation -e .
 	@touch $(READY)

@@ -50,7 +50,7 @@ Array = np.ndarray
 
 
 class Law(NamedTuple):
-    """log a, alpha, log b, beta, their covariance, and which share of the variance of log loss is explained."""
+    """log a, alpha, log b, beta, their covariance, and the explained share of the variance of log loss."""
 
     values: Array
     covariance: Array

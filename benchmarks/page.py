@@ -2,8 +2,8 @@
 
 python -m benchmarks.page [FOLDER ...]
 
-Needs what `make page` and tests/test_page.py need. Writes results/benchmarks/page.json: of each folder the most
-exact precision that it holds."""
+Needs what `make page` and tests/test_page.py need. Writes results/benchmarks/page.json: of each folder the
+most exact precision that it holds."""
 
 from __future__ import annotations
 

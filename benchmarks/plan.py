@@ -1,7 +1,7 @@
 """What `python -m stages.pretrain --plan` says of memory, held against a dry run and against processes here.
 
-python -m benchmarks.plan model=full --processes 1 8 64            # fake tensors: any size, any number, no memory
-python -m benchmarks.plan model=small data.row_length=64 --processes 1 2 4 --real     # FSDP2 with gloo, measured
+python -m benchmarks.plan model=full --processes 1 8 64       # fake tensors: any size, no memory
+python -m benchmarks.plan model=small data.row_length=64 --processes 1 2 4 --real     # FSDP2 with gloo
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Params = dict[str, Any]
 
 
 class LiveBytes(MemTracker):
-    """The bytes of all live tensors and their peak; modules, which torch's tracker follows once, are left out."""
+    """The bytes of all live tensors and their peak, without modules, which torch's tracker follows once."""
 
     _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = staticmethod(lambda *_: None)
 
@@ -89,7 +89,7 @@ def as_on_a_gpu() -> Iterator[None]:
 def dry_start(
     params: Params, vocab_size: int, processes: int, on_gpu: bool = True
 ) -> Iterator[tuple[Run, LiveBytes]]:
-    """Yield the first of `processes` at step 0, of tensors that are not there, and the count of their bytes."""
+    """Yield the first of `processes` at step 0, of fake tensors, and the count of their bytes."""
     with ExitStack() as stack:
         stack.enter_context(fake_processes(processes))
         if on_gpu:

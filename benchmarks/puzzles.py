@@ -72,7 +72,7 @@ def train_denoiser(params: Params, folder: Path) -> None:
 
 
 def train_baseline(params: Params, prompt: str, folder: Path) -> None:
-    """Shard puzzles with their solutions, and train on them with the operations of the denoiser's training."""
+    """Shard puzzles with their solutions, and train on them with as many operations as the denoiser."""
     shards = sharded(prompted(params, prompt), folder.parent / f"shards-{prompt}")
     cells = puzzles_of(params).size ** 2
     train("autoregressive", prompted(params, prompt), shards, folder, weights=partial(behind_prompt, cells))
@@ -117,8 +117,9 @@ def compare(params: Params, folder: Path, baseline: StoredBaseline) -> dict[str,
     context = EvalContext.read(
         folder / "denoiser", folder / "shards", params["data"], params["evaluate"], params["sampler"]
     )
+    recipe = params["model"], params["diffusion"]
     free = context.write_texts(context.sampler, params["evaluate"].compared_samples, seed=1)
-    steps = params["pretrain"].steps
+    steps, rows = params["pretrain"].steps, params["pretrain"].batch_rows
     prompt = prompted(params, "random")
     longer = prompt["data"].row_length
     return {
@@ -129,17 +130,11 @@ def compare(params: Params, folder: Path, baseline: StoredBaseline) -> dict[str,
         "autoregressive": solve_autoregressive(context, baseline),
         "training": {
             "steps": steps,
-            "baseline_steps": equal_steps(
-                "autoregressive", params["model"], params["diffusion"], prompt["pretrain"].steps, VOCAB, longer
-            ),
-            "rows_per_step": params["pretrain"].batch_rows,
-            "operations": steps
-            * step_operations(
-                params["model"], params["diffusion"], VOCAB, params["pretrain"].batch_rows,
-                params["data"].row_length,
-            ),
+            "baseline_steps": equal_steps("autoregressive", *recipe, prompt["pretrain"].steps, VOCAB, longer),
+            "rows_per_step": rows,
+            "operations": steps * step_operations(*recipe, VOCAB, rows, params["data"].row_length),
         },
-    }  # fmt: skip
+    }
 
 
 def solve_autoregressive(context: EvalContext, stored: StoredBaseline) -> dict[str, Numbers]:

@@ -36,8 +36,9 @@ def sunfish(paths: list[str], tokenizer: str, out: Path, workers: int, **changes
 
     settings = [f"data.sources.files.{key}={value}" for key, value in changes.items()]
     params = composed(
-        "data=files", f"data.sources.files.paths=[{','.join(paths)}]", f"data.tokenizer.pretrained={tokenizer}",
-        "data.tokenizer.vocab_size=50257", f"launch.sharding.workers={workers}", f"data.task_bytes={task_bytes(paths, workers)}", *settings,
+        "data=files", f"data.sources.files.paths=[{','.join(paths)}]",
+        f"data.tokenizer.pretrained={tokenizer}", "data.tokenizer.vocab_size=50257",
+        f"launch.sharding.workers={workers}", f"data.task_bytes={task_bytes(paths, workers)}", *settings,
     )  # fmt: skip
     begin()
     manifest = shard(params["data"], params["launch"].sharding, out / "shards", out / "runs").manifest
@@ -177,7 +178,10 @@ def rates(arguments: argparse.Namespace) -> None:
     record(
         "sharding rates", input="parquet", tokens=int(runs["sunfish"][0]["tokens"]), rounds=len(ours),
         **{f"tokens_per_second_{name}": spread([run["rate"] for run in of], 0) for name, of in runs.items()},
-        **{f"times_{name}": spread([a / b["rate"] for a, b in zip(ours, runs[name], strict=True)]) for name in list(VARIANTS)[1:]},
+        **{
+            f"times_{name}": spread([a / b["rate"] for a, b in zip(ours, runs[name], strict=True)])
+            for name in list(VARIANTS)[1:]
+        },
         **{f"peak_mib_{name}": round(max(run["peak_mib"] for run in of)) for name, of in runs.items()},
     )  # fmt: skip
 
@@ -192,7 +196,8 @@ def workers(arguments: argparse.Namespace) -> None:
         ]
     record(
         "sharding workers", tokens=int(pairs[0][0]["tokens"]), rounds=len(pairs),
-        seconds_one=spread([one["seconds"] for one, _ in pairs], 1), seconds_two=spread([two["seconds"] for _, two in pairs], 1),
+        seconds_one=spread([one["seconds"] for one, _ in pairs], 1),
+        seconds_two=spread([two["seconds"] for _, two in pairs], 1),
         times_one=spread([one["seconds"] / two["seconds"] for one, two in pairs]),
     )  # fmt: skip
 
@@ -225,8 +230,9 @@ def memory(arguments: argparse.Namespace) -> None:
         for name, path, num in (("divided", plain, 2), ("one_task", packed, 1)):
             found = measure("sunfish", [str(path)], arguments.tokenizer, num, num, filters=rule)
             record(
-                "sharding memory", input=name, input_gb=round(times * len(lines) / 1e9, 1), workers=num, tokens=int(found["tokens"]),
-                seconds=round(found["seconds"]), peak_mib_of_a_process=round(found["peak_mib"]),
+                "sharding memory", input=name, input_gb=round(times * len(lines) / 1e9, 1), workers=num,
+                tokens=int(found["tokens"]), seconds=round(found["seconds"]),
+                peak_mib_of_a_process=round(found["peak_mib"]),
             )  # fmt: skip
             path.unlink()
 

@@ -52,8 +52,9 @@ def training(results: Row) -> str:
         lora["step_seconds"] / full["step_seconds"],
         lora["learning_bytes"] / full["learning_bytes"],
     )
-    return f"""{full["steps"]:,} steps of {full["step_seconds"]:.2f} seconds of one processor. LoRA trains {share:.1%} of the parameters, in {time:.2f}
-of the time and {memory:.2f} of the bytes of gradients and optimiser states.
+    return f"""{full["steps"]:,} steps of {full["step_seconds"]:.2f} seconds of one processor.
+LoRA trains {share:.1%} of the parameters, in {time:.2f} of the time and
+{memory:.2f} of the bytes of gradients and optimiser states.
 The baseline took {results["autoregressive"]["steps"]:,} steps, as many operations."""
 
 
@@ -62,8 +63,8 @@ def e2e_table(results: Row) -> str:
     people = results["people"]
     return f"""{columns(labelled(results["rows"]), E2E)}
 
-The matcher misses {people["slot_error_rate"]:.1%} of the slots in people's own texts, and finds {people["false_hit_rate"]:.1%} of the values that
-they were not asked for."""
+The matcher misses {people["slot_error_rate"]:.1%} of the slots in people's own texts, and finds
+{people["false_hit_rate"]:.1%} of the values that they were not asked for."""
 
 
 def labelled(rows: list[Row]) -> dict[str, Row]:

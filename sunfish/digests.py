@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sunfish.errors import UserError
 from sunfish.files import read_json, sha256, write_json
+from sunfish.printable import printable
 
 NAME = "digests.json"
 
@@ -37,7 +38,7 @@ def check_digests(folder: Path, needed: Iterable[str] | None, remedy: str) -> No
         if name not in digests:
             raise UserError(f"{path}: lists no digest of {name}; {remedy}")
         if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: no such file; {remedy}")
+            raise UserError(f"{folder / printable(name)}: no such file, which {NAME} lists; {remedy}")
         if sha256(folder / name) != digests[name]:
             raise UserError(f"{folder / name}: is not what {NAME} says: one of the two was altered; {remedy}")
 

@@ -53,7 +53,7 @@ def text(
     row = (
         infill_row(sampler.tokenizer, prompt, sampler.lengths, rng)
         if "[MASK" in prompt
-        else sampler._row(None, prompt or None, rng)
+        else sampler._row(None, prompt or None, rng, None)
     )
     written = sampler.batches.sample([row], [rng], how)[0]
     asked = {"seed": seed, "prompt": prompt, "sampler": name, "steps": steps, "check": check}

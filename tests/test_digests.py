@@ -34,7 +34,7 @@ def test_a_flipped_bit_is_found(folder: Path) -> None:
 
 def test_a_missing_file_and_one_without_a_digest_are_said(folder: Path) -> None:
     (folder / "inner" / "config.json").unlink()
-    with pytest.raises(UserError, match=r"config.json: no such file; copy it again"):
+    with pytest.raises(UserError, match="config.json: no such file, which digests.json lists; copy it"):
         check_digests(folder, FILES, "copy it again")
     with pytest.raises(UserError, match=r"lists no digest of more.bin"):
         check_digests(folder, ["more.bin"], "copy it again")

@@ -2,6 +2,7 @@
 any JSON.
 
     build(ModelConfig, {"width": 128, ...}, "params.yaml: model")
+    build(Manifest, {"format": 8, ...}, "folder/manifest.json:")
 
 A union of sections is told apart by their key `kind`: `Annotated[Any, REGISTRY]` takes its kinds from a
 dictionary."""
@@ -26,14 +27,14 @@ class ConfigError(UserError):
 
 
 def build(cls: type[T], values: Any, where: str) -> T:
-    """Return `values` as the dataclass `cls`; `where` begins every message.
+    """Return `values` as the dataclass `cls`; `where` begins every message. A file's name ends with a colon.
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, an impossible value.
     """
     if values is None:
         advice = "`python -m sunfish.config compose` writes it from conf/"
-        raise ConfigError(f"{where}: this section is missing; {advice}")
+        raise ConfigError(f"{where.removesuffix(':')}: this section is missing; {advice}")
     if not isinstance(values, dict):
         advice = " (was it set by `--no-hydra -S section=name`? leave --no-hydra out)"
         _refuse(where, values, "a section with keys", advice if isinstance(values, str) else "")
@@ -43,15 +44,16 @@ def build(cls: type[T], values: Any, where: str) -> T:
     for key, value in values.items():
         if key not in names:
             name = repr(str(key))[1:-1]  # whatever characters it has
-            raise ConfigError(f"{where}.{name} = {_show(value)}: unknown key{nearest(name, names)}")
+            raise ConfigError(f"{_at(where, name)} = {_show(value)}: unknown key{nearest(name, names)}")
     for name in (field.name for field in fields if field.default is dataclasses.MISSING):
         if name not in values:
-            raise ConfigError(f"{where}.{name}: this key is missing; it should be {_name(hints[name])}")
-    built = {name: convert(hints[name], values[name], f"{where}.{name}") for name in names if name in values}
+            raise ConfigError(f"{_at(where, name)}: this key is missing; it should be {_name(hints[name])}")
+    built = {name: convert(hints[name], values[name], _at(where, name)) for name in names if name in values}
     try:
         return cls(**built)
     except InvalidValue as error:
-        raise ConfigError(f"{where}.{error.key} = {_show(values.get(error.key))}: {error.reason}") from error
+        shown = _show(values.get(error.key))
+        raise ConfigError(f"{_at(where, error.key)} = {shown}: {error.reason}") from error
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
@@ -73,7 +75,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             _refuse(where, value, "a section of named entries")
-        return {str(name): convert(choices[1], item, f"{where}.{name}") for name, item in value.items()}
+        return {str(name): convert(choices[1], item, _at(where, str(name))) for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where)
     if hint is float and type(value) is int:
@@ -98,7 +100,7 @@ def _convert_registered(kinds: dict[str, type], value: Any, where: str) -> Any:
     kind = value.get("kind") if isinstance(value, dict) else value
     if kind not in kinds:
         hint = f"{', '.join(kinds)}{nearest(str(kind), kinds)}"
-        raise ConfigError(f"{where}.kind = {_show(kind)}: should be one of {hint}")
+        raise ConfigError(f"{_at(where, 'kind')} = {_show(kind)}: should be one of {hint}")
     return build(kinds[kind], value, where)
 
 
@@ -118,7 +120,12 @@ def nearest(word: str, names: typing.Iterable[Any]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(map(str, names))}"
 
 
+def _at(where: str, key: str) -> str:
+    return f"{where} {key}" if where.endswith(":") else f"{where}.{key}"
+
+
 def _refuse(where: str, value: Any, should: str, advice: str = "") -> NoReturn:
+    where = where.removesuffix(":")
     raise ConfigError(f"{where} = {_show(value)}: should be {should}, not {_kind(value)}{advice}")
 
 

@@ -117,7 +117,7 @@ def read_config(
     if found != wanted:
         raise UserError(f"{path}: is of format {found}, this version reads format {wanted}; {remedy}")
     check_digests(folder, files, remedy)
-    return build(cls, values, str(path))
+    return build(cls, values, f"{path}:")
 
 
 def save_weights(folder: Path, weights: Weights) -> None:

@@ -62,7 +62,7 @@ def read_config(folder: Path) -> ExportedConfig:
     if values.get("format") != FORMAT:
         says = f"is of format {_format(folder, values)}, this version reads format {FORMAT}"
         raise UserError(f"{folder}: {says}; {REMEDY}")
-    return build(ExportedConfig, values, str(path))
+    return build(ExportedConfig, values, f"{path}:")
 
 
 def _format(folder: Path, values: dict[str, Any]) -> Any:
@@ -117,7 +117,7 @@ def read_schedule(folder: Path) -> NoiseSchedule:
         UserError: it is no noise schedule.
     """
     path = folder / "noise_schedule.json"
-    values = convert(dict[str, tuple[float, ...]], read_json(path), str(path))
+    values = convert(dict[str, tuple[float, ...]], read_json(path), f"{path}:")
     try:
         return NoiseSchedule.from_json({name: list(numbers) for name, numbers in values.items()})
     except (KeyError, ValueError) as error:

@@ -83,7 +83,7 @@ def read_info(folder: Path) -> Info:
     needed = folders.needed_files(folder, config, PRECISIONS[1]) if small in digests else []
     check_digests(folder, {**digests, **dict.fromkeys(needed)}, REMEDY)
     folders.read_schedule(folder)
-    manifest = build(Manifest, read_json(folder / "manifest.json"), str(folder / "manifest.json"))
+    manifest = build(Manifest, read_json(folder / "manifest.json"), f"{folder / 'manifest.json'}:")
     there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return Info(config, manifest, digests, tuple(name for name in there if name not in {*digests, DIGESTS}))
 

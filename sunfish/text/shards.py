@@ -126,7 +126,7 @@ def write_shard(
 
 def read_record(folder: Path, name: str) -> ShardRecord:
     """Read the record of a shard that `write_shard` wrote."""
-    return build(ShardRecord, read_json(path := folder / f"{name}.json"), str(path))
+    return build(ShardRecord, read_json(path := folder / f"{name}.json"), f"{path}:")
 
 
 def write_manifest(
@@ -237,7 +237,7 @@ def _as_manifest(values: Any, path: Path) -> Manifest:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{path}: is not a manifest of shards of this version{AGAIN}")
     try:
-        return build(Manifest, values, str(path))
+        return build(Manifest, values, f"{path}:")
     except UserError as error:
         raise UserError(f"{error}; the manifest was altered{AGAIN}") from error
 

@@ -141,16 +141,16 @@ class Plan:
         beside = 2 * 2 * block + 4 * rest if self.shards > 1 else 2 * matrices
         tokens = self.micro_rows * self.row_length * passes(self.diffusion)
         units = self.model.width * self.model.num_layers
-        # one block's of one pass, which the backward pass computes again
-        again = (ACTIVATION_BYTES["none"] - ACTIVATION_BYTES[self.checkpointing]) * tokens * self.model.width
-        again /= passes(self.diffusion)
+        # of one block and pass, computed again on the way back
+        again = (ACTIVATION_BYTES["none"] - ACTIVATION_BYTES[self.checkpointing]) * self.model.width
         buckets = 2 if self.processes > 1 and self.shards == 1 else 1  # DDP copies gradients into buckets
         held = {
             "weights": 4 * self.parameters / self.shards + beside,
             "gradients": buckets * 4 * self.parameters / self.shards,
             "averages": 4 * self.parameters / self.shards,
             "optimiser": (4 * matrices + 8 * rest) / self.shards,
-            "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * units + again,
+            "activations": ACTIVATION_BYTES[self.checkpointing] * tokens * units
+            + again * tokens / passes(self.diffusion),
             "logits": self._logit_bytes(tokens),
             "between passes": (passes(self.diffusion) - 1) * 2 * matrices + (2 + 4) * block,
             "update": (whole_gradients + UPDATE_BYTES * matrices) / self.shards,
