@@ -125,8 +125,7 @@ class Sampler:
 
         Without `length` a model that is told lengths gets one drawn from its training's, and any other the
         room of the longest. A text that may be longer than a row is written in pieces, each given the end
-        of the one before, until the model ends it. An answer's
-        is drawn by its instruction's length."""
+        of the one before, until the model ends it. An answer's length is drawn by its instruction's."""
         how = self._begin(settings, num, length, MAX_LENGTH, prompt)
         rngs = _generators(how.seed, num)
         if instruction is None and length is not None and length > self.lengths.longest:
