@@ -19,8 +19,10 @@ from sunfish.runtime.frames import split_words
 from sunfish.runtime.generator import Sampler
 from sunfish.runtime.prompts import empty_gaps, infill_row, unseen_note, unseen_words
 from sunfish.runtime.settings import Settings
+from tests.exports import CHECKED
 
 pytest_plugins = ["tests.exports"]
+
 FAST = Settings(seed=3, steps=2, max_rounds=3)
 
 
@@ -99,6 +101,15 @@ def test_gaps_stand_anywhere_in_any_script(writer: Sampler, text: str) -> None:
     given = [part for part in re.split(r" ?\[MASK(?::\d+)?\]", text) if part]
     (filled,) = texts(writer.infill(text, settings=FAST))
     assert all(part in filled for part in given)
+
+
+def test_gaps_are_filled_by_their_own_check(writer: Sampler) -> None:
+    text, once = "once there was a [MASK:4] .", Settings(seed=3)
+    lenient = dataclasses.replace(CHECKED.check, epsilon=0.0)
+    config = dataclasses.replace(writer.config, sampler=dataclasses.replace(CHECKED, gap_check=lenient))
+    other = Sampler(writer.batches.open_graph, writer.tokenizer, writer.batches.schedule, config)
+    assert other.generate(1, settings=once)[0].calls == writer.generate(1, settings=once)[0].calls
+    assert other.infill(text, 1, once)[0].calls == CHECKED.steps + 1 < writer.infill(text, 1, once)[0].calls
 
 
 def test_a_gap_alone_is_a_whole_text(writer: Sampler) -> None:

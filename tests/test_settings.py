@@ -34,6 +34,17 @@ def test_a_sampler_by_name_keeps_no_token_early(writer: Sampler) -> None:
     )
 
 
+def test_texts_with_gaps_have_a_check_of_their_own(writer: Sampler) -> None:
+    lenient = dataclasses.replace(CHECKED.check, epsilon=0.01, max_rounds=1000)
+    folder = dataclasses.replace(writer.config, sampler=dataclasses.replace(CHECKED, gap_check=lenient))
+    assert resolve(Settings(), folder, has_gaps=True).config.check == lenient
+    assert resolve(Settings(), folder).config.check == CHECKED.check
+    asked = resolve(Settings(redraft_steps=4), folder, has_gaps=True).config.check
+    assert asked == dataclasses.replace(lenient, steps=4)
+    assert resolve(Settings(check=False), folder, has_gaps=True).config.check is None
+    assert CHECKED.for_gaps() == CHECKED  # without one, gaps are checked as all else
+
+
 def test_a_check_that_was_never_learned(writer: Sampler) -> None:
     plain = dataclasses.replace(
         writer.config, can_check=False, sampler=dataclasses.replace(CHECKED, check=None)

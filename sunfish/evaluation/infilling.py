@@ -58,7 +58,7 @@ def measure_infilling(context: EvalContext, name: str) -> Numbers:
     held_out = context.held_out
     batches = held_out.batches(held_out.first(config.infill_rows), config.batch_rows)
     parts = [cut_texts(ids, context.shards.end_id, CUTS[name], rng) for ids in batches]
-    filled, seconds = fill(context, parts, context.sampler, rng, f"infill {name}")
+    filled, seconds = fill(context, parts, context.sampler.for_gaps(), rng, f"infill {name}")
     return compare(context, parts, filled) | {"seconds_per_text": seconds}
 
 

@@ -139,7 +139,7 @@ def infill(text: str, num: int, as_json: bool, watch: bool, **options: Any) -> N
     if watch:
         return _watch(sampler.stream_infill(text, num, settings))
     about = {"text": text, "precision": options["precision"]}
-    _show(sampler.infill(text, num, settings), as_json, about, _used(sampler, settings))
+    _show(sampler.infill(text, num, settings), as_json, about, _used(sampler, settings, text))
 
 
 @main.command()
@@ -192,10 +192,12 @@ def _load(options: dict[str, Any]) -> tuple[Any, Any]:
     return sampler, Settings(**chosen)
 
 
-def _used(sampler: Any, settings: Any) -> dict[str, Any]:
+def _used(sampler: Any, settings: Any, infilled: str | None = None) -> dict[str, Any]:
+    from sunfish.runtime.prompts import is_gap_alone
     from sunfish.runtime.settings import resolve
 
-    return resolve(settings, sampler.config).to_dict()
+    has_gaps = infilled is not None and not is_gap_alone(infilled)
+    return resolve(settings, sampler.config, has_gaps=has_gaps).to_dict()
 
 
 def _require_output(watch: bool, as_json: bool) -> None:

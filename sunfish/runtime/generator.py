@@ -139,7 +139,7 @@ class Sampler:
         A gap without a number has another length in each. A gap alone is a whole text."""
         if prompts.is_gap_alone(text):
             return self.generate(num, settings=settings)
-        how = self._begin(settings, num, None, MAX_LENGTH, text)
+        how = self._begin(settings, num, None, MAX_LENGTH, text, has_gaps=True)
         rngs = _generators(how.seed, num)
         rows = [prompts.infill_row(self.tokenizer, text, self.lengths, rng) for rng in rngs]
         written = list(zip(rows, self.batches.sample(rows, rngs, how), strict=True))
@@ -164,14 +164,15 @@ class Sampler:
         if prompts.is_gap_alone(text):
             yield from self.stream(num, settings=settings)
             return
-        how = self._begin(replace(settings, batch=1), num, None, MAX_LENGTH, text)
+        how = self._begin(replace(settings, batch=1), num, None, MAX_LENGTH, text, has_gaps=True)
         for rng in _generators(how.seed, num):
             row = prompts.infill_row(self.tokenizer, text, self.lengths, rng)
             yield from self._frames(row, rng, how, partial(self._around_gaps, row))
 
     def _begin(
-        self, settings: Settings, num: int, length: int | None, longest: int, given: str | None
-    ) -> Resolved:
+        self, settings: Settings, num: int, length: int | None, longest: int, given: str | None,
+        has_gaps: bool = False,
+    ) -> Resolved:  # fmt: skip
         """Resolve the settings, and refuse what cannot be done before anything is drawn for it."""
         if not 1 <= num <= MAX_TEXTS:
             raise UserError(f"--num = {num}: must be at least 1 and at most {MAX_TEXTS:,}")
@@ -179,7 +180,7 @@ class Sampler:
             why = ", the longest row; a longer text is written in pieces, which --watch does not show"
             why = "" if longest == MAX_LENGTH else why
             raise UserError(f"--length = {length}: must lie between 1 and {longest:,}{why}")
-        how = resolve(settings, self.config, length)
+        how = resolve(settings, self.config, length, has_gaps)
         memory.rows_at_once(self.config, min(length or MAX_LENGTH, self.lengths.longest), num, how.batch)
         notes = [given and prompts.unseen_note(self.tokenizer, given), few_steps(how.config, self.config)]
         for note in filter(None, [*notes, None if settings.seed is not None else f"--seed {how.seed}"]):

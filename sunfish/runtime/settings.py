@@ -58,7 +58,9 @@ class Resolved:
         return {**values, "seed": self.seed, "batch": self.batch}
 
 
-def resolve(settings: Settings, folder: ExportedConfig, num_positions: int | None = None) -> Resolved:
+def resolve(
+    settings: Settings, folder: ExportedConfig, num_positions: int | None = None, has_gaps: bool = False
+) -> Resolved:
     """Return the settings, with the folder's where nothing is asked for, for texts of `num_positions` tokens.
 
     A sampler asked for by name keeps no token early unless told to, so that it takes exactly its steps.
@@ -71,15 +73,16 @@ def resolve(settings: Settings, folder: ExportedConfig, num_positions: int | Non
         convert(hints[name], value, option(name))
     if settings.sampler is not None and settings.confidence_threshold is None:
         settings = dataclasses.replace(settings, confidence_threshold=1.0)
-    usual = folder.sampler
+    usual = folder.sampler.for_gaps() if has_gaps else folder.sampler
     values = {key: _first(getattr(settings, name), getattr(usual, key)) for name, key in SAMPLER_KEYS.items()}
-    check = _resolve_check(settings, folder)
+    check = _resolve_check(settings, folder, usual.check)
     try:
         config = SamplerConfig(**values, check=check)
     except InvalidValue as error:
         raise _as_option(error, SAMPLER_KEYS, values) from error
     longest = folder.row_lengths.longest
-    _require_rounds(settings, min(num_positions or longest, longest))
+    if not has_gaps:
+        _require_rounds(settings, min(num_positions or longest, longest))
     if settings.batch is not None and settings.batch < 1:
         raise UserError(f"--batch = {settings.batch}: must be at least 1")
     if settings.seed is not None and settings.seed < 0:
@@ -88,8 +91,9 @@ def resolve(settings: Settings, folder: ExportedConfig, num_positions: int | Non
     return Resolved(config, seed, settings.batch)
 
 
-def _resolve_check(settings: Settings, folder: ExportedConfig) -> CheckConfig | None:
-    usual = folder.sampler.check
+def _resolve_check(
+    settings: Settings, folder: ExportedConfig, usual: CheckConfig | None
+) -> CheckConfig | None:
     asked = [name for name in CHECK_KEYS if getattr(settings, name) is not None]
     is_checked = usual is not None if settings.check is None else settings.check
     if asked and not is_checked:

@@ -15,7 +15,7 @@ from sunfish.sampling.loop import Conditioning, SamplerPlan, Snapshot
 from sunfish.sampling.noise import DrawNoise
 from sunfish.sampling.solvers import COEFFICIENTS, SolverTable
 
-FORMAT = 8  # of the exported folder: its files and what they hold
+FORMAT = 9  # of the exported folder: its files and what they hold
 CPU = ("CPUExecutionProvider",)
 PRECISIONS = ("fp32", "int8")
 GRAPHS = {

@@ -40,6 +40,7 @@ class SamplerConfig:
     confidence_threshold: float  # a position keeps its token once it is surer; 1: none does before the end
     epsilon_cutoff: float  # of ddpm-categorical: less probable tokens are never drawn; 0: any may be
     check: CheckConfig | None  # null: the draft is the text
+    gap_check: CheckConfig | None = None  # where given text follows a gap; null: as `check`
 
     def __post_init__(self) -> None:
         require(self.name in SAMPLERS, "name", f"must be one of {', '.join(SAMPLERS)}")
@@ -50,6 +51,13 @@ class SamplerConfig:
         reason = "must lie above 0 and be at most 1 (1: no position is kept early)"
         require(0.0 < self.confidence_threshold <= 1.0, "confidence_threshold", reason)
         require(0.0 <= self.epsilon_cutoff < 1.0, "epsilon_cutoff", "must be at least 0 and below 1")
+
+    def for_gaps(self) -> SamplerConfig:
+        """Return the sampler of texts in which given tokens follow unknown ones.
+
+        Their check has to reject less: a word that is rare by itself may be the one that what follows needs.
+        """
+        return dataclasses.replace(self, check=self.check and (self.gap_check or self.check))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; `from_dict` reads them back."""
@@ -63,7 +71,7 @@ class SamplerConfig:
             InvalidValue: a key is missing, unknown or impossible.
         """
         try:
-            check = None if values["check"] is None else CheckConfig(**values["check"])
-            return cls(**{**values, "check": check})
+            checks = {key: values[key] and CheckConfig(**values[key]) for key in ("check", "gap_check")}
+            return cls(**{**values, **checks})
         except (KeyError, TypeError) as error:
             raise InvalidValue("sampler", f"is incomplete or of another version ({error})") from error

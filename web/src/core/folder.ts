@@ -5,7 +5,7 @@ import { type SamplerConfig, requireUsable } from "./settings";
 import type { NoiseSchedule } from "./solvers";
 import { Tokenizer } from "./tokenizer";
 
-const FORMAT = 8; // of the exported folder, as in sunfish/sampling/onnx_backend.py
+const FORMAT = 9; // of the exported folder, as in sunfish/sampling/onnx_backend.py
 const REMEDY = "export the model again, or copy the whole folder";
 export const PRECISIONS = ["fp32", "int8"] as const; // the most exact one first, as the runtime takes them
 export type Precision = (typeof PRECISIONS)[number];

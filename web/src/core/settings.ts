@@ -18,6 +18,7 @@ export interface SamplerConfig {
   confidence_threshold: number;
   epsilon_cutoff: number;
   check: CheckConfig | null;
+  gap_check: CheckConfig | null; // where given text follows a gap; null: as `check`
 }
 
 /** What is asked for; a field left out takes what the folder recommends. */
@@ -31,10 +32,15 @@ export interface Settings {
 }
 
 const MAX_STEPS = 10_000;
-const USUAL_CHECK: CheckConfig = { epsilon: 0.05, steps: 1, restart_time: 0.7, max_rounds: null };
+const USUAL_CHECK: CheckConfig = { epsilon: 0.45, steps: 1, restart_time: 0.7, max_rounds: null };
 
 /** The sampler of a walk. A sampler asked for by name keeps no token early, so it takes exactly its steps. */
-export function resolve(settings: Settings, usual: SamplerConfig, canCheck: boolean): SamplerConfig {
+export function resolve(
+  settings: Settings,
+  usual: SamplerConfig,
+  canCheck: boolean,
+  hasGaps = false,
+): SamplerConfig {
   const { sampler, steps, temperature } = settings;
   const config = {
     ...usual,
@@ -42,7 +48,7 @@ export function resolve(settings: Settings, usual: SamplerConfig, canCheck: bool
     steps: steps ?? usual.steps,
     temperature: temperature ?? usual.temperature,
     confidence_threshold: sampler === undefined ? usual.confidence_threshold : 1,
-    check: resolveCheck(settings, usual.check, canCheck),
+    check: resolveCheck(settings, usual.check && ((hasGaps && usual.gap_check) || usual.check), canCheck),
   };
   requireUsable(config);
   return config;

@@ -40,7 +40,7 @@ export class Writer {
     const { config, tokenizer, schedule } = this.folder;
     const { seed, prompt } = request;
     require(Number.isSafeInteger(seed) && seed >= 0, `seed ${seed}: must be a whole number, not negative`);
-    const how = resolve(request, config.sampler, config.can_check);
+    const how = resolve(request, config.sampler, config.can_check, hasGaps(prompt));
     const rng = new Generator([seed, 0]);
     const row = this.row(request, rng);
     const graph = this.graphs(request.precision ?? this.folder.precisions[0]!);
