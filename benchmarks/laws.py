@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("overrides", nargs="*", help="of the configuration, e.g. launch.num_threads=1")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     shards, cells = Shards(arguments.shards), []
     for budget, size in itertools.product(sorted(arguments.budgets), arguments.sizes):
         params = cell_params(size, budget, shards, arguments.overrides)

@@ -28,6 +28,8 @@ from benchmarks.record import composed, record, spread
 
 KEPT_OF = 8  # for memory: of so many documents one is tokenized, since ten gigabytes take half an hour
 SECONDS_BETWEEN_LOOKS = 0.2
+ONE_CORE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ONE_CORE |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 
 def sunfish(paths: list[str], tokenizer: str, out: Path, workers: int, **changes: str) -> int:
@@ -47,10 +49,8 @@ def sunfish(paths: list[str], tokenizer: str, out: Path, workers: int, **changes
 
 def task_bytes(paths: list[str], workers: int) -> int:
     """Return the default, or less where that would be one task for several workers."""
-    return min(
-        268_435_456,
-        max(2**20, sum(Path(path).stat().st_size for path in paths) // (1 if workers == 1 else 32)),
-    )
+    size = sum(Path(path).stat().st_size for path in paths)
+    return min(268_435_456, max(2**20, size // (1 if workers == 1 else 32)))
 
 
 def document_tokenizer(paths: list[str], tokenizer: str, out: Path, workers: int) -> int:
@@ -75,17 +75,14 @@ def document_tokenizer(paths: list[str], tokenizer: str, out: Path, workers: int
 
 
 def datasets_map(paths: list[str], tokenizer: str, out: Path, workers: int) -> int:
-    """datasets.map, batched, with the same tokenizer, without attention masks; an end token behind each
-    document.
-    """
+    """datasets.map, batched, without attention masks; an end token behind each document."""
     import datasets
     from transformers import PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(tokenizer_file=tokenizer)
     end = fast.convert_tokens_to_ids("<|endoftext|>")
-    data = datasets.load_dataset(
-        "parquet", data_files=paths, split="train", cache_dir=str(out / "cache")
-    ).select_columns("text")
+    where = {"data_files": paths, "split": "train", "cache_dir": str(out / "cache")}
+    data = datasets.load_dataset("parquet", **where).select_columns("text")
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         ids = fast(batch["text"], return_attention_mask=False)["input_ids"]
@@ -96,11 +93,7 @@ def datasets_map(paths: list[str], tokenizer: str, out: Path, workers: int) -> i
     return int(sum(done["length"]))
 
 
-VARIANTS: dict[str, Callable[..., int]] = {
-    "sunfish": sunfish,
-    "document_tokenizer": document_tokenizer,
-    "datasets_map": datasets_map,
-}
+VARIANTS: dict[str, Callable[..., int]] = {f.__name__: f for f in (sunfish, document_tokenizer, datasets_map)}
 _begun = 0.0
 
 
@@ -118,18 +111,11 @@ def measure(
     """
     with tempfile.TemporaryDirectory() as folder:
         call = json.dumps([variant, paths, tokenizer, folder, workers, changes])
-        env = os.environ | {
-            "RAYON_NUM_THREADS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        }
+        env = os.environ | ONE_CORE
         bound = ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))]
-        process = subprocess.Popen(
-            [*bound, sys.executable, "-m", "benchmarks.sharding", "one", call],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        command = [*bound, sys.executable, "-m", "benchmarks.sharding", "one", call]
+        silent = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, env=env, **silent)
         peaks: dict[int, float] = {}
         over = threading.Event()
         watcher = threading.Thread(target=watch_memory, args=(process.pid, peaks, over), daemon=True)
@@ -209,12 +195,10 @@ def memory(arguments: argparse.Namespace) -> None:
     import pyarrow.parquet as pq
     import zstandard
 
-    texts = [
-        text for path in arguments.paths for text in pq.read_table(path, columns=["text"])["text"].to_pylist()
-    ]
-    lines = "".join(
-        json.dumps({"text": text, "turn": str(i % KEPT_OF)}) + "\n" for i, text in enumerate(texts)
-    ).encode()
+    tables = (pq.read_table(path, columns=["text"]) for path in arguments.paths)
+    texts = [text for table in tables for text in table["text"].to_pylist()]
+    records = ({"text": text, "turn": str(i % KEPT_OF)} for i, text in enumerate(texts))
+    lines = "".join(json.dumps(each) + "\n" for each in records).encode()
     times = -(-arguments.gigabytes * 10**9 // len(lines))
     rule = "[{kind: values, column: turn, values: ['0']}]"
     with tempfile.TemporaryDirectory() as folder:
@@ -245,9 +229,8 @@ def one(call: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("what", choices=("rates", "workers", "memory", "one"))
     parser.add_argument("paths", nargs="+")
     parser.add_argument("--tokenizer", help="path of GPT-2's tokenizer.json")

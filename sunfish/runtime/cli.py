@@ -178,7 +178,8 @@ def _load(options: dict[str, Any]) -> tuple[Any, Any]:
     """Return the sampler and its settings, the seed drawn and said where none is given."""
     import secrets  # what follows takes a third of a second to load, which --help need not wait for
 
-    from sunfish.runtime.generator import Sampler, say_note
+    from sunfish.runtime.generator import Sampler
+    from sunfish.runtime.notes import say_note
     from sunfish.runtime.settings import Settings
     from sunfish.sampling.onnx_backend import CPU
 
@@ -216,7 +217,7 @@ def _watch(frames: Iterator[Any]) -> None:
 
 
 def _show(texts: list[Any], as_json: bool, about: dict[str, Any], used: dict[str, Any]) -> None:
-    from sunfish.runtime.generator import tell
+    from sunfish.runtime.notes import tell
     from sunfish.runtime.watch import summary
 
     if as_json:

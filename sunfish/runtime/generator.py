@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from sunfish.runtime.folder import (
     read_schedule,
 )
 from sunfish.runtime.frames import Frame, frames
+from sunfish.runtime.notes import say_note
 from sunfish.runtime.prompts import Row
 from sunfish.runtime.settings import Resolved, Settings, few_steps, resolve
 from sunfish.sampling.onnx_backend import CPU, OpenGraph, graph_path, open_session, weights_path
@@ -46,17 +45,6 @@ class Text:
 
     def __str__(self) -> str:
         return self.text
-
-
-def tell(line: str) -> None:
-    """Print a line to standard error; where that cannot be written, texts are no worse for it."""
-    with suppress(OSError):
-        print(line, file=sys.stderr)
-
-
-def say_note(note: str) -> None:
-    """Print a note to standard error."""
-    tell(f"note: {note}")
 
 
 class Sampler:

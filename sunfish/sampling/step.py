@@ -55,7 +55,7 @@ class DenoiseStep(nn.Module):
         super().__init__()
         self.denoiser: Any = denoiser
 
-    def forward(
+    def forward(  # noqa: PLR0913 - an exported graph's inputs
         self, x: Embeddings, x_0_prev: Embeddings, ids: TokenIds, known: KnownMask, noise: Embeddings,
         uniforms: PerPosition, coefficients: Float[Tensor, " 5"], confidence_threshold: Scalar,
         epsilon_cutoff: Scalar, draws_tokens: Scalar, temperature: PerRow,
