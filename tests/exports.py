@@ -33,7 +33,11 @@ PLAIN = SamplerConfig(
     name="ddim", steps=4, eta=0.0, churn=0.0, temperature=1.0, confidence_threshold=1.0,
     epsilon_cutoff=0.0, check=None,
 )  # fmt: skip
-CHECKED = dataclasses.replace(PLAIN, check=CheckConfig(epsilon=0.05, steps=2, restart_time=0.8, max_rounds=6))
+CHECKED = dataclasses.replace(
+    PLAIN,
+    check=CheckConfig(epsilon=0.05, steps=2, restart_time=0.8, max_rounds=6),
+    gap_check=CheckConfig(epsilon=0.02, steps=3, restart_time=0.9, max_rounds=4),
+)
 EXPORT = ExportConfig(
     opset=20, int8=Int8(products=("mlp.up",), weights=("readout",), halves=("embedding.table",)),
     parity_texts=2,

@@ -48,16 +48,17 @@ def text(
     sampler: Sampler, seed: int, prompt: str, name: str | None, steps: int | None, check: bool | None
 ) -> dict[str, Any]:
     """Return what is asked for, and the ids, calls and corrections that the runtime comes to."""
-    how = resolve(Settings(sampler=name, steps=steps, check=check, seed=seed), sampler.config)
+    asked, has_gaps = Settings(sampler=name, steps=steps, check=check, seed=seed), "[MASK" in prompt
+    how = resolve(asked, sampler.config, has_gaps=has_gaps)
     rng = np.random.default_rng((seed, 0))
     row = (
         infill_row(sampler.tokenizer, prompt, sampler.lengths, rng)
-        if "[MASK" in prompt
+        if has_gaps
         else sampler._row(None, prompt or None, rng, None)
     )
     written = sampler.batches.sample([row], [rng], how)[0]
-    asked = {"seed": seed, "prompt": prompt, "sampler": name, "steps": steps, "check": check}
-    return {**asked, "ids": written.ids.tolist(), "calls": written.calls, "corrected": written.corrected}
+    about = {"seed": seed, "prompt": prompt, "sampler": name, "steps": steps, "check": check}
+    return {**about, "ids": written.ids.tolist(), "calls": written.calls, "corrected": written.corrected}
 
 
 def _draws(entropy: list[int]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_an_older_folder_is_told_to_export_again(folder: Path, tmp_path: Path) -
     (copy / "config.json").write_text(json.dumps({"model": {}, "sampler": {}}))
     (copy / "manifest.json").write_text(json.dumps({"format": 7}))
     with pytest.raises(
-        UserError, match="is of format 7, this version reads format 8; export the model again"
+        UserError, match="is of format 7, this version reads format 9; export the model again"
     ):
         Sampler.load(copy)
 

@@ -17,7 +17,7 @@ pytest_plugins = ["tests.exports"]
 
 def test_settings_resolve_to_the_folder_s_where_nothing_is_asked(writer: Sampler) -> None:
     how = resolve(Settings(seed=1), writer.config)
-    assert how.config == CHECKED and how.seed == 1
+    assert how.config == dataclasses.replace(CHECKED, gap_check=None) and how.seed == 1
     named = resolve(Settings(sampler="ddpm", steps=50, seed=1), writer.config).config
     assert (named.name, named.steps, named.check) == ("ddpm", 50, CHECKED.check)  # the check stays on
     assert resolve(Settings(check=False), writer.config).config.check is None
@@ -35,14 +35,14 @@ def test_a_sampler_by_name_keeps_no_token_early(writer: Sampler) -> None:
 
 
 def test_texts_with_gaps_have_a_check_of_their_own(writer: Sampler) -> None:
-    lenient = dataclasses.replace(CHECKED.check, epsilon=0.01, max_rounds=1000)
-    folder = dataclasses.replace(writer.config, sampler=dataclasses.replace(CHECKED, gap_check=lenient))
-    assert resolve(Settings(), folder, has_gaps=True).config.check == lenient
-    assert resolve(Settings(), folder).config.check == CHECKED.check
-    asked = resolve(Settings(redraft_steps=4), folder, has_gaps=True).config.check
-    assert asked == dataclasses.replace(lenient, steps=4)
-    assert resolve(Settings(check=False), folder, has_gaps=True).config.check is None
-    assert CHECKED.for_gaps() == CHECKED  # without one, gaps are checked as all else
+    config = writer.config
+    assert resolve(Settings(), config, has_gaps=True).config.check == CHECKED.gap_check
+    assert resolve(Settings(), config).config.check == CHECKED.check
+    asked = resolve(Settings(redraft_steps=4), config, has_gaps=True).config.check
+    assert asked == dataclasses.replace(CHECKED.gap_check, steps=4)
+    assert resolve(Settings(check=False), config, has_gaps=True).config.check is None
+    alike = dataclasses.replace(CHECKED, gap_check=None)
+    assert alike.for_gaps() == alike  # without one, gaps are checked as all else
 
 
 def test_a_check_that_was_never_learned(writer: Sampler) -> None:
