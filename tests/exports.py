@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from sunfish.config.schema.model import ModelConfig
 from sunfish.config.schema.sampler import CheckConfig, SamplerConfig
 from sunfish.diffusion.lengths import RowLengths
 from sunfish.diffusion.schedule import uniform
+from sunfish.digests import write_digests
 from sunfish.export.folder import export_folder
 from sunfish.export.graph import export_check, export_denoiser, export_step
 from sunfish.export.loop import sampler_graph
 from sunfish.export.weights import save_graphs
+from sunfish.files import read_json, write_json
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.initial import init_weights
 from sunfish.model.pretrained import FORMAT, FolderConfig, StoredDenoiser, write_denoiser
@@ -44,6 +47,7 @@ EXPORT = ExportConfig(
     parity_texts_ddpm=0, quality_rows=2, tie_margin=1e-4, max_relative_error=5e-5, licence="MIT",
 )  # fmt: skip
 SCHEDULE = uniform(-8.0, 4.0, 2)
+ANSWERS = {"up_to": [12], "lengths": [{"lengths": [24], "counts": [3], "possible": 9}]}
 STORY = (
     "one day anna went to the park . she was happy . the dog had a red ball and it was the best day of all ."
 )
@@ -115,3 +119,12 @@ def folder(denoiser_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def writer(folder: Path) -> Sampler:
     """The runtime's sampler of it."""
     return Sampler.load(folder, num_threads=1)
+
+
+@pytest.fixture(scope="session")
+def told_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported folder, as if it had been fine-tuned with answers of 24 positions."""
+    told = shutil.copytree(folder, tmp_path_factory.mktemp("told") / "onnx")
+    write_json(told / "config.json", read_json(told / "config.json") | {"answers": ANSWERS})
+    write_digests(told)
+    return told

@@ -21,6 +21,7 @@ from sunfish.sampling.solvers import SAMPLERS, time_grid
 ENTROPY = [[0, 0], [7, 0], [2**32 - 1, 0], [2**40 + 5, 3]]
 WEIGHTS = [5, 199, 18242, 39656, 239]
 GAPS = ("once tom had a red kite . [MASK:6] . he was happy .", "once [MASK] had a [MASK:2] . she went home .")
+ASKED = "one day anna"
 TEXTS = ("once tom had a red kite .", " It's 42 °C — naïve 🐟!\n\n  two  spaces ", "tab\tand 'quotes' we'll")
 
 
@@ -29,6 +30,7 @@ def page_fixtures(folder: Path, precision: str, seeds: int) -> dict[str, Any]:
     sampler = Sampler.load(folder, precision, num_threads=1, note=lambda note: None)
     runs = [("", None, None, None), ("", None, None, False), ("once anna", "ddim", 12, True)]
     runs += [(gap, None, None, None) for gap in GAPS]
+    told = [("once", ASKED)] if sampler.config.answers else []
     return {
         "folder": str(folder.resolve()),
         "precision": precision,
@@ -40,12 +42,23 @@ def page_fixtures(folder: Path, precision: str, seeds: int) -> dict[str, Any]:
             for steps, start in ((1, 1.0), (2, 0.7), (9, 1.0), (50, 1.0))
         ],
         "encodings": [{"text": text, "ids": sampler.tokenizer.encode(text)} for text in TEXTS],
-        "texts": [text(sampler, seed, *run) for run in runs for seed in range(seeds)],
+        "texts": [text(sampler, seed, *run) for run in runs for seed in range(seeds)]
+        + [
+            text(sampler, seed, prompt, None, None, None, asked)
+            for prompt, asked in told
+            for seed in range(seeds)
+        ],
     }
 
 
 def text(
-    sampler: Sampler, seed: int, prompt: str, name: str | None, steps: int | None, check: bool | None
+    sampler: Sampler,
+    seed: int,
+    prompt: str,
+    name: str | None,
+    steps: int | None,
+    check: bool | None,
+    instruction: str | None = None,
 ) -> dict[str, Any]:
     """Return what is asked for, and the ids, calls and corrections that the runtime comes to."""
     asked, has_gaps = Settings(sampler=name, steps=steps, check=check, seed=seed), "[MASK" in prompt
@@ -54,10 +67,11 @@ def text(
     row = (
         infill_row(sampler.tokenizer, prompt, sampler.lengths, rng)
         if has_gaps
-        else sampler._row(None, prompt or None, rng, None)
+        else sampler._row(None, prompt or None, rng, instruction)
     )
     written = sampler.batches.sample([row], [rng], how)[0]
     about = {"seed": seed, "prompt": prompt, "sampler": name, "steps": steps, "check": check}
+    about["instruction"] = instruction
     return {**about, "ids": written.ids.tolist(), "calls": written.calls, "corrected": written.corrected}
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from sunfish.digests import write_digests
 from sunfish.errors import UserError
-from sunfish.files import read_json, write_json
 from sunfish.runtime.cli import main
 from sunfish.runtime.generator import Sampler
 from sunfish.runtime.settings import Settings
@@ -20,16 +17,6 @@ from sunfish.runtime.settings import Settings
 pytest_plugins = ["tests.exports"]
 FAST = Settings(seed=3, steps=2, max_rounds=3)
 ASKED = "one day anna"
-ANSWERS = {"up_to": [12], "lengths": [{"lengths": [24], "counts": [3], "possible": 9}]}
-
-
-@pytest.fixture(scope="module")
-def told_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The exported folder, as if it had been fine-tuned with answers of 24 positions."""
-    told = shutil.copytree(folder, tmp_path_factory.mktemp("told") / "onnx")
-    write_json(told / "config.json", read_json(told / "config.json") | {"answers": ANSWERS})
-    write_digests(told)
-    return told
 
 
 @pytest.fixture(scope="module")

@@ -48,9 +48,9 @@ def served(folder: Path, page: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def fixtures(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fixtures(told_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("page") / "fixtures.json"
-    file.write_text(json.dumps(page_fixtures(folder, "fp32", 3)), encoding="utf-8")
+    file.write_text(json.dumps(page_fixtures(told_folder, "fp32", 3)), encoding="utf-8")
     return file
 
 
@@ -70,9 +70,9 @@ def test_the_core_writes_what_the_runtime_writes(fixtures: Path) -> None:
 @needs_node
 @needs_chromium
 @pytest.mark.slow
-def test_the_page_in_a_browser(folder: Path, fixtures: Path, tmp_path: Path) -> None:
-    npx("vite", "build", "--outDir", str(tmp_path / "page"), MODEL=str(folder))
-    with served(folder, tmp_path / "page") as address:
+def test_the_page_in_a_browser(told_folder: Path, fixtures: Path, tmp_path: Path) -> None:
+    npx("vite", "build", "--outDir", str(tmp_path / "page"), MODEL=str(told_folder))
+    with served(told_folder, tmp_path / "page") as address:
         places = {"SUNFISH_PAGE": address, "SUNFISH_FIXTURES": str(fixtures), "CHROMIUM": str(CHROMIUM)}
         npx("vitest", "run", "tests/page.test.ts", **places)
 

@@ -37,7 +37,7 @@ async function write(): Promise<void> {
   written = controls.read();
   history.replaceState(null, "", `#${toHash(written)}`);
   find("#lanes").replaceChildren(...lanes.slice(0, written.lanes.length).map((lane) => lane.root));
-  find("#command").textContent = command(written, about.precisions[0]!);
+  find("#command").textContent = command(written);
   setBusy(true);
   try {
     for (let index = 0; index < written.lanes.length && !isAskedAgain; index++) await run(index);
@@ -67,7 +67,7 @@ function name(index: number): string {
 }
 
 function refill(text: string): void {
-  controls.write({ ...controls.read(), prompt: text });
+  controls.write({ ...controls.read(), prompt: text, instruction: "" }); // a gap is filled by what stands around it
   void write();
 }
 
@@ -115,7 +115,7 @@ async function start(): Promise<void> {
   controls = new Controls(about);
   controls.write({ seed: Number(randomSeed()), prompt: "", lanes: [{}] });
   const threads = about.threads === 1 ? "1 thread" : `${about.threads} threads`;
-  find("#about").textContent = `${about.precisions[0]}, ${threads}; nothing leaves this page.`;
+  find("#about").textContent = `${about.precisions.join(" or ")}, ${threads}; nothing leaves this page.`;
   controls.form.addEventListener("submit", (event) => {
     event.preventDefault();
     void write();

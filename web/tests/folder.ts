@@ -8,6 +8,7 @@ import { Writer } from "../src/core/writer";
 export interface Text {
   seed: number;
   prompt: string;
+  instruction: string | null;
   sampler: string | null;
   steps: number | null;
   check: boolean | null;
@@ -42,9 +43,9 @@ export async function openWriter(): Promise<Writer> {
 }
 
 /** The ids and counts that the page comes to where Python came to `text`. */
-export async function write(writer: Writer, { seed, prompt, sampler, steps, check }: Text) {
+export async function write(writer: Writer, { seed, prompt, instruction, sampler, steps, check }: Text) {
   const { precision } = fixtures;
-  const given = { sampler: sampler ?? undefined, steps: steps ?? undefined, check: check ?? undefined };
+  const given = { instruction: instruction ?? undefined, sampler: sampler ?? undefined, steps: steps ?? undefined, check: check ?? undefined };
   const walk = writer.write({ seed, prompt, precision, ...given });
   let last;
   for await (const frame of walk.frames) last = frame;

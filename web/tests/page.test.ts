@@ -10,6 +10,7 @@ const CHECKED = fixtures.texts.find(
   ({ prompt, sampler, corrected }) => !prompt && !sampler && corrected > 0,
 )!;
 const GAP = fixtures.texts.find(({ prompt }) => prompt.includes("[MASK"))!;
+const TOLD = fixtures.texts.find(({ instruction }) => instruction)!;
 const LONG = "#seed=1&sampler=ddpm&steps=10000&check=0";
 
 let browser: Browser;
@@ -39,7 +40,10 @@ afterAll(() => browser.close());
 
 const settings = ({ sampler, steps, check }: Text): Settings =>
   JSON.parse(JSON.stringify({ sampler, steps, check }), (_, value) => value ?? undefined);
-const hash = (text: Text) => `#${toHash({ seed: text.seed, prompt: text.prompt, lanes: [settings(text)] })}`;
+const hash = ({ instruction, ...text }: Text) => {
+  const { seed, prompt } = text;
+  return `#${toHash({ seed, prompt, instruction: instruction ?? undefined, lanes: [settings({ instruction, ...text })] })}`;
+};
 const idle = () => page.waitForSelector("#lanes[aria-busy=false]", { state: "attached" });
 const copied = async (what: string) => {
   await page.click(`[data-copy=${what}]`);
@@ -64,6 +68,7 @@ async function open(where: string): Promise<void> {
 test.each([
   ["a story", CHECKED],
   ["a gap", GAP],
+  ["an answer", TOLD],
 ])("%s is the runtime's", async (_, text) => {
   await open(hash(text));
   const [made] = JSON.parse(await copied("json")).texts;
@@ -90,6 +95,23 @@ test("a check strikes a word, and the correction stands in the next picture", as
   expect(await now()).not.toBe(struck);
   await seek(0);
   expect(await page.textContent(".where")).toBe("noise");
+});
+
+test("an instruction is neither shown nor kept where its answer's gaps are filled", async () => {
+  await open(hash(TOLD));
+  expect(await page.inputValue("[name=instruction]")).toBe(TOLD.instruction);
+  expect(await page.textContent("#command")).toContain(`--instruction '${TOLD.instruction}'`);
+  expect((await copied("text")).startsWith("once")).toBe(true);
+  await page.locator(".word:not(.gone)").nth(0).click();
+  await page.click(".fill");
+  await idle();
+  expect(await page.inputValue("[name=instruction]")).toBe("");
+});
+
+test("a link chooses the weights", async () => {
+  await open(`#${new URLSearchParams({ seed: "1", precision: "int8" })}`);
+  expect(await page.inputValue("[name=precision]")).toBe("int8");
+  expect(await page.textContent("#command")).toContain("--precision int8");
 });
 
 test("blanked words are filled, locked ones stay", async () => {

@@ -1,6 +1,6 @@
 /** An exported folder, its files held against their digests. */
 import { UserError, require } from "./errors";
-import type { RowLengths } from "./rows";
+import type { AnswerLengths, RowLengths } from "./rows";
 import { type SamplerConfig, requireUsable } from "./settings";
 import type { NoiseSchedule } from "./solvers";
 import { Tokenizer } from "./tokenizer";
@@ -15,6 +15,7 @@ export interface ExportedConfig {
   format: number;
   model: { emb_dim: number; length_conditioning: boolean };
   row_lengths: RowLengths;
+  answers?: AnswerLengths | null; // null: the model takes no instructions
   end_id: number;
   can_check: boolean;
   sampler: SamplerConfig;

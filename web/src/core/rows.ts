@@ -8,6 +8,12 @@ export interface RowLengths {
   counts: number[];
 }
 
+/** How long answers are, by how long their instructions are: `lengths[k]` of at most `up_to[k]` tokens. */
+export interface AnswerLengths {
+  up_to: number[];
+  lengths: RowLengths[];
+}
+
 export interface Row {
   ids: number[];
   known: boolean[];
@@ -37,6 +43,30 @@ export function promptRow(
   require(given.length <
     room, `the beginning has ${given.length} tokens, which leaves no room in a text of ${room}; shorten it`);
   const pad = room - given.length;
+  return {
+    ids: [...given, ...Array(pad).fill(0)],
+    known: [...given.map(() => true), ...Array(pad).fill(false)],
+  };
+}
+
+/** A row of an instruction's ids and an answer that begins with `prompt`, of `length` tokens or as drawn. */
+export function taskRow(
+  asked: number[],
+  begun: number[],
+  length: number | null,
+  answers: AnswerLengths,
+  rng: Generator,
+): Row {
+  const { up_to, lengths } = answers;
+  const most = Math.max(...lengths.map((each, k) => up_to[k]! + longestOf(each)));
+  const group = up_to.findIndex((tokens) => tokens >= asked.length);
+  const usual = lengths[group < 0 ? lengths.length - 1 : group]!;
+  const wanted = length ?? drawLength(usual, rng, begun.length + 1);
+  const room = Math.max(0, most - asked.length);
+  require(begun.length < wanted &&
+    wanted <= room, `the instruction has ${asked.length} tokens, which leaves room for ${room}; shorten it`);
+  const pad = wanted - begun.length;
+  const given = [...asked, ...begun];
   return {
     ids: [...given, ...Array(pad).fill(0)],
     known: [...given.map(() => true), ...Array(pad).fill(false)],

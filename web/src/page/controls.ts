@@ -1,6 +1,7 @@
 /** The form: what is asked for, and what the folder recommends where nothing is. */
 import type { Settings } from "../core/settings";
 import { SAMPLERS } from "../core/solvers";
+import type { Precision } from "../core/folder";
 import type { About } from "../messages";
 import { copyOf, find, make } from "./dom";
 import type { State } from "./link";
@@ -15,6 +16,10 @@ export class Controls {
     const fieldsets = [...this.form.querySelectorAll<HTMLFieldSetElement>("fieldset")];
     this.lanes = fieldsets.map((fieldset) => new LaneSettings(fieldset, about));
     const { lengths } = about.config.row_lengths;
+    find<HTMLElement>("label:has([name=instruction])", this.form).hidden = !about.config.answers;
+    const weights = find<HTMLSelectElement>("[name=precision]", this.form);
+    weights.append(...about.precisions.map((name) => new Option(name)));
+    weights.parentElement!.hidden = about.precisions.length < 2;
     this.field("length").max = String(lengths[lengths.length - 1]);
     this.field("compare").addEventListener("change", () => this.showLanes());
     find("#reseed").addEventListener("click", () => (this.field("seed").value = randomSeed()));
@@ -26,17 +31,22 @@ export class Controls {
     const length = this.field("length").value;
     const lanes = this.lanes.slice(0, this.field("compare").checked ? 2 : 1).map((lane) => lane.read());
     const { value: prompt } = this.field("prompt");
+    const { value: instruction } = this.field("instruction");
     return {
       seed: Number(this.field("seed").value),
       prompt,
+      ...(instruction && { instruction }),
       ...(length && { length: Number(length) }),
+      precision: this.field("precision").value as Precision,
       lanes,
     };
   }
 
-  write({ seed, prompt, length, lanes }: State): void {
+  write({ seed, prompt, instruction = "", length, precision, lanes }: State): void {
+    if (precision) this.field("precision").value = precision;
     this.field("seed").value = String(seed);
     this.field("prompt").value = prompt;
+    this.field("instruction").value = instruction;
     this.field("length").value = length === undefined ? "" : String(length);
     this.field("compare").checked = lanes.length > 1;
     lanes.forEach((settings, lane) => this.lanes[lane]!.write(settings));

@@ -1,16 +1,19 @@
 /** What was asked for, in the address: a link restores it. */
 import type { Settings } from "../core/settings";
+import { PRECISIONS, type Precision } from "../core/folder";
 import { UserError, require } from "../core/errors";
 import { SAMPLERS } from "../core/solvers";
 
 export interface State {
   seed: number;
   prompt: string;
+  instruction?: string;
   length?: number;
+  precision?: Precision; // of the weights
   lanes: Settings[]; // one, or two side by side
 }
 
-const LONGEST_PROMPT = 2000; // characters
+const LONGEST_PROMPT = 2000; // characters, of an instruction, too
 
 type Reader = (value: string, key: string) => string | number | boolean;
 const number: Reader = (value, key) => {
@@ -29,6 +32,11 @@ const solver: Reader = (value, key) => {
   ), `the link's ${key} is "${value.slice(0, 40)}", which is no sampler`);
   return value;
 };
+const weights = (value: string): Precision => {
+  const found = PRECISIONS.find((name) => name === value);
+  require(found !== undefined, `the link's precision is "${value.slice(0, 40)}"; it must be fp32 or int8`);
+  return found!;
+};
 const SETTINGS: Record<string, Reader> = {
   sampler: solver,
   steps: number,
@@ -39,10 +47,12 @@ const SETTINGS: Record<string, Reader> = {
 };
 
 /** The part of an address behind #. */
-export function toHash({ seed, prompt, length, lanes }: State): string {
+export function toHash({ seed, prompt, instruction, length, precision, lanes }: State): string {
   const query = new URLSearchParams({ seed: String(seed) });
   if (prompt) query.set("prompt", prompt);
+  if (instruction) query.set("instruction", instruction);
   if (length !== undefined) query.set("length", String(length));
+  if (precision) query.set("precision", precision);
   lanes.forEach((settings, lane) => {
     if (lane) query.set("compare", "1");
     for (const [key, value] of Object.entries(settings))
@@ -59,10 +69,11 @@ export function fromHash(hash: string): State {
   for (const [key, value] of query) {
     if (key === "compare") flag(value, key);
     else if (key === "seed" || key === "length") state[key] = number(value, key) as number;
-    else if (key === "prompt") state.prompt = value;
+    else if (key === "prompt" || key === "instruction") state[key] = value;
+    else if (key === "precision") state.precision = weights(value);
     else readSetting(state, key, value);
   }
-  require(state.prompt.length <=
+  require(Math.max(state.prompt.length, state.instruction?.length ?? 0) <=
     LONGEST_PROMPT, `the link's text has more than ${LONGEST_PROMPT} characters`);
   require(Number.isSafeInteger(state.seed) &&
     state.seed >= 0, `the link's seed is ${state.seed}; it must be a whole number`);
@@ -78,13 +89,14 @@ function readSetting(state: State, key: string, value: string): void {
 }
 
 /** The command that writes the same text. */
-export function command({ seed, prompt, length, lanes }: State, precision: string): string {
-  const quoted = `'${prompt.replaceAll("'", "'\\''")}'`;
+export function command({ seed, prompt, instruction, length, precision, lanes }: State): string {
+  const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
   const isInfill = /\[MASK(:\d+)?\]/.test(prompt);
   const { sampler, steps, temperature, check, epsilon, redraft } = lanes[0]!;
   const options: [string, unknown][] = [
     ["seed", seed],
-    ["prompt", !isInfill && prompt ? quoted : undefined],
+    ["instruction", instruction && quote(instruction)],
+    ["prompt", !isInfill && prompt ? quote(prompt) : undefined],
     ["length", isInfill ? undefined : length],
     ["sampler", sampler],
     ["steps", steps],
@@ -97,5 +109,5 @@ export function command({ seed, prompt, length, lanes }: State, precision: strin
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => `--${name} ${value}`);
   if (check !== undefined) given.push(check ? "--check" : "--no-check");
-  return ["sunfish", isInfill ? "infill" : "generate", ...given, ...(isInfill ? [quoted] : [])].join(" ");
+  return ["sunfish", isInfill ? "infill" : "generate", ...given, ...(isInfill ? [quote(prompt)] : [])].join(" ");
 }
