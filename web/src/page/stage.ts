@@ -57,7 +57,7 @@ export class Stage {
       if (this.held[k] === word) return;
       const element = this.words.children[k] as HTMLElement;
       element.firstElementChild!.textContent = word.trim() || " ";
-      element.classList.toggle("joined-word", word !== "" && !word.startsWith(" ") && k > 0);
+      element.classList.toggle("joined-word", word !== "" && !word.startsWith(" ") && Boolean(held[k - 1]));
       element.classList.toggle("empty", word === "");
     });
     this.held = held;
@@ -73,6 +73,7 @@ export class Stage {
     now.style.transform = this.squeeze(k, now.textContent);
     element.classList.toggle("rejected", Boolean(picture.rejected[k]));
     element.classList.toggle("known", Boolean(picture.known[k]));
+    element.classList.toggle("outside", Boolean(picture.known[k]) && !picture.shown[k]); // an instruction
     element.classList.toggle("gone", isLast && !picture.shown[k]);
     element.setAttribute(
       "aria-label",
