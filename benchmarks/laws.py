@@ -43,6 +43,7 @@ BUDGETS = 3e12, 1e13, 3e13  # operations of each training
 MIN_STEPS = 100  # shorter trainings are left out: they say more of the warm-up than of the size
 TARGETS = {"35M": 35e6, "350M": 350e6, "1.4B": 1.4e9}  # parameters, predicted at
 TOKENS_A_PARAMETER = 20
+MOST = 300.0  # log loss: beyond it a prediction says nothing, and its exponential is no number
 DRAWS = 1_000  # of a fit's parameters, for the spread of what it predicts
 
 Params = dict[str, Any]
@@ -61,12 +62,9 @@ class Law(NamedTuple):
         errors = np.sqrt(np.diag(self.covariance))
         names = ("log_a", "alpha", "log_b", "beta")
         drawn = np.random.default_rng(0).multivariate_normal(self.values, self.covariance, DRAWS)
-        predicted = {
-            name: np.quantile(
-                np.exp([log_loss(at(size), *row) for row in drawn]), (0.5, 1 / 6, 5 / 6)
-            ).tolist()
-            for name, size in TARGETS.items()
-        }
+        logs = {name: [log_loss(at(size), *row) for row in drawn] for name, size in TARGETS.items()}
+        spread = {name: np.quantile(values, (0.5, 1 / 6, 5 / 6)) for name, values in logs.items()}
+        predicted = {name: np.exp(np.minimum(values, MOST)).tolist() for name, values in spread.items()}
         fitted = {name: [float(v), float(e)] for name, v, e in zip(names, self.values, errors, strict=True)}
         return {**fitted, "r_squared": self.r_squared, "predicted": predicted}
 
