@@ -19,6 +19,7 @@ from sunfish.config.schema.diffusion import DiffusionConfig, KnownConfig
 from sunfish.config.schema.model import ModelConfig
 from sunfish.config.schema.sampler import CheckConfig, SamplerConfig
 from sunfish.config.schema.tracking import TrackingConfig
+from sunfish.diffusion import process
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.initial import init_weights
 from sunfish.sharding.shard import Result, shard
@@ -31,6 +32,8 @@ from sunfish.training.loop import Observers
 from sunfish.training.parallel import make_fabric
 from sunfish.training.run import Job, Places, pretrain
 from sunfish.training.train_step import Recipe, Run, start_run
+
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # x_t, logsnr, x_0_prev, known
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -116,6 +119,16 @@ def make_denoiser(vocab_size: int = 11, jitter: float = 0.0, **changes: Any) -> 
         for parameter in denoiser.parameters():
             parameter.add_(jitter * torch.randn(parameter.shape, generator=generator))
     return denoiser.eval()
+
+
+def noisy(denoiser: Denoiser, batch: int = 2, length: int = 6) -> Inputs:
+    """Return what a denoiser reads: rows noised at levels from -3 to 1, and no position known."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, denoiser.vocab_size, (batch, length), generator=generator)
+    x_0, logsnr = denoiser.embed(ids).detach(), torch.linspace(-3, 1, batch)
+    x_t = process.add_noise(x_0, torch.randn(x_0.shape, generator=generator), logsnr)
+    x_0_prev = torch.randn(x_t.shape, generator=generator)
+    return x_t, logsnr, x_0_prev, torch.zeros(batch, length, dtype=torch.bool)
 
 
 def recipe_of(params: dict[str, Any], **changes: Any) -> Recipe:

@@ -17,6 +17,7 @@ from sunfish.text.shards import Shards
 HERE = Sharding(
     executor="local", workers=1, slurm=Slurm(partition="cpu", time="1:00", mem_per_cpu_gb=1, qos="normal")
 )
+GOOD = [f"the river runs past an old mill {i}" for i in range(60)]
 COLUMNS = {
     "text_column": "text",
     "url_column": None,
@@ -37,6 +38,13 @@ def with_sources(section: DataConfig, small_tasks: bool = True, **sources: Sourc
     changed = dataclasses.replace(section, sources=sources)
     if small_tasks:
         object.__setattr__(changed, "task_bytes", 20_000)
+    return changed
+
+
+def with_changes(section: DataConfig, **changes: object) -> DataConfig:
+    """The section with other values, and the same small tasks."""
+    changed = dataclasses.replace(section, **{**changes, "task_bytes": 2**20})
+    object.__setattr__(changed, "task_bytes", section.task_bytes)
     return changed
 
 

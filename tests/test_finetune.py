@@ -1,3 +1,5 @@
+"""Fine-tuning: an adapter is PEFT's, its base stays, and an interrupted run ends as a whole one."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -20,6 +22,7 @@ from benchmarks.told_tables import task_tables
 from pipelines.baselines.train import train
 from pipelines.finetune.evaluate import compare
 from pipelines.finetune.train import finetune
+from sunfish.config.compose import compose
 from sunfish.config.schema.sources import StoryTasks
 from sunfish.errors import UserError
 from sunfish.evaluation.answers import denoising, write_answers
@@ -28,19 +31,14 @@ from sunfish.files import read_json, sha256, write_json
 from sunfish.model.adapter import merge_adapter, read_adapted, target_names, with_adapter
 from sunfish.model.denoiser import Denoiser
 from sunfish.model.pretrained import read_denoiser
-from sunfish.text.layouts import instruction_mask
 from sunfish.text.shards import Shards
 from sunfish.text.tokenizer import instruction_ids
 from sunfish.training import loop
 from sunfish.training.finetune import require_fit
-from sunfish.training.loss import DiffusionLoss
 from sunfish.training.run import Places
-from tests.builders import CE, CHECKED, OFF, make_denoiser, make_shards
-from tests.test_loss import LEVELS, randomness_of
+from tests.builders import CHECKED, OFF, ROOT, THIMBLE, make_denoiser, make_shards
 
-END = 10
 ASKED = ["write a story", "write"]
-TASK = np.array([[1, 2, END, 3, 4, END], [5, END, 6, 7, 8, 9]] * 4)  # instruction, end, answer, end
 
 
 @pytest.fixture(scope="module")
@@ -74,34 +72,10 @@ def adapter(tasks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def logits_of(denoiser: Denoiser) -> torch.Tensor:
-    ids = torch.arange(40)[None]
+    ids, nothing = torch.arange(40)[None], torch.zeros(1, 40, denoiser.config.emb_dim)
     with torch.no_grad():
-        return torch.cat((denoiser.next_token_logits(ids), denoiser(
-            denoiser.embed(ids), torch.zeros(1), torch.zeros(1, 40, denoiser.config.emb_dim),
-            torch.zeros(1, 40, dtype=torch.bool),
-        ).logits))  # fmt: skip
-
-
-def test_answers_alone_are_learned_and_each_counts_alike() -> None:
-    denoiser, given = make_denoiser(jitter=0.3), instruction_mask(TASK, END)
-    assert given[:2].astype(int).tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
-    loss = DiffusionLoss(denoiser, CE, task_end_id=END)
-    found = loss(TASK, randomness_of(), LEVELS, np.ones(8))
-    nats = denoiser.next_token_nats(torch.from_numpy(TASK), torch.ones(TASK.shape)).detach().numpy()
-    answers = [row[~mask].mean() for row, mask in zip(nats, given, strict=True)]
-    np.testing.assert_allclose(found.check_nats, answers, rtol=1e-5)
-    assert np.array_equal(found.known, given)
-    observed = [row[~mask].mean() for row, mask in zip(found.observed.numpy(), given, strict=True)]
-    assert found.total.item() == pytest.approx(np.mean(observed) + np.mean(answers), rel=1e-5)
-
-
-def test_an_instruction_is_read_and_never_noised() -> None:
-    denoiser, randomness = make_denoiser(jitter=0.3), randomness_of()
-    other = np.where(TASK == 1, 2, TASK)
-    loss = DiffusionLoss(denoiser, dataclasses.replace(CE, self_conditioning=0.0), task_end_id=END)
-    seen = [loss(ids, randomness, np.full(8, -20.0), np.ones(8)).observed for ids in (TASK, other)]
-    assert not torch.equal(seen[0][0, 3:], seen[1][0, 3:])  # behind pure noise, only it can tell
-    assert torch.equal(seen[0][1], seen[1][1])
+        denoised = denoiser(denoiser.embed(ids), torch.zeros(1), nothing, torch.zeros(1, 40).bool())
+        return torch.cat((denoiser.next_token_logits(ids), denoised.logits))
 
 
 def test_an_adapter_is_peft_s_and_its_base_stays(tasks: dict[str, Any], adapter: Path) -> None:
@@ -112,9 +86,8 @@ def test_an_adapter_is_peft_s_and_its_base_stays(tasks: dict[str, Any], adapter:
     assert not torch.equal(logits_of(adapted.denoiser), logits_of(base.denoiser))
     with model.disable_adapter():
         assert torch.equal(logits_of(adapted.denoiser), logits_of(base.denoiser))
-    assert {name.split(".")[-2] for name in load_file(adapter / "adapter_model.safetensors")} == {
-        "lora_A", "lora_B",
-    }  # fmt: skip
+    names = load_file(adapter / "adapter_model.safetensors")
+    assert {name.split(".")[-2] for name in names} == {"lora_A", "lora_B"}
     numbers = read_json(adapter.parent / "metrics.json")
     assert numbers["learning_bytes"] == pytest.approx(12 * numbers["trained_parameters"], rel=0.01)
 
@@ -214,9 +187,8 @@ def test_models_are_compared_and_the_page_is_written(
 
 
 def test_bad_settings_are_refused(tasks: dict[str, Any], params: dict, tmp_path: Path) -> None:
-    lora = tasks["lora"]
     with pytest.raises(UserError, match="lora.rank = 99: is above the model's width of 32"):
-        with_adapter(make_denoiser(), dataclasses.replace(lora, rank=99))
+        with_adapter(make_denoiser(), dataclasses.replace(tasks["lora"], rank=99))
     with pytest.raises(UserError, match=r"lora.target_modules = attn.qkv: .* did you mean 'attention.qkv'\?"):
         target_names(make_denoiser(), ("attn.qkv",))
     assert "head" in target_names(make_denoiser(), ("all-linear",))
@@ -237,12 +209,11 @@ def test_a_base_that_does_not_fit_is_refused(tasks: dict[str, Any], params: dict
 
 
 SCRIPT = """
-import sys
+import dataclasses, sys
 from pathlib import Path
 from sunfish.config.compose import check
 from pipelines.finetune.train import finetune
 from sunfish.training.run import Places
-import dataclasses
 params, base, shards, out = map(Path, sys.argv[1:])
 sections = check(params)
 data = dataclasses.replace(sections["data"], rows="tasks", row_length=160)
@@ -253,9 +224,6 @@ finetune("lora", sections | {"data": data}, base, places)
 
 @pytest.mark.slow
 def test_an_adapter_is_trained_in_shards_as_by_one_process(tasks: dict[str, Any], tmp_path: Path) -> None:
-    from sunfish.config.compose import compose
-    from tests.builders import ROOT, THIMBLE
-
     found = []
     for name, launch in (("one", []), ("two", ["launch.devices=2", "launch.strategy=fsdp"])):
         folder = tmp_path / name

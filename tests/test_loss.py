@@ -1,3 +1,5 @@
+"""The loss: what is known gets none, the check its weight, and the cut of a batch has no say."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -10,11 +12,14 @@ import torch
 
 from sunfish.diffusion.conditioning import StepRandomness, draw_randomness
 from sunfish.model.denoiser import Denoiser
+from sunfish.text.layouts import instruction_mask
 from sunfish.training.loss import DiffusionLoss, Loss, draw_noise, self_conditioning_estimate
 from tests.builders import CE, make_denoiser
 
 IDS = np.arange(48).reshape(8, 6) % 11
 LEVELS = np.linspace(-4.0, 1.0, 8)
+END = 10
+TASK = np.array([[1, 2, END, 3, 4, END], [5, END, 6, 7, 8, 9]] * 4)  # instruction, end, answer, end
 PLAIN_CE = dataclasses.replace(CE, check_weight=0.0, self_conditioning=0.0)
 
 
@@ -122,3 +127,25 @@ def test_under_elbo_the_schedule_observes_nats_of_tokens() -> None:
     ce, elbo = (loss_of(denoiser, randomness, objective=name) for name in ("ce", "elbo"))
     torch.testing.assert_close(elbo.observed, ce.observed, atol=1e-5, rtol=1e-5)
     assert elbo.total.item() != pytest.approx(ce.total.item())
+
+
+def test_answers_alone_are_learned_and_each_counts_alike() -> None:
+    denoiser, given = make_denoiser(jitter=0.3), instruction_mask(TASK, END)
+    assert given[:2].astype(int).tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
+    loss = DiffusionLoss(denoiser, CE, task_end_id=END)
+    found = loss(TASK, randomness_of(), LEVELS, np.ones(8))
+    nats = denoiser.next_token_nats(torch.from_numpy(TASK), torch.ones(TASK.shape)).detach().numpy()
+    answers = [row[~mask].mean() for row, mask in zip(nats, given, strict=True)]
+    np.testing.assert_allclose(found.check_nats, answers, rtol=1e-5)
+    assert np.array_equal(found.known, given)
+    observed = [row[~mask].mean() for row, mask in zip(found.observed.numpy(), given, strict=True)]
+    assert found.total.item() == pytest.approx(np.mean(observed) + np.mean(answers), rel=1e-5)
+
+
+def test_an_instruction_is_read_and_never_noised() -> None:
+    denoiser, randomness = make_denoiser(jitter=0.3), randomness_of()
+    other = np.where(TASK == 1, 2, TASK)
+    loss = DiffusionLoss(denoiser, dataclasses.replace(CE, self_conditioning=0.0), task_end_id=END)
+    seen = [loss(ids, randomness, np.full(8, -20.0), np.ones(8)).observed for ids in (TASK, other)]
+    assert not torch.equal(seen[0][0, 3:], seen[1][0, 3:])  # behind pure noise, only it can tell
+    assert torch.equal(seen[0][1], seen[1][1])

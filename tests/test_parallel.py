@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,13 +38,19 @@ def command(folder: Path, shards: Path, overrides: list[str], runs: str = "runs"
 
 
 def train(folder: Path, shards: Path, *overrides: str) -> list[float]:
-    subprocess.run(
-        [sys.executable, *command(folder, shards, list(overrides))],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    run_python(*command(folder, shards, list(overrides)))
     return losses(folder)
+
+
+def run_python(*arguments: str, **options: Any) -> str:
+    """Run Python to its good end and return what it printed."""
+    command_line, how = [sys.executable, *arguments], {"capture_output": True, "text": True, "timeout": 300}
+    return subprocess.run(command_line, check=True, **how, **options).stdout
+
+
+def start_python(*arguments: str) -> subprocess.Popen[bytes]:
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, *arguments], stderr=nowhere, stdout=nowhere)
 
 
 def losses(folder: Path) -> list[float]:
@@ -110,14 +117,7 @@ def test_a_loss_in_pieces_trains_alike_on_shards(shards: Shards, tmp_path: Path)
     script.write_text(IN_PIECES)
     launch = ["launch.devices=2", "launch.strategy=fsdp", "pretrain.micro_rows=4"]
     _, _, *arguments = command(tmp_path / "pieces", shards.folder, [*made, *launch])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [sys.executable, str(script), *arguments],
-        check=True,
-        capture_output=True,
-        timeout=300,
-        env=environment,
-    )
+    run_python(str(script), *arguments, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert_same_training(whole, losses(tmp_path / "pieces"))
 
 
@@ -125,28 +125,19 @@ def test_a_loss_in_pieces_trains_alike_on_shards(shards: Shards, tmp_path: Path)
 def test_shards_of_four_processes_are_carried_on_by_two_and_by_one_after_sigterm(
     shards: Shards, tmp_path: Path
 ) -> None:
-    long = ["pretrain.steps=60", "pretrain.micro_rows=8"]
+    long, parts = ["pretrain.steps=60", "pretrain.micro_rows=8"], tmp_path / "parts"
     whole = train(tmp_path / "whole", shards.folder, *long)
     for processes, strategy, stop_after in ((4, "fsdp", 5), (2, "ddp", 25)):
-        launch = [
-            f"launch.devices={processes}",
-            f"launch.strategy={strategy}",
-            "launch.async_checkpoints=true",
-        ]
-        terminate(
-            command(tmp_path / "parts", shards.folder, [*long, *launch]),
-            tmp_path / "parts" / "runs",
-            stop_after,
-        )
-    last = command(tmp_path / "parts", shards.folder, long)
-    done = subprocess.run([sys.executable, *last], check=True, capture_output=True, text=True)
-    assert "carrying on from step" in done.stdout
-    assert_same_training(whole, losses(tmp_path / "parts"))
+        launch = [f"launch.devices={processes}", f"launch.strategy={strategy}"]
+        launch += ["launch.async_checkpoints=true"]
+        terminate(command(parts, shards.folder, [*long, *launch]), parts / "runs", stop_after)
+    assert "carrying on from step" in run_python(*command(parts, shards.folder, long))
+    assert_same_training(whole, losses(parts))
 
 
 def terminate(stage: list[str], runs: Path, stop_after: int) -> None:
     """Start a training and ask its first process to stop after some steps; it tells the others."""
-    process = subprocess.Popen([sys.executable, *stage], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = start_python(*stage)
     while not any(len(path.read_text().splitlines()) > stop_after for path in runs.glob("*/log.jsonl")):
         assert process.poll() is None and not time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -162,21 +153,17 @@ def test_killed_at_random_moments_nothing_changes(shards: Shards, tmp_path: Path
     often = ["pretrain.steps=60", "pretrain.checkpoint_every=2", f"launch.async_checkpoints={beside}"]
     whole = train(tmp_path / "one", shards.folder, *often)
     stage, rng = command(tmp_path / "parts", shards.folder, often), np.random.default_rng(0)
+    runs = tmp_path / "parts" / "runs"
     for _ in range(int(os.environ.get("SUNFISH_KILLS", "2"))):
-        process = subprocess.Popen(
-            [sys.executable, *stage], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        logs = list((tmp_path / "parts" / "runs").glob("*/log.jsonl"))
+        process = start_python(*stage)
+        logs = list(runs.glob("*/log.jsonl"))
         before = logs[0].stat().st_mtime_ns if logs else 0
-        while (
-            not (found := list((tmp_path / "parts" / "runs").glob("*/log.jsonl")))
-            or found[0].stat().st_mtime_ns == before
-        ):
+        while not (found := list(runs.glob("*/log.jsonl"))) or found[0].stat().st_mtime_ns == before:
             assert process.poll() is None and not time.sleep(0.01)
         time.sleep(0.15 * rng.random())
         process.kill()
         process.wait()
-    subprocess.run([sys.executable, *stage], check=True, capture_output=True)
+    run_python(*stage)
     assert losses(tmp_path / "parts") == whole
     ours, theirs = (
         load_file(tmp_path / name / "denoiser" / "model.safetensors") for name in ("one", "parts")
@@ -193,19 +180,10 @@ def test_hybrid_shards_within_a_node_and_replicates_between(
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     stage = command(tmp_path / "four", shards.folder, ["launch.strategy=hybrid"])
-    start = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nnodes=2",
-        "--nproc-per-node=2",
-        "--rdzv-backend=c10d",
-    ]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2"]
+    start += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=x"]
     agents = [
-        subprocess.Popen(
-            [*start, f"--node-rank={node}", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=x", *stage],
-            stderr=subprocess.DEVNULL,
-        )
+        subprocess.Popen([*start, f"--node-rank={node}", *stage], stderr=subprocess.DEVNULL)
         for node in (0, 1)
     ]
     assert [agent.wait(240) for agent in agents] == [0, 0]
@@ -219,11 +197,8 @@ def launch_of(tmp_path: Path, *overrides: str) -> object:
 
 def test_auto_replicates_small_models_and_shards_large_ones(tmp_path: Path) -> None:
     launch = launch_of(tmp_path)
-    assert [choose_strategy(launch, *case) for case in ((1, 10**10), (8, 10**6), (8, 10**9))] == [
-        "single",
-        "ddp",
-        "fsdp",
-    ]
+    chosen = [choose_strategy(launch, *case) for case in ((1, 10**10), (8, 10**6), (8, 10**9))]
+    assert chosen == ["single", "ddp", "fsdp"]
 
 
 @pytest.mark.parametrize(("strategy", "processes"), [("single", 2), ("ddp", 1), ("hybrid", 1)])
@@ -259,7 +234,5 @@ def test_a_batch_that_does_not_divide_is_said(shards: Shards, tmp_path: Path) ->
     stage = command(tmp_path, shards.folder, ["launch.devices=3"])
     done = subprocess.run([sys.executable, *stage], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert (
-        "pretrain.batch_rows = 8: does not divide among 3 processes" in done.stderr
-        and "Traceback" not in done.stderr
-    )
+    assert "pretrain.batch_rows = 8: does not divide among 3 processes" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -16,9 +16,9 @@ CODE = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 
 
 def test_files_are_short() -> None:
-    lines = {path: len(path.read_text().splitlines()) for path in CODE}
+    lines = {path: len(path.read_text().splitlines()) for path in [*CODE, *(ROOT / "tests").rglob("*.py")]}
     assert all(lines[path] <= 65 for path in CODE if path.parent.name == "stages")
-    assert [path for path in CODE if lines[path] > 250] == []
+    assert [path for path in lines if lines[path] > 250] == []
 
 
 def test_the_readme_s_tree_is_the_tree() -> None:

@@ -24,20 +24,17 @@ from tests.exports import CHECKED
 pytest_plugins = ["tests.exports"]
 
 FAST = Settings(seed=3, steps=2, max_rounds=3)
+KEEPING = dataclasses.replace(FAST, sampler="ddpm-categorical", confidence_threshold=0.1)
+UNCHECKED = dataclasses.replace(FAST, check=False, max_rounds=None)
+GAPS = ["[MASK] day", "one day [MASK]", "[MASK:2] [MASK] [MASK:3]", "[MASK] один [MASK:2]"]
+GAPS += ["[MASK]🐟[MASK]", "[MASK:3]"]
 
 
 def texts(answers: list[Any]) -> list[str]:
     return [str(answer) for answer in answers]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        FAST,
-        dataclasses.replace(FAST, sampler="ddpm-categorical", confidence_threshold=0.1),
-        dataclasses.replace(FAST, check=False, max_rounds=None),
-    ],
-)
+@pytest.mark.parametrize("settings", [FAST, KEEPING, UNCHECKED])
 def test_the_same_seed_gives_the_same_text_whatever_the_batch(writer: Sampler, settings: Settings) -> None:
     alike = [
         writer.generate(5, settings=dataclasses.replace(settings, batch=batch)) for batch in (1, 2, 5, None)
@@ -80,23 +77,11 @@ def test_eight_bits_write_too(folder: Path) -> None:
 def test_given_words_stay(writer: Sampler) -> None:
     for text in texts(writer.infill("one day [MASK:2] went to the park . she was [MASK] .", 5, FAST)):
         assert text.startswith("one day") and " went to the park . she was" in text and text.endswith(" .")
-    assert all(
-        text.startswith("one day anna")
-        for text in texts(writer.generate(3, prompt="one day anna", settings=FAST))
-    )
+    begun = texts(writer.generate(3, prompt="one day anna", settings=FAST))
+    assert all(text.startswith("one day anna") for text in begun)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[MASK] day",
-        "one day [MASK]",
-        "[MASK:2] [MASK] [MASK:3]",
-        "[MASK] один [MASK:2]",
-        "[MASK]🐟[MASK]",
-        "[MASK:3]",
-    ],
-)
+@pytest.mark.parametrize("text", GAPS)
 def test_gaps_stand_anywhere_in_any_script(writer: Sampler, text: str) -> None:
     given = [part for part in re.split(r" ?\[MASK(?::\d+)?\]", text) if part]
     (filled,) = texts(writer.infill(text, settings=FAST))
@@ -140,19 +125,16 @@ def test_a_gap_without_a_number_has_one_to_eight_tokens(writer: Sampler) -> None
 
 
 def test_an_empty_gap_is_counted(writer: Sampler) -> None:
-    row = infill_row(
-        writer.tokenizer, "one [MASK:2] day [MASK:1] .", writer.lengths, np.random.default_rng(0)
-    )
+    text = "one [MASK:2] day [MASK:1] ."
+    row = infill_row(writer.tokenizer, text, writer.lengths, np.random.default_rng(0))
     assert empty_gaps(writer.tokenizer, row, row.ids) == 2  # its ids are end tokens there
     ids = np.where(row.known, row.ids, writer.tokenizer.encode(" park")[0])
     assert empty_gaps(writer.tokenizer, row, ids) == 0
 
 
 def test_words_that_the_tokenizer_has_never_seen(writer: Sampler) -> None:
-    assert unseen_words(writer.tokenizer, "one day zebra went [MASK] to the park größer .") == [
-        "zebra",
-        "größer",
-    ]
+    unseen = unseen_words(writer.tokenizer, "one day zebra went [MASK] to the park größer .")
+    assert unseen == ["zebra", "größer"]
 
 
 def test_a_word_that_begins_no_text_is_not_called_unseen(writer: Sampler) -> None:

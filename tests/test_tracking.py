@@ -1,13 +1,12 @@
+"""MLflow holds what a run logs; what it refuses or misses is said, and costs no training."""
+
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
-import re
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,81 +14,20 @@ from unittest import mock
 
 import pytest
 
-from sunfish import loggers, tracking
+from sunfish import tracking
 from sunfish.config.compose import compose
-from sunfish.config.schema.tracking import TrackingConfig
-from sunfish.errors import InvalidValue, UserError
+from sunfish.errors import UserError
 from sunfish.files import read_lines
 from sunfish.text.shards import Shards
 from sunfish.tracking import Tracker
 from sunfish.training.log import RunLog
 from sunfish.training.run import pretrain
 from tests.builders import OFF, job_of, places
+from tests.mlflow_store import client_of, config_of, moved_to, run_of, track
+
+pytest_plugins = ["tests.mlflow_store"]
 
 NOBODY = "http://127.0.0.1:9"
-MLFLOWS_OWN = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # as it is loaded
-ECHO = """
-import mlflow
-import pandas as pd
-
-
-class Echo(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> list[str]:
-        return list(model_input.iloc[:, 0])
-
-
-mlflow.models.set_model(Echo())
-"""
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sqlite store with its tables, which take seconds to make."""
-    from mlflow import MlflowClient
-
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
-
-
-@pytest.fixture
-def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder with a store of its own."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return moved_to(tmp_path / "project", empty_store.parent, monkeypatch)
-
-
-def moved_to(project: Path, old: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy a project and go there."""
-    shutil.copytree(old, project)
-    monkeypatch.setenv("DVC_ROOT", str(project))
-    return project
-
-
-def config_of(experiment: str = "test", *loggers: str) -> TrackingConfig:
-    return TrackingConfig(enabled=True, experiment=experiment, uri=None, loggers=loggers or ("mlflow",))
-
-
-def track(*calls: Callable[[Tracker], Any], fingerprint: str = "abc") -> Tracker:
-    """Track one run from beginning to end."""
-    tracker = Tracker(config_of(), {"fingerprint": fingerprint}, "mini")
-    for call in calls:
-        call(tracker)
-    tracker.close()
-    return tracker
-
-
-def client_of(project: Path) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
-
-
-def run_of(project: Path) -> Any:
-    """Return the one run of the store."""
-    client = client_of(project)
-    (run,) = client.search_runs([client.get_experiment_by_name("test").experiment_id])
-    return run
 
 
 def test_log_cut_by_a_kill_is_mended(tmp_path: Path) -> None:
@@ -247,102 +185,3 @@ def test_training_is_tracked_whole(params: dict, shards: Shards, project: Path, 
     assert run.data.tags["data.sources.stories.num_documents"] == "600"
     assert {"model_sha256", "shards_sha256", "fingerprint"} <= set(run.data.tags)
     assert "tracking:" not in capsys.readouterr().err
-
-
-def test_fabric_s_loggers_hold_what_the_log_holds(params: dict, shards: Shards, tmp_path: Path) -> None:
-    job = dataclasses.replace(job_of(params), tracking=config_of("test", "csv", "tensorboard"))
-    pretrain(job, places(tmp_path, shards))
-    (folder,) = (tmp_path / "runs").iterdir()
-    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
-        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    assert rows == read_lines(folder / "log.jsonl")
-    assert list((folder / "tensorboard" / "version_0").glob("events.*"))
-
-
-def test_wandb_has_what_was_logged(tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
-    pytest.importorskip("wandb", reason="wandb is optional: pip install wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    tracker = Tracker(config_of("test", "wandb"), {}, folder=tmp_path / "abc")
-    tracker.log_params({"model.width": 32})
-    for step in range(3):
-        tracker.log_metrics({"loss": 3.0 - step}, step)
-    tracker.close()
-    assert list((tmp_path / "abc" / "wandb").glob("offline-run-*-abc/run-abc.wandb"))
-    said = capfd.readouterr().err
-    assert re.search(r"Run summary:\s+wandb:\s+loss 1\s", said) and "tracking:" not in said
-
-
-def test_a_logger_that_fails_is_left_out(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    failing = mock.MagicMock()
-    failing.log_metrics.side_effect = OSError("no network\nat all")
-    monkeypatch.setitem(loggers.LOGGERS, "csv", lambda folder, config: failing)
-    tracker = Tracker(config_of("test", "csv"), {}, folder=tmp_path)
-    for step in range(3):
-        tracker.log_metrics({"loss": 1.0}, step)
-    tracker.close()
-    assert capsys.readouterr().err == "tracking: csv fails (no network) and is left out; the run goes on\n"
-    assert failing.log_metrics.call_count == 1 and not failing.finalize.called
-
-
-def test_loggers_are_known_and_installed(monkeypatch: Any) -> None:
-    monkeypatch.setattr("sunfish.config.schema.tracking.find_spec", lambda name: None)
-    assert config_of("test", "mlflow", "csv").loggers == ("mlflow", "csv")
-    with pytest.raises(InvalidValue, match="names wandb, which is not installed: pip install wandb"):
-        config_of("test", "wandb")
-    with pytest.raises(InvalidValue, match="holds 'comet': must be of mlflow, csv"):
-        config_of("test", "comet")
-
-
-@pytest.mark.slow
-@MLFLOWS_OWN
-def test_best_version_is_champion(project: Path, capfd: Any) -> None:
-    from sunfish.export.registry import QUALITY, Version, register_version
-
-    (project / "echo.py").write_text(ECHO)
-    (project / "folder").mkdir()
-    (project / "folder" / "manifest.json").write_text("{}")
-    new = Version(
-        "sunfish",
-        project / "echo.py",
-        project / "folder",
-        project / "folder",
-        {"seed": ("long", None)},
-        "Small.",
-    )
-    aliases, heard = [], []
-    for quality, data in ((2.0, "a"), (1.0, "a"), (3.0, "a"), (0.5, "b")):
-        track(
-            lambda t, data=data: t.set_tags({"shards_sha256": data}),
-            lambda t, quality=quality: t.log_metrics({QUALITY: quality}),
-            lambda t: t.send(),
-            lambda t: t.call("the registered model", lambda store: register_version(store, new)),
-            fingerprint=f"{quality}",
-        )
-        aliases.append(client_of(project).get_registered_model("sunfish").aliases)
-        heard.append("".join(capfd.readouterr()))
-    assert ["measured on other data" in text for text in heard] == [False, False, False, True]
-    assert not any("Successfully registered" in text or "Created version" in text for text in heard)
-    assert [str(found["newest"]) for found in aliases] == ["1", "2", "3", "4"]
-    assert [str(found["champion"]) for found in aliases] == ["1", "2", "2", "2"]
-    version = client_of(project).get_model_version("sunfish", "2")
-    assert version.description.startswith("Small. Champion is") and version.tags[QUALITY] == "1"
-    model = client_of(project).get_logged_model(version.source.rpartition("/")[2])
-    assert {(metric.key, metric.value) for metric in model.metrics} == {(QUALITY, 1.0)}
-
-
-@pytest.mark.slow
-@MLFLOWS_OWN
-def test_exported_folder_is_registered_and_answers(exported: Path, project: Path, capfd: Any) -> None:
-    import mlflow
-
-    from sunfish.export.register import register
-    from sunfish.runtime.settings import Settings
-
-    register(exported, config_of(), Settings)
-    err = capfd.readouterr().err
-    assert "Warning" not in err and "tracking:" not in err and "seed" not in err
-    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
-    model = mlflow.pyfunc.load_model("models:/sunfish@champion")
-    (text,) = model.predict(["the dog [MASK] ."], params={"seed": 1})
-    assert text.startswith("the dog ") and "[MASK]" not in text
-    assert "export.fp32.nats_per_token" in client_of(project).get_model_version("sunfish", "1").tags
