@@ -19,6 +19,7 @@ from sunfish.files import write_text
 ROOT = Path(__file__).parent.parent
 SHOWN_SAMPLES = 4
 QUALITY = {
+    "texts": ("count", ",.0f"),
     "consistent": ("stories_consistent", ".1%"),
     "valid": ("sentences_valid", ".1%"),
     "unique": ("unique", ".1%"),
@@ -55,7 +56,7 @@ def pages(read: Read) -> dict[str, str]:
     rows_per_step = yaml.safe_load(read("params.yaml"))["pretrain"]["batch_rows"]
     samples = "\n>\n".join(f"> {sample['text']}" for sample in results["samples"][:SHOWN_SAMPLES])
     readme = fill(read("README.md"), "samples", samples)
-    readme = fill(readme, "numbers", headline(results, baselines, pretrain, rows_per_step))
+    readme = fill(readme, "numbers", headline(results, baselines, pretrain, rows_per_step, seeds))
     page = results_page(results, baselines, pretrain, export, seeds) + puzzle_rows(puzzles)
     return {"README.md": readme, "docs/RESULTS.md": page, "docs/FINETUNING.md": finetuning_page(read)}
 
@@ -65,7 +66,17 @@ def table(rows: dict[str, Row], names: Iterable[str]) -> str:
     return columns(rows, {name: QUALITY[name] for name in names})
 
 
-def headline(results: Row, baselines: Row | None, pretrain: Row, rows_per_step: int) -> str:
+def seed_share(seeds: Row | None) -> str:
+    """Return which training seeds were measured, and how consistent their texts are."""
+    if seeds is None:
+        return "one training seed"
+    shares = [f"{100 * row['stories_consistent']:.1f}" for row in seeds["rows"]]
+    return f"training seed 0 ({len(shares)} seeds: {', '.join(shares)} % consistent)"
+
+
+def headline(
+    results: Row, baselines: Row | None, pretrain: Row, rows_per_step: int, seeds: Row | None
+) -> str:
     """Return the one table of the README."""
     draft, checked = results["draft"], results["headline"]
     rows = {"**SunFish, checked** (the default)": checked, "SunFish, the same drafts unchecked": draft}
@@ -73,11 +84,12 @@ def headline(results: Row, baselines: Row | None, pretrain: Row, rows_per_step: 
     best = [best_row(baselines, family) for family in ("masked_checked", "masked", "autoregressive")]
     rows |= {f"{FAMILY[row['family']]}, {row['name']}": row for row in best if row}
     rows["real stories, held out"] = results["real_text"]
-    names = ("consistent", "valid", "unique", "entropy", "calls", "corrected", "ms a text")
+    names = ("texts", "consistent", "valid", "unique", "entropy", "calls", "corrected", "ms a text")
     minutes = pretrain["steps"] * rows_per_step / pretrain["rows_per_second"] / 60
     trained = f" in {minutes:.0f} minutes of {plural(pretrain['threads'], 'thread')}"
     size, tokens = results["about"]["parameters"], results["headline"]["tokens_per_sample"]
-    return f"""{size:,} parameters, {pretrain["steps"]:,} steps{trained}, one seed, temperature 1.
+    return f"""{size:,} parameters, {pretrain["steps"]:,} steps{trained}, temperature 1,
+{seed_share(seeds)}.
 The grammar's own parser is the judge; it steers nothing.
 
 {table(rows, names)}
@@ -97,7 +109,8 @@ FAMILY = {
 
 def best_row(baselines: Row | None, family: str) -> Row | None:
     """Return the row of a family with the most consistent stories."""
-    rows = [row for row in baselines["rows"] if row["family"] == family] if baselines else []
+    count = {"count": baselines["how"]["texts"]} if baselines else {}
+    rows = [count | row for row in baselines["rows"] if row["family"] == family] if baselines else []
     return max(rows, key=lambda row: row["stories_consistent"], default=None)
 
 
