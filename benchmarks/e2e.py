@@ -42,7 +42,7 @@ CHECKED = ((2, 1), (4, 1), (4, 2), (8, None))  # steps of the first draft, and c
 SHOWN = 6
 BOTH = ("data.tokenizer.vocab_size=2048", "data.row_length=128", "data.row_multiple=4", "tracking=off")
 PRETRAINING = ("pretrain.steps=4000",)
-FINETUNING = ("pretrain.steps=6000", "pretrain.optim.muon_lr=0.02", "pretrain.optim.adamw_lr=3e-3")
+FINETUNING = ("pretrain.steps=3000", "pretrain.optim.muon_lr=0.02", "pretrain.optim.adamw_lr=3e-3")
 
 Params = dict[str, Any]
 Pair = tuple[str, str]
@@ -159,7 +159,7 @@ def writers(folder: Path, sampler: SamplerConfig) -> Iterator[tuple[str, str, Sa
     full, baseline = read_denoiser(folder / "full"), read_baseline(folder / "autoregressive")
     for temperature in TEMPERATURES:
         for each in samplers(dataclasses.replace(sampler, temperature=temperature)):
-            name = f"{name_of(each)}, T {temperature:g}"
+            name = f"{name_of(each)}{at_most(each)}, T {temperature:g}"
             yield "sunfish", name, denoising(full, each), with_medians(full.config)
         how = {"end_id": baseline.config.end_id, "temperature": temperature}
         sample = partial(sample_autoregressive, baseline.baseline, **how)
@@ -174,6 +174,12 @@ def samplers(sampler: SamplerConfig) -> Iterator[SamplerConfig]:
         assert sampler.check is not None
         check = dataclasses.replace(sampler.check, max_rounds=most)
         yield dataclasses.replace(sampler, steps=steps, check=check)
+
+
+def at_most(sampler: SamplerConfig) -> str:
+    """Return how many checks a sampler takes at most, where that is told."""
+    most = sampler.check and sampler.check.max_rounds
+    return f", at most {most} times" if most else ""
 
 
 def with_medians(config: FolderConfig) -> FolderConfig:
